@@ -1,0 +1,59 @@
+# sfsync: keeps Salesforce records in step with the rows of this database
+EXTENSION = sfsync
+MODULE_big = sfsync
+DATA = sql/sfsync--1.0.sql
+OBJS = \
+	src/api.o \
+	src/auth.o \
+	src/batch.o \
+	src/capture.o \
+	src/check_connection.o \
+	src/claim.o \
+	src/coerce.o \
+	src/connection.o \
+	src/datum.o \
+	src/deliver.o \
+	src/describe.o \
+	src/errors.o \
+	src/fence.o \
+	src/fetch.o \
+	src/http.o \
+	src/launcher.o \
+	src/mapping.o \
+	src/payload.o \
+	src/queue.o \
+	src/reply.o \
+	src/rest.o \
+	src/route.o \
+	src/secret.o \
+	src/settle.o \
+	src/sfsync.o \
+	src/shmem.o \
+	src/source.o \
+	src/sql.o \
+	src/status.o \
+	src/throttle.o \
+	src/worker.o
+PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
+
+REGRESS = connection mapping objects
+REGRESS_OPTS = --inputdir=test --temp-instance=tmp_check_regress --temp-config=test/sfsync.conf
+ISOLATION = capture
+ISOLATION_OPTS = --inputdir=test --outputdir=. --temp-instance=tmp_check_isolation --temp-config=test/sfsync.conf
+TAP_TESTS = 1
+PROVE_TESTS = test/t/*.pl
+
+PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags libcurl json-c libcrypto)
+PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -fvisibility=hidden
+SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto)
+EXTRA_CLEAN = tmp_check_regress tmp_check_isolation
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+# PostgreSQL 15 leaves the marking of exported symbols to the module.
+ifeq ($(shell $(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'),15)
+PG_CPPFLAGS += '-DPGDLLEXPORT=__attribute__((visibility("default")))'
+endif
+include $(PGXS)
+
+$(OBJS): $(wildcard $(srcdir)/src/*.h)

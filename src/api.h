@@ -1,0 +1,37 @@
+/*
+ * api.h
+ *		What the SQL functions share: arguments, and who may do what.
+ */
+#ifndef SFSYNC_API_H
+#define SFSYNC_API_H
+
+#include "fmgr.h"
+#include "mapping.h"
+
+/* Argument i as text (type text or name); NULL if it is null. */
+extern char *api_text(FunctionCallInfo fcinfo, int i);
+extern char *api_name(FunctionCallInfo fcinfo, int i);
+
+/* An error unless the argument is not null. */
+extern void api_require(FunctionCallInfo fcinfo, int i, const char *argument);
+
+/* An error with the accepted values and the nearest match unless value is one of them. */
+extern void api_choice(const char *argument, const char *value, const char *const *accepted, int n);
+
+/* ERRCODE_FEATURE_NOT_SUPPORTED for a value that the contract has and this version hasn't. */
+extern void api_unsupported(const char *argument, const char *value, const char *hint);
+
+/*
+ * A mapping by its name, for a change of it: the caller must be its owner, a
+ * member of that role, or a superuser.
+ */
+extern Mapping *api_mapping(const char *name);
+
+/* The columns of a table and the fields of an object, for "does not exist" errors with a hint. */
+extern AttrNumber api_column(const Mapping *mapping, const char *name);
+extern const SfField *api_field(const Mapping *mapping, const char *name);
+
+/* Attach the triggers of a mapped table and of its partitions that lack them. */
+extern void api_attach_triggers(Oid relid);
+
+#endif							/* SFSYNC_API_H */

@@ -1,0 +1,449 @@
+/*
+ * batch.c
+ *		The work at hand: captured changes folded to one unit a row.
+ */
+#include "compat.h"
+
+#include "common/hashfn.h"
+#ifdef FRONTEND
+#include "common/logging.h"
+#endif
+
+#include "batch.h"
+#include "capture.h"
+
+/* Map of "mapping:key" to a unit: those at hand, and those a key moved to. */
+typedef struct UnitEntry
+{
+	char	   *name;
+	Unit	   *unit;
+	char		status;
+} UnitEntry;
+
+#define SH_PREFIX units
+#define SH_ELEMENT_TYPE UnitEntry
+#define SH_KEY_TYPE char *
+#define SH_KEY name
+#define SH_HASH_KEY(tb, key) hash_bytes((const unsigned char *) (key), strlen(key))
+#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
+#define SH_SCOPE static inline
+#ifdef FRONTEND
+#define SH_RAW_ALLOCATOR pg_malloc0
+#endif
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+struct Work
+{
+	int			nunits;
+	units_hash *at_hand;		/* the first unit of each key */
+	units_hash *moved;			/* old key of a key change to the unit that has it */
+	int			nqueues;
+	MappingQueue **queues;
+};
+
+static units_hash *
+create_map(void)
+{
+#ifdef FRONTEND
+	return units_create(256, NULL);
+#else
+	return units_create(CurrentMemoryContext, 256, NULL);
+#endif
+}
+
+Work *
+batch_create(void)
+{
+	Work	   *work = palloc0(sizeof(Work));
+
+	work->at_hand = create_map();
+	work->moved = create_map();
+	return work;
+}
+
+int
+batch_size(const Work *work)
+{
+	return work->nunits;
+}
+
+MappingQueue *
+batch_queue(Work *work, int mapping)
+{
+	MappingQueue *queue;
+
+	for (int i = 0; i < work->nqueues; i++)
+		if (work->queues[i]->mapping == mapping)
+			return work->queues[i];
+	queue = palloc0(sizeof(MappingQueue));
+	queue->mapping = mapping;
+	dlist_init(&queue->ready);
+	work->queues = work->queues
+		? repalloc(work->queues, sizeof(MappingQueue *) * (work->nqueues + 1))
+		: palloc(sizeof(MappingQueue *));
+	work->queues[work->nqueues++] = queue;
+	return queue;
+}
+
+MappingQueue **
+batch_queues(Work *work, int *n)
+{
+	MappingQueue **queues = palloc(sizeof(MappingQueue *) * Max(work->nqueues, 1));
+
+	*n = work->nqueues;
+	if (work->nqueues > 0)
+		memcpy(queues, work->queues, sizeof(MappingQueue *) * work->nqueues);
+	return queues;
+}
+
+static Unit *
+map_get(units_hash *map, int mapping, const char *key)
+{
+	char	   *name = psprintf("%d:%s", mapping, key);
+	UnitEntry  *entry = units_lookup(map, name);
+
+	pfree(name);
+	return entry ? entry->unit : NULL;
+}
+
+static void
+map_set(units_hash *map, int mapping, const char *key, Unit *unit)
+{
+	char	   *name = psprintf("%d:%s", mapping, key);
+	bool		found;
+	UnitEntry  *entry = units_insert(map, name, &found);
+
+	if (found)
+		pfree(name);
+	entry->unit = unit;
+}
+
+static void
+map_remove(units_hash *map, int mapping, const char *key)
+{
+	char	   *name = psprintf("%d:%s", mapping, key);
+	UnitEntry  *entry = units_lookup(map, name);
+
+	if (entry)
+	{
+		char	   *owned = entry->name;
+
+		units_delete_item(map, entry);
+		pfree(owned);
+	}
+	pfree(name);
+}
+
+Unit *
+batch_find(Work *work, int mapping, const char *key)
+{
+	return map_get(work->at_hand, mapping, key);
+}
+
+static Unit *
+make_unit(Work *work, MappingQueue *queue, const char *key)
+{
+	Unit	   *unit = palloc0(sizeof(Unit));
+
+	unit->queue = queue;
+	unit->key = pstrdup(key);
+	queue->nunits++;
+	work->nunits++;
+	return unit;
+}
+
+static void
+make_ready(Unit *unit, bool first)
+{
+	if (first)
+		dlist_push_head(&unit->queue->ready, &unit->node);
+	else
+		dlist_push_tail(&unit->queue->ready, &unit->node);
+	unit->queue->nready++;
+	unit->in_flight = false;
+}
+
+Unit *
+batch_unit(Work *work, int mapping, const char *key)
+{
+	MappingQueue *queue = batch_queue(work, mapping);
+	Unit	   *unit = batch_find(work, mapping, key);
+
+	if (!unit)
+	{
+		unit = make_unit(work, queue, key);
+		map_set(work->at_hand, mapping, key, unit);
+		make_ready(unit, false);
+	}
+	else if (unit->in_flight)
+	{
+		if (!unit->next)
+			unit->next = make_unit(work, queue, key);
+		unit = unit->next;
+	}
+	return unit;
+}
+
+void
+batch_add_old_key(Work *work, Unit *unit, const char *old_key)
+{
+	for (int i = 0; i < unit->nold; i++)
+		if (strcmp(unit->old_keys[i], old_key) == 0)
+			return;
+	unit->old_keys = unit->old_keys
+		? repalloc(unit->old_keys, sizeof(char *) * (unit->nold + 1))
+		: palloc(sizeof(char *));
+	unit->old_keys[unit->nold++] = pstrdup(old_key);
+	map_set(work->moved, unit->queue->mapping, old_key, unit);
+}
+
+void
+batch_add_changed(Unit *unit, const uint8 *changed, int len)
+{
+	if (len > unit->changed_len)
+	{
+		uint8	   *larger = palloc0(len);
+
+		if (unit->changed)
+		{
+			memcpy(larger, unit->changed, unit->changed_len);
+			pfree(unit->changed);
+		}
+		unit->changed = larger;
+		unit->changed_len = len;
+	}
+	for (int i = 0; i < len; i++)
+		unit->changed[i] |= changed[i];
+}
+
+static bool
+has_ref(const Unit *unit, QueueRef ref)
+{
+	for (int i = unit->nrefs - 1; i >= 0; i--)
+		if (unit->refs[i].xid == ref.xid && unit->refs[i].n == ref.n)
+			return true;
+	return false;
+}
+
+static void
+add_ref(Unit *unit, QueueRef ref)
+{
+	if (unit->nrefs == unit->max_refs)
+	{
+		unit->max_refs = Max(unit->max_refs * 2, 2);
+		unit->refs = unit->refs
+			? repalloc(unit->refs, sizeof(QueueRef) * unit->max_refs)
+			: palloc(sizeof(QueueRef) * unit->max_refs);
+	}
+	unit->refs[unit->nrefs++] = ref;
+	if (unit->min_xid == 0 || ref.xid < unit->min_xid)
+		unit->min_xid = ref.xid;
+}
+
+static void
+add_times(Unit *unit, int64 event_at)
+{
+	if (unit->first_event_at == 0 || event_at < unit->first_event_at)
+		unit->first_event_at = event_at;
+	unit->event_at = Max(unit->event_at, event_at);
+}
+
+/*
+ * The row left old_key for the unit's key.  It has whatever keys the row had
+ * before that; and the old key is looked at too: another row may have it now.
+ */
+static void
+fold_key_change(Work *work, Unit *unit, const char *old_key, int64 event_at)
+{
+	Unit	   *left = batch_unit(work, unit->queue->mapping, old_key);
+
+	batch_add_old_key(work, unit, old_key);
+	if (left != unit)
+	{
+		for (int i = 0; i < left->nold; i++)
+			if (strcmp(left->old_keys[i], unit->key) != 0)
+				batch_add_old_key(work, unit, left->old_keys[i]);
+		left->whole = true;
+		left->key_left = true;
+		add_times(left, event_at);
+	}
+	unit->whole = true;
+}
+
+Unit *
+batch_event(Work *work, const WorkEvent *event)
+{
+	Unit	   *first = batch_find(work, event->mapping, event->key);
+	Unit	   *unit;
+
+	for (unit = first; unit; unit = unit->next)
+		if (has_ref(unit, event->ref))
+			return NULL;
+	unit = batch_unit(work, event->mapping, event->key);
+	switch (event->operation)
+	{
+		case EVENT_INSERT:
+			if (unit->nrefs == 0 && !unit->deferred)
+				unit->inserted = true;
+			unit->whole = true;
+			break;
+		case EVENT_DELETE:
+			unit->deleted = true;
+			break;
+		case EVENT_KEY_CHANGE:
+			fold_key_change(work, unit, event->old_key, event->event_at);
+			break;
+		default:
+			batch_add_changed(unit, event->changed, Max(event->changed_len, 0));
+	}
+	unit->kind = UNIT_UNDECIDED;
+	unit->looked_up = false;
+	add_ref(unit, event->ref);
+	add_times(unit, event->event_at);
+	return unit;
+}
+
+/*
+ * A key that a key change left must not be written before the record moved
+ * away.  Where two rows changed places neither would ever go: then each is
+ * written by its own key.
+ */
+static bool
+must_wait(Work *work, const Unit *unit)
+{
+	Unit	   *mover = map_get(work->moved, unit->queue->mapping, unit->key);
+
+	if (!mover || mover == unit)
+		return false;
+	for (int i = 0; i < unit->nold; i++)
+		if (strcmp(unit->old_keys[i], mover->key) == 0)
+			return false;
+	return true;
+}
+
+/* A row whose old key is still in flight has to wait for its Id. */
+static bool
+old_key_in_flight(Work *work, const Unit *unit)
+{
+	for (int i = 0; i < unit->nold; i++)
+	{
+		Unit	   *old = batch_find(work, unit->queue->mapping, unit->old_keys[i]);
+
+		if (old && old->in_flight)
+			return true;
+	}
+	return false;
+}
+
+int
+batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked)
+{
+	UnitKind	kind = UNIT_UNDECIDED;
+	dlist_iter	iter;
+	int			n = 0;
+
+	dlist_foreach(iter, &queue->ready)
+	{
+		Unit	   *unit = dlist_container(Unit, node, iter.cur);
+
+		if (n >= max)
+			break;
+		if (unit->kind != UNIT_UNDECIDED && kind != UNIT_UNDECIDED && unit->kind != kind)
+			continue;
+		if (must_wait(work, unit) || old_key_in_flight(work, unit))
+			continue;
+		if (unit->limit > 0)
+		{
+			if (n > 0 && unit->limit <= n)
+				continue;
+			max = Min(max, unit->limit);
+		}
+		if (kind == UNIT_UNDECIDED)
+			kind = unit->kind;
+		picked[n++] = unit;
+	}
+	return n;
+}
+
+void
+batch_start(Unit *unit)
+{
+	dlist_delete(&unit->node);
+	unit->queue->nready--;
+	unit->in_flight = true;
+}
+
+void
+batch_again(Unit *unit)
+{
+	make_ready(unit, true);
+	unit->kind = UNIT_UNDECIDED;
+}
+
+static void
+free_unit(Unit *unit)
+{
+	for (int i = 0; i < unit->nold; i++)
+		pfree(unit->old_keys[i]);
+	if (unit->old_keys)
+		pfree(unit->old_keys);
+	if (unit->changed)
+		pfree(unit->changed);
+	if (unit->refs)
+		pfree(unit->refs);
+	pfree(unit->key);
+	pfree(unit);
+}
+
+void
+batch_fold_next(Work *work, Unit *unit)
+{
+	Unit	   *next = unit->next;
+
+	if (!next)
+		return;
+	unit->next = NULL;
+	unit->whole |= next->whole;
+	unit->deleted |= next->deleted;
+	unit->key_left |= next->key_left;
+	for (int i = 0; i < next->nold; i++)
+		batch_add_old_key(work, unit, next->old_keys[i]);
+	batch_add_changed(unit, next->changed, next->changed_len);
+	for (int i = 0; i < next->nrefs; i++)
+		add_ref(unit, next->refs[i]);
+	add_times(unit, next->event_at);
+	unit->queue->nunits--;
+	work->nunits--;
+	if (next->chunk)
+		next->chunk->pending--;
+	free_unit(next);
+}
+
+void
+batch_done(Work *work, Unit *unit)
+{
+	MappingQueue *queue = unit->queue;
+
+	if (!unit->in_flight)
+	{
+		dlist_delete(&unit->node);
+		queue->nready--;
+	}
+	for (int i = 0; i < unit->nold; i++)
+		if (map_get(work->moved, queue->mapping, unit->old_keys[i]) == unit)
+			map_remove(work->moved, queue->mapping, unit->old_keys[i]);
+	if (unit->chunk)
+		unit->chunk->pending--;
+	if (unit->next)
+	{
+		map_set(work->at_hand, queue->mapping, unit->key, unit->next);
+		make_ready(unit->next, true);
+	}
+	else
+		map_remove(work->at_hand, queue->mapping, unit->key);
+	queue->nunits--;
+	work->nunits--;
+	free_unit(unit);
+}

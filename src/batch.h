@@ -1,0 +1,141 @@
+/*
+ * batch.h
+ *		The work at hand: captured changes folded to one unit a row, in memory
+ *		until they are settled, and the choice of what goes into the next
+ *		request.  Pure: no database, no network, no clock.
+ *
+ * A unit is dropped only by batch_done.  A change that arrives while its row is
+ * in flight makes a successor, which becomes ready when the first is done: two
+ * writes of one record are never in flight together.
+ */
+#ifndef SFSYNC_BATCH_H
+#define SFSYNC_BATCH_H
+
+#include "lib/ilist.h"
+
+/* What must be done for a unit, as far as it is known. */
+typedef enum UnitKind
+{
+	UNIT_UNDECIDED,
+	UNIT_UPSERT,				/* the whole row, by external ID */
+	UNIT_UPDATE,				/* changed fields, by Id */
+	UNIT_DELETE,				/* by Id */
+	UNIT_LOOKUP					/* its Id must be found first */
+} UnitKind;
+
+typedef struct QueueRef
+{
+	uint64		xid;
+	int32		n;
+} QueueRef;
+
+typedef struct MappingQueue MappingQueue;
+
+/* Rows of a backfill that are at hand; it is freed by its owner. */
+typedef struct Chunk
+{
+	int			pending;		/* units not done */
+} Chunk;
+
+typedef struct Unit
+{
+	dlist_node	node;			/* in its mapping's ready list */
+	MappingQueue *queue;
+	char	   *key;
+	bool		in_flight;
+	UnitKind	kind;
+	bool		whole;			/* all fields, not only the changed ones */
+	bool		inserted;		/* its first captured event was an insert */
+	bool		deleted;		/* a delete was captured */
+	bool		key_left;		/* a key change left this key: its absence is no delete */
+	char	  **old_keys;		/* keys that the row had before, newest first */
+	int			nold;
+	uint8	   *changed;		/* bitmap by attribute number - 1 */
+	int			changed_len;
+	int64		first_event_at;
+	int64		event_at;
+	QueueRef   *refs;
+	int			nrefs;
+	int			max_refs;
+	/* from and for the table of deferred changes */
+	bool		deferred;		/* has a row there */
+	int			attempts;
+	uint64		min_xid;
+	uint64		missing_since;
+	/* during delivery */
+	bool		looked_up;		/* Salesforce was asked for its Id: there is none */
+	bool		refused_once;	/* for a reason that new metadata may have cured */
+	int			limit;			/* size of the next request with it; 0 any */
+	Chunk	   *chunk;
+	struct Unit *next;			/* successor */
+} Unit;
+
+struct MappingQueue
+{
+	int			mapping;
+	int			nready;
+	int			nunits;
+	dlist_head	ready;
+};
+
+typedef struct Work Work;
+
+typedef struct WorkEvent
+{
+	int			mapping;
+	char		operation;		/* of capture.h */
+	const char *key;
+	const char *old_key;		/* key change */
+	const uint8 *changed;
+	int			changed_len;	/* < 0: none */
+	int64		event_at;
+	QueueRef	ref;
+} WorkEvent;
+
+extern Work *batch_create(void);
+
+/* Units at hand, in flight included. */
+extern int	batch_size(const Work *work);
+
+/* The queue of a mapping; made when missing. */
+extern MappingQueue *batch_queue(Work *work, int mapping);
+
+/* All queues, *n of them; palloc'd array. */
+extern MappingQueue **batch_queues(Work *work, int *n);
+
+/* Fold an event in.  NULL if it is at hand already. */
+extern Unit *batch_event(Work *work, const WorkEvent *event);
+
+/*
+ * The unit of a key that can still be changed (not in flight), made when
+ * missing: for rows of deferred changes and backfills, filled in by the caller.
+ */
+extern Unit *batch_unit(Work *work, int mapping, const char *key);
+
+/* Is there a unit, in flight or not?  The first of them. */
+extern Unit *batch_find(Work *work, int mapping, const char *key);
+
+extern void batch_add_old_key(Work *work, Unit *unit, const char *old_key);
+extern void batch_add_changed(Unit *unit, const uint8 *changed, int len);
+
+/*
+ * Up to max ready units of one mapping that can go into one request: all of
+ * the kind of the first, or undecided; none whose turn has to wait for another.
+ */
+extern int	batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked);
+
+extern void batch_start(Unit *unit);
+
+/* Ready again, before others. */
+extern void batch_again(Unit *unit);
+
+/*
+ * Take the changes of the successor, if there is one, into a unit that was not
+ * delivered: they are newer, and the row is read again anyway.
+ */
+extern void batch_fold_next(Work *work, Unit *unit);
+
+/* Settled: frees it; its successor becomes ready. */
+extern void batch_done(Work *work, Unit *unit);
+
+#endif							/* SFSYNC_BATCH_H */

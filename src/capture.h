@@ -1,0 +1,26 @@
+/*
+ * capture.h
+ *		Row and truncate triggers, and the transaction's buffer of events.
+ */
+#ifndef SFSYNC_CAPTURE_H
+#define SFSYNC_CAPTURE_H
+
+#include "access/xact.h"
+
+/* Operations in the queue. */
+#define EVENT_INSERT		'I'
+#define EVENT_UPDATE		'U'
+#define EVENT_DELETE		'D'
+#define EVENT_KEY_CHANGE	'K'
+
+extern void capture_at_xact(XactEvent event);
+extern void capture_at_subxact(SubXactEvent event);
+
+/* A relation, or all when InvalidOid, may have changed. */
+extern void capture_invalidate(Oid relid);
+
+/* Names of the triggers that create_mapping attaches. */
+#define CAPTURE_TRIGGER		"sfsync_capture"
+#define TRUNCATE_TRIGGER	"sfsync_truncate"
+
+#endif							/* SFSYNC_CAPTURE_H */

@@ -1,0 +1,778 @@
+/*
+ * coerce.c
+ *		A column's value into a field's value.  Pure.
+ *
+ * What Salesforce would do to a value on its side (trim, round, truncate to
+ * the second) is done here first, so that what is sent is what reads back.
+ */
+#include "compat.h"
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "coerce.h"
+#include "describe.h"
+#include "rest.h"
+
+#define QUOTE_LIMIT			60	/* characters of a value shown in a reason */
+#define PICKLIST_LIMIT		255 /* characters of a picklist value */
+#define FIRST_YEAR			1700	/* section 3.4, valid ranges */
+#define LAST_YEAR			4000
+
+/* One coercion under way. */
+typedef struct Coercion
+{
+	const SourceValue *value;
+	const SfField *field;
+	const CoerceOptions *options;
+	FieldValue *out;
+	char	   *reason;
+} Coercion;
+
+#define KIND(k)		(1 << (k))
+
+#define SCALAR_KINDS \
+	(KIND(SRC_BOOL) | KIND(SRC_INTEGER) | KIND(SRC_NUMERIC) | KIND(SRC_FLOAT) | \
+	 KIND(SRC_TEXT) | KIND(SRC_DATE) | KIND(SRC_TIMESTAMPTZ) | KIND(SRC_TIME))
+#define NUMBER_KINDS \
+	(KIND(SRC_INTEGER) | KIND(SRC_NUMERIC) | KIND(SRC_FLOAT) | KIND(SRC_TEXT))
+
+/* The kinds that a type takes, and what to say of the others. */
+typedef struct TypeRule
+{
+	int			kinds;
+	const char *refusal;
+} TypeRule;
+
+static const TypeRule type_rules[] =
+{
+	[SF_ID] = {0, "the Id of a record can't be written"},
+	[SF_REFERENCE] = {KIND(SRC_TEXT), "a lookup takes Salesforce Ids, from a text column"},
+	[SF_STRING] = {~0, NULL},
+	[SF_TEXTAREA] = {~0, NULL},
+	[SF_PHONE] = {SCALAR_KINDS, "a phone field takes text or numbers"},
+	[SF_URL] = {SCALAR_KINDS, "a URL field takes text"},
+	[SF_EMAIL] = {KIND(SRC_TEXT), "an e-mail field takes text"},
+	[SF_COMBOBOX] = {~0, NULL},
+	[SF_ENCRYPTED] = {~0, NULL},
+	[SF_PICKLIST] = {SCALAR_KINDS, "a picklist takes single values"},
+	[SF_MULTIPICKLIST] = {SCALAR_KINDS | KIND(SRC_ARRAY), "a multi-select picklist takes text or an array"},
+	[SF_BOOLEAN] = {KIND(SRC_BOOL) | NUMBER_KINDS, "a checkbox takes boolean, or text or numbers that spell one"},
+	[SF_INT] = {NUMBER_KINDS, "a number field takes numbers, or text that is one"},
+	[SF_LONG] = {NUMBER_KINDS, "a number field takes numbers, or text that is one"},
+	[SF_DOUBLE] = {NUMBER_KINDS, "a number field takes numbers, or text that is one"},
+	[SF_CURRENCY] = {NUMBER_KINDS, "a currency field takes numbers, or text that is one"},
+	[SF_PERCENT] = {NUMBER_KINDS, "a percent field takes numbers, or text that is one"},
+	[SF_DATE] = {KIND(SRC_DATE) | KIND(SRC_TEXT), "a date field takes date, or text YYYY-MM-DD"},
+	[SF_DATETIME] = {KIND(SRC_TIMESTAMPTZ) | KIND(SRC_DATE) | KIND(SRC_TEXT), "a date/time field takes timestamp with time zone or date"},
+	[SF_TIME] = {KIND(SRC_TIME) | KIND(SRC_TEXT), "a time field takes time, or text HH:MM:SS"},
+	[SF_BASE64] = {KIND(SRC_BYTEA), "a base64 field takes bytea"},
+	[SF_OTHER] = {0, "fields of this type can't be written"},
+};
+
+/* ------------------------------------------------------------------------
+ * Text
+ * ------------------------------------------------------------------------
+ */
+
+/* False, with the reason (palloc'd): what every check ends with when it fails. */
+static bool
+refuse(Coercion *c, char *reason)
+{
+	c->reason = reason;
+	return false;
+}
+
+static bool
+accept(Coercion *c, FieldValueKind kind, char *text)
+{
+	c->out->kind = kind;
+	c->out->text = text;
+	return true;
+}
+
+static int
+count_characters(const char *text)
+{
+	int			n = 0;
+
+	for (; *text != '\0'; text++)
+		n += ((unsigned char) *text & 0xC0) != 0x80;
+	return n;
+}
+
+/* Where the character with this number starts, or the end. */
+static const char *
+character_at(const char *text, int number)
+{
+	for (; *text != '\0'; text++)
+	{
+		if (((unsigned char) *text & 0xC0) != 0x80 && number-- == 0)
+			break;
+	}
+	return text;
+}
+
+static bool
+is_blank(char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* A copy without the blanks at both ends, which Salesforce drops (trap 7). */
+static char *
+trim(const char *text, size_t len)
+{
+	while (len > 0 && is_blank(*text))
+	{
+		text++;
+		len--;
+	}
+	while (len > 0 && is_blank(text[len - 1]))
+		len--;
+	return pnstrdup(text, len);
+}
+
+/* The value as a reason may show it: quoted, on one line, not too long. */
+static char *
+quoted(const char *text)
+{
+	const char *end = character_at(text, QUOTE_LIMIT);
+	char	   *shown = psprintf("\"%.*s%s\"", (int) (end - text), text, *end != '\0' ? "..." : "");
+
+	for (char *p = shown; *p != '\0'; p++)
+	{
+		if ((unsigned char) *p < 0x20 || *p == 0x7F)
+			*p = ' ';
+	}
+	return shown;
+}
+
+static bool
+valid_utf8(const char *text)
+{
+	size_t		len = strlen(text);
+
+	return len <= PG_INT32_MAX &&
+		pg_encoding_verifymbstr(PG_UTF8, text, (int) len) == (int) len;
+}
+
+/* Control characters break JSON or are dropped on the way (trap 13). */
+static bool
+check_control_characters(Coercion *c, const char *text)
+{
+	for (; *text != '\0'; text++)
+	{
+		if ((unsigned char) *text < 0x20 && *text != '\n' && *text != '\r' && *text != '\t')
+			return refuse(c, psprintf("value holds the control character U+%04X, which Salesforce does not keep",
+									  (unsigned char) *text));
+	}
+	return true;
+}
+
+/* Compares letters of ASCII alone without case, in any locale. */
+static bool
+same_ignoring_case(const char *a, const char *b)
+{
+	while (*a != '\0' && pg_ascii_tolower((unsigned char) *a) == pg_ascii_tolower((unsigned char) *b))
+	{
+		a++;
+		b++;
+	}
+	return *a == *b;
+}
+
+static bool
+check_length(Coercion *c, const char *text)
+{
+	int			length = count_characters(text);
+
+	if (c->field->length > 0 && length > c->field->length)
+		return refuse(c, psprintf("value has %d characters, field %s takes %d",
+								  length, c->field->name, c->field->length));
+	return true;
+}
+
+static bool
+coerce_text(Coercion *c, char *text)
+{
+	int			limit = c->field->length;
+
+	if (!check_control_characters(c, text))
+		return false;
+	if (c->options->truncate && limit > 0)
+		text = trim(text, (size_t) (character_at(text, limit) - text));
+	return check_length(c, text) && accept(c, FV_STRING, text);
+}
+
+/* No more than Salesforce's own check surely refuses (INVALID_EMAIL_ADDRESS). */
+static bool
+is_email(const char *text)
+{
+	const char *at = strchr(text, '@');
+	const char *dot;
+
+	if (at == NULL || at == text || strchr(at + 1, '@') != NULL)
+		return false;
+	for (const char *p = text; *p != '\0'; p++)
+	{
+		if ((unsigned char) *p <= ' ' || *p == 0x7F || *p == ',' || *p == ';')
+			return false;
+	}
+	dot = strrchr(at, '.');
+	return dot != NULL && dot > at + 1 && dot[1] != '\0' && at[1] != '.' &&
+		strstr(at, "..") == NULL;
+}
+
+static bool
+coerce_email(Coercion *c, char *text)
+{
+	if (!is_email(text))
+		return refuse(c, psprintf("%s is not an e-mail address", quoted(text)));
+	return check_length(c, text) && accept(c, FV_STRING, text);
+}
+
+static bool
+coerce_reference(Coercion *c, char *text)
+{
+	char	   *id = rest_id18(text);
+
+	if (id == NULL)
+		return refuse(c, psprintf("%s is not a Salesforce Id of 15 or 18 characters", quoted(text)));
+	return accept(c, FV_STRING, id);
+}
+
+/* ------------------------------------------------------------------------
+ * Picklists
+ * ------------------------------------------------------------------------
+ */
+
+/* The value as the picklist spells it; NULL if it has none such. */
+static const char *
+picklist_spelling(const SfField *field, const char *text)
+{
+	const char *similar = NULL;
+
+	for (int i = 0; i < field->npicklist; i++)
+	{
+		if (strcmp(field->picklist[i], text) == 0)
+			return field->picklist[i];
+		if (similar == NULL && same_ignoring_case(field->picklist[i], text))
+			similar = field->picklist[i];
+	}
+	return similar;
+}
+
+/*
+ * One value of a picklist, in Salesforce's spelling where the list is
+ * restricted.  Only then does the server check it (section 3.3).
+ */
+static const char *
+picklist_value(Coercion *c, const char *text)
+{
+	const char *spelling = text;
+	int			length = count_characters(text);
+
+	if (!check_control_characters(c, text))
+		return NULL;
+	if (c->field->restricted_picklist)
+	{
+		spelling = picklist_spelling(c->field, text);
+		if (spelling == NULL)
+			refuse(c, psprintf("%s is not an active value of the restricted picklist %s",
+							   quoted(text), c->field->name));
+	}
+	else if (length > PICKLIST_LIMIT)
+	{
+		refuse(c, psprintf("value has %d characters, a picklist value takes %d", length, PICKLIST_LIMIT));
+		return NULL;
+	}
+	return spelling;
+}
+
+static bool
+coerce_picklist(Coercion *c, const char *text)
+{
+	const char *value = picklist_value(c, text);
+
+	return value != NULL && accept(c, FV_STRING, pstrdup(value));
+}
+
+/* Add a part to the values joined so far; blank ones and repeats are dropped. */
+static bool
+append_choice(Coercion *c, StringInfo joined, const char *text, size_t len)
+{
+	char	   *part = trim(text, len);
+	const char *value;
+	const char *p = joined->data;
+
+	if (*part == '\0')
+		return true;
+	value = picklist_value(c, part);
+	if (value == NULL)
+		return false;
+	len = strlen(value);
+	while (*p != '\0')
+	{
+		const char *end = p + strcspn(p, ";");
+
+		if ((size_t) (end - p) == len && strncmp(p, value, len) == 0)
+			return true;
+		p = *end == ';' ? end + 1 : end;
+	}
+	if (joined->len > 0)
+		appendStringInfoChar(joined, ';');
+	appendStringInfoString(joined, value);
+	return true;
+}
+
+static bool
+append_elements(Coercion *c, StringInfo joined)
+{
+	for (int i = 0; i < c->value->nelems; i++)
+	{
+		const SourceValue *elem = &c->value->elems[i];
+
+		if (elem->isnull)
+			continue;
+		if ((KIND(elem->kind) & SCALAR_KINDS) == 0)
+			return refuse(c, pstrdup("the elements of the array are no single values"));
+		if (!valid_utf8(elem->text))
+			return refuse(c, pstrdup("an element of the array is not valid UTF-8"));
+		if (strchr(elem->text, ';') != NULL)
+			return refuse(c, psprintf("the element %s holds a semicolon, which separates values in Salesforce",
+									  quoted(elem->text)));
+		if (!append_choice(c, joined, elem->text, strlen(elem->text)))
+			return false;
+	}
+	return true;
+}
+
+static bool coerce_null(Coercion *c);
+
+static bool
+coerce_multipicklist(Coercion *c, const char *text)
+{
+	StringInfoData joined;
+
+	initStringInfo(&joined);
+	if (c->value->kind == SRC_ARRAY)
+	{
+		if (!append_elements(c, &joined))
+			return false;
+	}
+	else
+	{
+		for (;;)
+		{
+			size_t		len = strcspn(text, ";");
+
+			if (!append_choice(c, &joined, text, len))
+				return false;
+			if (text[len] == '\0')
+				break;
+			text += len + 1;
+		}
+	}
+	if (joined.len == 0)
+		return coerce_null(c);
+	return check_length(c, joined.data) && accept(c, FV_STRING, joined.data);
+}
+
+/* ------------------------------------------------------------------------
+ * Checkboxes and numbers
+ * ------------------------------------------------------------------------
+ */
+
+static bool
+coerce_checkbox(Coercion *c, const char *text)
+{
+	static const char *const spellings[][2] = {
+		{"false", "true"}, {"f", "t"}, {"no", "yes"}, {"n", "y"}, {"off", "on"}, {"0", "1"}
+	};
+
+	for (size_t i = 0; i < lengthof(spellings); i++)
+	{
+		for (int truth = 0; truth < 2; truth++)
+		{
+			if (same_ignoring_case(text, spellings[i][truth]))
+			{
+				c->out->boolean = truth == 1;
+				return accept(c, FV_BOOL, NULL);
+			}
+		}
+	}
+	return refuse(c, psprintf("%s is neither true nor false", quoted(text)));
+}
+
+/* Add one in the last place of digits, the point left where it is. */
+static char *
+increment(const char *digits)
+{
+	size_t		len = strlen(digits);
+	char	   *sum = palloc(len + 2);
+
+	sum[0] = '0';
+	memcpy(sum + 1, digits, len + 1);
+	for (char *p = sum + len; p >= sum; p--)
+	{
+		if (*p == '.')
+			continue;
+		if (*p != '9')
+		{
+			(*p)++;
+			break;
+		}
+		*p = '0';
+	}
+	return sum[0] == '0' ? sum + 1 : sum;
+}
+
+/*
+ * Plain digits, without sign, rounded to so many places behind the point,
+ * half away from zero as PostgreSQL's round() does (trap 11).
+ */
+static char *
+round_digits(const char *digits, int scale)
+{
+	const char *point = strchr(digits, '.');
+	char	   *kept;
+
+	if (point == NULL || strlen(point + 1) <= (size_t) scale)
+		return pstrdup(digits);
+	kept = pnstrdup(digits, (size_t) (point - digits) + (scale > 0 ? scale + 1 : 0));
+	return point[scale + 1] >= '5' ? increment(kept) : kept;
+}
+
+static int
+digits_left(const char *digits)
+{
+	return strcmp(digits, "0") == 0 || strncmp(digits, "0.", 2) == 0 ? 0 : (int) strcspn(digits, ".");
+}
+
+/* Are the digits, all of an integer, above a limit that is written likewise? */
+static bool
+exceeds(const char *digits, const char *limit)
+{
+	size_t		len = strlen(digits);
+	size_t		limit_len = strlen(limit);
+
+	return len != limit_len ? len > limit_len : strcmp(digits, limit) > 0;
+}
+
+/* How much the field takes left of the point; -1 if the describe doesn't tell. */
+static int
+left_capacity(const SfField *field)
+{
+	if (field->type == SF_INT || field->type == SF_LONG)
+		return field->digits > 0 ? field->digits : -1;
+	return field->precision > 0 ? Max(field->precision - field->scale, 0) : -1;
+}
+
+/* Beyond the range: Salesforce says NUMBER_OUTSIDE_VALID_RANGE. */
+static bool
+check_range(Coercion *c, const char *digits, bool negative)
+{
+	int			left = digits_left(digits);
+	int			capacity = left_capacity(c->field);
+
+	if (capacity >= 0 && left > capacity)
+		return refuse(c, psprintf("%s has %d digits left of the point, field %s takes %d",
+								  quoted(c->value->text), left, c->field->name, capacity));
+	if ((c->field->type == SF_INT && exceeds(digits, negative ? "2147483648" : "2147483647")) ||
+		(c->field->type == SF_LONG && exceeds(digits, negative ? "9223372036854775808" : "9223372036854775807")))
+		return refuse(c, psprintf("%s is beyond the range of field %s",
+								  quoted(c->value->text), c->field->name));
+	return true;
+}
+
+static bool
+coerce_number(Coercion *c, const char *text)
+{
+	bool		whole = c->field->type == SF_INT || c->field->type == SF_LONG;
+	char	   *plain = NULL;
+	char	   *digits;
+	bool		negative;
+
+	/* only floats come with an exponent; text must be a plain number */
+	if (c->value->kind == SRC_FLOAT || strpbrk(text, "eE") == NULL)
+		plain = rest_plain_number(text);
+	if (plain == NULL)
+		return refuse(c, psprintf("%s is not a number that Salesforce can store", quoted(text)));
+	negative = plain[0] == '-';
+	digits = round_digits(plain + negative, whole ? 0 : c->field->scale);
+	if (!check_range(c, digits, negative))
+		return false;
+	if (strspn(digits, "0.") == strlen(digits))
+		negative = false;
+	return accept(c, FV_NUMBER, negative ? psprintf("-%s", digits) : digits);
+}
+
+/* ------------------------------------------------------------------------
+ * Dates and times
+ * ------------------------------------------------------------------------
+ */
+
+/* So many digits as a number; false if one is none. */
+static bool
+read_digits(const char **text, int n, int *value)
+{
+	*value = 0;
+	for (; n > 0; n--, (*text)++)
+	{
+		if (**text < '0' || **text > '9')
+			return false;
+		*value = *value * 10 + (**text - '0');
+	}
+	return true;
+}
+
+static bool
+read_char(const char **text, char wanted)
+{
+	if (**text != wanted)
+		return false;
+	(*text)++;
+	return true;
+}
+
+static int
+days_in_month(int year, int month)
+{
+	static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+
+	if (month == 2 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0))
+		return 29;
+	return days[month - 1];
+}
+
+/* YYYY-MM-DD at the front of the text; the year has four digits or more. */
+static bool
+read_date(const char **text, int *year)
+{
+	int			year_digits = (int) strspn(*text, "0123456789");
+	int			month;
+	int			day;
+
+	/* no zeros in front of four digits, and no more than fit an int */
+	return year_digits >= 4 && year_digits <= 7 &&
+		(year_digits == 4 || **text != '0') &&
+		read_digits(text, year_digits, year) && read_char(text, '-') &&
+		read_digits(text, 2, &month) && read_char(text, '-') &&
+		read_digits(text, 2, &day) &&
+		month >= 1 && month <= 12 && day >= 1 && day <= days_in_month(*year, month);
+}
+
+/* HH:MM:SS[.f...] at the front of the text; the fraction in milliseconds. */
+static bool
+read_time(const char **text, int *milliseconds)
+{
+	int			hour;
+	int			minute;
+	int			second;
+	int			weight = 100;
+
+	*milliseconds = 0;
+	if (!(read_digits(text, 2, &hour) && read_char(text, ':') &&
+		  read_digits(text, 2, &minute) && read_char(text, ':') &&
+		  read_digits(text, 2, &second) &&
+		  hour <= 23 && minute <= 59 && second <= 59))
+		return false;
+	if (!read_char(text, '.'))
+		return true;
+	if (**text < '0' || **text > '9')
+		return false;
+	for (; **text >= '0' && **text <= '9'; (*text)++)
+	{
+		*milliseconds += (**text - '0') * weight;
+		weight /= 10;
+	}
+	return true;
+}
+
+static bool
+check_year(Coercion *c, int year, const char *rest)
+{
+	if (strcmp(rest, " BC") == 0 || year < FIRST_YEAR || year > LAST_YEAR)
+		return refuse(c, psprintf("%s is outside the years %d to %d that Salesforce stores",
+								  quoted(c->value->text), FIRST_YEAR, LAST_YEAR));
+	return true;
+}
+
+static bool
+is_infinite(const char *text)
+{
+	return strcmp(text, "infinity") == 0 || strcmp(text, "-infinity") == 0;
+}
+
+/* A date never passes through a time or a zone: its digits are what is sent. */
+static bool
+coerce_date(Coercion *c, const char *text)
+{
+	const char *rest = text;
+	int			year;
+
+	if (is_infinite(text))
+		return refuse(c, psprintf("%s can't be stored in a date field", quoted(text)));
+	if (!read_date(&rest, &year) || (*rest != '\0' && strcmp(rest, " BC") != 0))
+		return refuse(c, psprintf("%s is not a date of the form YYYY-MM-DD", quoted(text)));
+	return check_year(c, year, rest) && accept(c, FV_STRING, pstrdup(text));
+}
+
+/* To the second, as Salesforce stores it (trap 2); a date is its midnight UTC. */
+static bool
+coerce_datetime(Coercion *c, const char *text)
+{
+	const char *rest = text;
+	bool		date_only;
+	int			year;
+	int			milliseconds;
+
+	if (is_infinite(text))
+		return refuse(c, psprintf("%s can't be stored in a date/time field", quoted(text)));
+	if (!read_date(&rest, &year))
+		return refuse(c, psprintf("%s is not a time stamp of the form YYYY-MM-DDTHH:MM:SSZ", quoted(text)));
+	date_only = *rest == '\0' || strcmp(rest, " BC") == 0;
+	if (!date_only &&
+		!(read_char(&rest, 'T') && read_time(&rest, &milliseconds) && read_char(&rest, 'Z') &&
+		  (*rest == '\0' || strcmp(rest, " BC") == 0)))
+		return refuse(c, psprintf("%s is not a time stamp of the form YYYY-MM-DDTHH:MM:SSZ", quoted(text)));
+	if (!check_year(c, year, rest))
+		return false;
+	if (date_only)
+		return accept(c, FV_STRING, psprintf("%sT00:00:00.000Z", text));
+	return accept(c, FV_STRING, psprintf("%.19s.000Z", text));
+}
+
+static bool
+coerce_time(Coercion *c, const char *text)
+{
+	const char *rest = text;
+	int			milliseconds;
+
+	/* 24:00:00 is a time to PostgreSQL, not to Salesforce */
+	if (!read_time(&rest, &milliseconds) || (*rest != '\0' && strcmp(rest, "Z") != 0))
+		return refuse(c, psprintf("%s is not a time from 00:00:00 to 23:59:59", quoted(text)));
+	return accept(c, FV_STRING, psprintf("%.8s.%03dZ", text, milliseconds));
+}
+
+/* ------------------------------------------------------------------------
+ * The whole
+ * ------------------------------------------------------------------------
+ */
+
+static bool
+coerce_base64(Coercion *c, char *text)
+{
+	size_t		len = strlen(text);
+	size_t		bytes = len / 4 * 3;
+
+	if (len % 4 != 0 || len < 4)
+		return refuse(c, pstrdup("value is not base64"));
+	bytes -= text[len - 2] == '=' ? 2 : text[len - 1] == '=' ? 1 : 0;
+	if (c->field->length > 0 && bytes > (size_t) c->field->length)
+		return refuse(c, psprintf("value has %zu bytes, field %s takes %d",
+								  bytes, c->field->name, c->field->length));
+	return accept(c, FV_STRING, text);
+}
+
+/* NULL, and what Salesforce would store as null (traps 7 and 9). */
+static bool
+coerce_null(Coercion *c)
+{
+	const SfField *field = c->field;
+
+	if (c->options->keep_null)
+		return accept(c, FV_ABSENT, NULL);
+	if (field->type == SF_BOOLEAN)
+	{
+		c->out->boolean = field->default_boolean;
+		return accept(c, FV_BOOL, NULL);
+	}
+	if (describe_required(field) || !field->nillable)
+		return refuse(c, psprintf("value is %s, and field %s must have a value",
+								  c->value->isnull ? "NULL" : "empty", field->name));
+	return accept(c, FV_NULL, NULL);
+}
+
+static bool
+coerce_present(Coercion *c, char *text)
+{
+	switch (c->field->type)
+	{
+		case SF_STRING:
+		case SF_TEXTAREA:
+		case SF_PHONE:
+		case SF_URL:
+		case SF_COMBOBOX:
+		case SF_ENCRYPTED:
+			return coerce_text(c, text);
+		case SF_EMAIL:
+			return coerce_email(c, text);
+		case SF_REFERENCE:
+			return coerce_reference(c, text);
+		case SF_PICKLIST:
+			return coerce_picklist(c, text);
+		case SF_MULTIPICKLIST:
+			return coerce_multipicklist(c, text);
+		case SF_BOOLEAN:
+			return coerce_checkbox(c, text);
+		case SF_INT:
+		case SF_LONG:
+		case SF_DOUBLE:
+		case SF_CURRENCY:
+		case SF_PERCENT:
+			return coerce_number(c, text);
+		case SF_DATE:
+			return coerce_date(c, text);
+		case SF_DATETIME:
+			return coerce_datetime(c, text);
+		case SF_TIME:
+			return coerce_time(c, text);
+		case SF_BASE64:
+			return coerce_base64(c, text);
+		case SF_ID:
+		case SF_OTHER:
+			break;
+	}
+	return refuse(c, pstrdup(type_rules[SF_OTHER].refusal));
+}
+
+static bool
+coerce(Coercion *c)
+{
+	const char *never = coerce_incompatible(c->value->kind, c->field);
+	char	   *text;
+
+	if (never != NULL)
+		return refuse(c, pstrdup(never));
+	if (c->value->isnull)
+		return coerce_null(c);
+	if (!valid_utf8(c->value->text))
+		return refuse(c, pstrdup("value is not valid UTF-8"));
+	text = trim(c->value->text, strlen(c->value->text));
+	if (*text == '\0')
+		return coerce_null(c);
+	return coerce_present(c, text);
+}
+
+bool
+coerce_value(const SourceValue *value, const SfField *field,
+			 const CoerceOptions *options, FieldValue *out, char **reason)
+{
+	Coercion	c = {value, field, options, out, NULL};
+	bool		ok;
+
+	memset(out, 0, sizeof(*out));
+	ok = coerce(&c);
+	*reason = c.reason;
+	return ok;
+}
+
+const char *
+coerce_incompatible(SourceKind kind, const SfField *field)
+{
+	const TypeRule *rule = &type_rules[field->type];
+
+	return (rule->kinds & KIND(kind)) != 0 ? NULL : rule->refusal;
+}

@@ -1,0 +1,327 @@
+/*
+ * connection.c
+ *		The worker's side of a server.
+ */
+#include "compat.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "connection.h"
+#include "fence.h"
+#include "queue.h"
+#include "rest.h"
+#include "sfsync.h"
+
+static List *connections = NIL;
+
+static void
+options_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	ListCell   *lc;
+
+	foreach(lc, connections)
+		((Connection *) lfirst(lc))->stale = true;
+}
+
+void
+connection_init(void)
+{
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, options_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, options_callback, (Datum) 0);
+}
+
+double
+connection_random(void)
+{
+	return pg_prng_double(&pg_global_prng_state);
+}
+
+static int64
+micros(int milliseconds)
+{
+	return (int64) milliseconds * 1000;
+}
+
+static void
+set_text(Connection *connection, char **field, const char *text)
+{
+	char	   *copy = text ? MemoryContextStrdup(connection->context, text) : NULL;
+
+	if (*field)
+		pfree(*field);
+	*field = copy;
+}
+
+static void
+changed_state(Connection *connection)
+{
+	connection->dirty = connection->urgent = true;
+}
+
+void
+connection_drop_token(Connection *connection)
+{
+	AuthToken  *token = connection->token;
+
+	if (!token)
+		return;
+	explicit_bzero(token->access_token, strlen(token->access_token));
+	pfree(token->access_token);
+	pfree(token->instance_url);
+	if (token->organization_id)
+		pfree(token->organization_id);
+	if (token->user_id)
+		pfree(token->user_id);
+	pfree(token);
+	connection->token = NULL;
+}
+
+void
+connection_set_token(Connection *connection, const AuthToken *token)
+{
+	MemoryContext caller = MemoryContextSwitchTo(connection->context);
+
+	connection_drop_token(connection);
+	connection->token = palloc0(sizeof(AuthToken));
+	connection->token->access_token = pstrdup(token->access_token);
+	connection->token->instance_url = pstrdup(token->instance_url);
+	if (token->organization_id)
+		connection->token->organization_id = pstrdup(token->organization_id);
+	if (token->user_id)
+		connection->token->user_id = pstrdup(token->user_id);
+	MemoryContextSwitchTo(caller);
+	connection->dirty = true;
+}
+
+/* Read the options again; whatever blocked it may be mended. */
+static void
+refresh(Connection *connection)
+{
+	MemoryContext caller = MemoryContextSwitchTo(connection->context);
+	ServerOptions *options = server_options(connection->serverid);
+	char	   *fenced = fence_reason(options->name);
+
+	MemoryContextSwitchTo(caller);
+	connection->options = options;
+	connection->fenced = fenced;
+	if (connection->throttle.batch_size == 0)
+		throttle_init(&connection->throttle, options->api_budget, options->max_concurrent_requests,
+					  options->max_batch_size, micros(sfsync_retry_base_delay), micros(sfsync_retry_max_delay));
+	else
+		throttle_configure(&connection->throttle, options->api_budget, options->max_concurrent_requests,
+						   options->max_batch_size, micros(sfsync_retry_base_delay),
+						   micros(sfsync_retry_max_delay));
+	connection_drop_token(connection);
+	connection->session_failures = 0;
+	set_text(connection, &connection->blocked, NULL);
+	connection->stale = false;
+	changed_state(connection);
+}
+
+Connection *
+connection_get(Oid serverid, Oid owner)
+{
+	Connection *connection = NULL;
+	ListCell   *lc;
+
+	foreach(lc, connections)
+	{
+		Connection *candidate = lfirst(lc);
+
+		if (candidate->serverid == serverid && candidate->owner == owner)
+			connection = candidate;
+	}
+	if (!connection)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+		connection = palloc0(sizeof(Connection));
+		connection->serverid = serverid;
+		connection->owner = owner;
+		connection->context = AllocSetContextCreate(TopMemoryContext, "sfsync connection",
+													ALLOCSET_SMALL_SIZES);
+		connection->stale = true;
+		connections = lappend(connections, connection);
+		MemoryContextSwitchTo(caller);
+	}
+	if (connection->stale)
+		refresh(connection);
+	return connection;
+}
+
+TimestampTz
+connection_retry_at(const Connection *connection)
+{
+	if (connection->blocked)
+		return connection->blocked_until;
+	return connection->throttle.retry_at;
+}
+
+bool
+connection_usable(Connection *connection, TimestampTz now, TimestampTz *again)
+{
+	*again = 0;
+	if (connection->fenced)
+		return false;
+	*again = connection_retry_at(connection);
+	return *again <= now;
+}
+
+void
+connection_block(Connection *connection, const char *reason, TimestampTz now)
+{
+	if (!connection->blocked || strcmp(connection->blocked, reason) != 0)
+		ereport(LOG,
+				(errmsg("sfsync: server \"%s\" is blocked: %s", connection->options->name, reason)));
+	set_text(connection, &connection->blocked, reason);
+	connection->blocked_until = now + micros(sfsync_retry_max_delay);
+	changed_state(connection);
+}
+
+void
+connection_failed(Connection *connection, const char *trouble, int retry_after, TimestampTz now)
+{
+	if (!connection->trouble)
+		ereport(LOG,
+				(errmsg("sfsync: server \"%s\" fails, backing off: %s", connection->options->name, trouble)));
+	set_text(connection, &connection->trouble, trouble);
+	throttle_failure(&connection->throttle, now, retry_after, connection_random());
+	changed_state(connection);
+}
+
+void
+connection_limited(Connection *connection, const char *trouble, bool daily, TimestampTz now)
+{
+	if (!connection->limit)
+		ereport(LOG,
+				(errmsg("sfsync: server \"%s\" is throttled: %s", connection->options->name, trouble)));
+	set_text(connection, &connection->limit, trouble);
+	if (daily)
+		throttle_daily_limit(&connection->throttle, now, connection_random());
+	else
+		throttle_concurrent_limit(&connection->throttle, now, connection_random());
+	changed_state(connection);
+}
+
+void
+connection_well(Connection *connection, int64 elapsed, bool backlog)
+{
+	if (connection->trouble || connection->blocked || connection->limit)
+	{
+		if (connection->trouble || connection->blocked)
+			ereport(LOG, (errmsg("sfsync: server \"%s\" answers again", connection->options->name)));
+		set_text(connection, &connection->trouble, NULL);
+		set_text(connection, &connection->blocked, NULL);
+		if (!connection->throttle.over_budget)
+			set_text(connection, &connection->limit, NULL);
+		changed_state(connection);
+	}
+	connection->session_failures = 0;
+	throttle_success(&connection->throttle, elapsed, backlog);
+	connection->dirty = true;
+}
+
+void
+connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz now)
+{
+	int64		used;
+	int64		limit;
+
+	connection->calls++;
+	connection->dirty = true;
+	if (reply->limit_info && rest_parse_limit_info(reply->limit_info, &used, &limit))
+	{
+		bool		was_over = connection->throttle.over_budget;
+
+		throttle_usage(&connection->throttle, used, limit, now, connection_random());
+		if (connection->throttle.over_budget)
+			set_text(connection, &connection->limit,
+					 psprintf(INT64_FORMAT " of the org's " INT64_FORMAT " daily API calls are used; api_budget is %d percent",
+							  used, limit, connection->options->api_budget));
+		else
+			set_text(connection, &connection->limit, NULL);
+		if (was_over != connection->throttle.over_budget)
+			changed_state(connection);
+	}
+
+	/* the header has whole seconds: only more than that is skew */
+	if (reply->server_date > 0)
+	{
+		int64		theirs = (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
+			USECS_PER_SEC;
+		int64		skew = theirs - now;
+
+		connection->clock_skew = (skew > 0 || skew < -USECS_PER_SEC) ? skew : 0;
+	}
+}
+
+bool
+connections_dirty(bool urgent_only)
+{
+	ListCell   *lc;
+
+	foreach(lc, connections)
+	{
+		Connection *connection = lfirst(lc);
+
+		if (connection->urgent || (connection->dirty && !urgent_only))
+			return true;
+	}
+	return false;
+}
+
+static void
+write_state(Connection *connection)
+{
+	ServerState state = {0};
+
+	state.server = connection->options->name;
+	if (connection->token)
+	{
+		state.organization_id = connection->token->organization_id;
+		state.user_id = connection->token->user_id;
+	}
+	state.state = "active";
+	if (connection->blocked)
+	{
+		state.state = "blocked";
+		state.detail = connection->blocked;
+	}
+	else if (connection->limit)
+	{
+		state.state = "throttled";
+		state.detail = connection->limit;
+	}
+	else if (connection->trouble)
+	{
+		state.state = "backing_off";
+		state.detail = connection->trouble;
+	}
+	if (strcmp(state.state, "active") != 0)
+		state.retry_at = connection_retry_at(connection);
+	state.throttle = &connection->throttle;
+	state.calls = connection->calls;
+	state.clock_skew = connection->clock_skew;
+	server_state_put(&state);
+	connection->calls = 0;
+	connection->dirty = connection->urgent = false;
+}
+
+void
+connections_write_state(bool all)
+{
+	ListCell   *lc;
+
+	foreach(lc, connections)
+	{
+		Connection *connection = lfirst(lc);
+
+		if (connection->options && (connection->urgent || (connection->dirty && all)))
+			write_state(connection);
+	}
+}

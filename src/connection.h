@@ -1,0 +1,73 @@
+/*
+ * connection.h
+ *		The worker's side of a server: options, token, throttle, and what is
+ *		known of its state.
+ */
+#ifndef SFSYNC_CONNECTION_H
+#define SFSYNC_CONNECTION_H
+
+#include "auth.h"
+#include "errors.h"
+#include "http.h"
+#include "secret.h"
+#include "throttle.h"
+#include "utils/timestamp.h"
+
+typedef struct Connection
+{
+	Oid			serverid;
+	Oid			owner;			/* whose user mapping is used */
+	MemoryContext context;
+	ServerOptions *options;
+	char	   *fenced;			/* why nothing may be sent; NULL */
+	bool		stale;			/* options or user mapping may have changed */
+	AuthToken  *token;
+	bool		login_in_flight;
+	int			session_failures;	/* in a row */
+	Throttle	throttle;
+	int			in_flight;
+	char	   *blocked;		/* an operator has to act; NULL */
+	TimestampTz blocked_until;	/* of the next probe */
+	char	   *trouble;		/* last failure of the server, while it backs off */
+	char	   *limit;			/* which limit was met, while throttled */
+	int64		calls;			/* since the state was last written */
+	int64		clock_skew;		/* Salesforce's clock less ours, microseconds */
+	bool		dirty;			/* state to be written */
+	bool		urgent;			/* at once: it is another state */
+} Connection;
+
+/* Once, in the worker. */
+extern void connection_init(void);
+
+/*
+ * The connection of a server for a mapping's owner, its options read again when
+ * they may have changed.  In a transaction; throws when options are unusable.
+ */
+extern Connection *connection_get(Oid serverid, Oid owner);
+
+/* May it be asked now?  If not, *again is when to look (0: when something changes). */
+extern bool connection_usable(Connection *connection, TimestampTz now, TimestampTz *again);
+
+/* Time from which it may be asked again; 0 at once. */
+extern TimestampTz connection_retry_at(const Connection *connection);
+
+extern void connection_block(Connection *connection, const char *reason, TimestampTz now);
+extern void connection_failed(Connection *connection, const char *trouble, int retry_after, TimestampTz now);
+
+/* A limit of the org: of API calls a day, or of long requests at once. */
+extern void connection_limited(Connection *connection, const char *trouble, bool daily, TimestampTz now);
+extern void connection_well(Connection *connection, int64 elapsed, bool backlog);
+extern void connection_drop_token(Connection *connection);
+extern void connection_set_token(Connection *connection, const AuthToken *token);
+
+/* What every reply tells: usage, clock. */
+extern void connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz now);
+
+/* Write the states that changed; all says whether those that can wait are written too. */
+extern void connections_write_state(bool all);
+extern bool connections_dirty(bool urgent_only);
+
+/* A random number in [0, 1). */
+extern double connection_random(void);
+
+#endif							/* SFSYNC_CONNECTION_H */

@@ -1,0 +1,162 @@
+/*
+ * deliver.h
+ *		The worker's work: fetch what changed, decide what it means for
+ *		Salesforce, send it, settle the replies.
+ *
+ * A turn is one transaction that reads the queue and the rows and notes the
+ * intents; requests are sent after its commit, and each reply is settled in a
+ * transaction of its own.  None is open while requests are in flight.
+ */
+#ifndef SFSYNC_DELIVER_H
+#define SFSYNC_DELIVER_H
+
+#include "batch.h"
+#include "connection.h"
+#include "queue.h"
+#include "rest.h"
+
+/* What delivery knows of a mapping beside its configuration. */
+
+typedef struct MappingDelivery
+{
+	int			id;
+	char	   *blocked;		/* why nothing is sent; NULL */
+	TimestampTz blocked_until;
+	int			failures;		/* errors in a row */
+	bool		describe_in_flight;
+	bool		describe_wanted;	/* before anything else is sent */
+	bool		behind;			/* events were passed over while it couldn't be delivered */
+	bool		deliverable;	/* as of this turn */
+	bool		needs_metadata; /* even if nothing is to be sent */
+	MappingCounters counters;
+	bool		dirty;
+} MappingDelivery;
+
+typedef enum RequestKind
+{
+	REQUEST_LOGIN,
+	REQUEST_DESCRIBE,
+	REQUEST_UPSERT,
+	REQUEST_UPDATE,
+	REQUEST_DELETE,
+	REQUEST_LOOKUP
+} RequestKind;
+
+typedef struct Request
+{
+	MemoryContext context;		/* holds it and all it refers to */
+	RequestKind kind;
+	Connection *connection;
+	int			mapping;
+	const char *object;
+	const char *external_id;
+	bool		key_is_number;
+	const char *server;
+	RestCall   *call;
+	AuthCall   *login;
+	const char *if_modified_since;
+	int			nunits;
+	Outcome    *outcomes;		/* one a unit, to be completed by the reply */
+	RestRecord *records;		/* one a unit; none for deletes and lookups */
+	int			nkeys;			/* lookup: record keys asked for, and the keys they are of */
+	char	  **keys;
+	char	  **record_keys;
+	int64		intent;
+	TimestampTz started;
+	bool		finished;		/* its units are let go of */
+} Request;
+
+/* A part of a backfill that is at hand. */
+typedef struct BackfillChunk
+{
+	Chunk		chunk;
+	int64		job;
+	int			mapping;
+	char	   *last_key;
+	int			rows;
+	bool		last;			/* nothing comes after it */
+} BackfillChunk;
+
+typedef struct Delivery
+{
+	MemoryContext context;		/* long-lived: work, window, states */
+	MemoryContext turn_context; /* of one turn or reply */
+	HttpClient *http;
+	Work	   *work;
+	QueueWindow window;
+	bool		look;			/* the queue may hold something new */
+	bool		prepared;		/* there are prepared transactions: look again soon */
+	TimestampTz deferred_from;	/* deferred rows due up to here are at hand */
+	TimestampTz next_due;		/* of the next one; 0 none */
+	TimestampTz next_verify;	/* of intents of unknown outcome; 0 none */
+	TimestampTz next_retry;		/* of a server or mapping that can't be used now; 0 none */
+	TimestampTz state_written;
+	bool		backfills_running;
+	List	   *chunks;			/* BackfillChunk, in order of key */
+	List	   *mappings;		/* MappingDelivery */
+	List	   *requests;		/* in flight */
+	List	   *outgoing;		/* to be sent after commit */
+	List	   *decided;		/* Outcome * that need no request, to be settled */
+} Delivery;
+
+extern Delivery *deliver_create(HttpClient *http);
+
+/*
+ * Do what can be done now.  woken: something may have changed.  Returns
+ * milliseconds until there may be more to do; -1: nothing on its own.
+ */
+extern long deliver_turn(Delivery *delivery, bool woken);
+
+/* After an error in a turn, its transaction aborted: what it had begun is ready again. */
+extern void deliver_recover(Delivery *delivery);
+
+/* Settle the replies that have come; false if there was none. */
+extern bool deliver_replies(Delivery *delivery);
+
+/* For deliver's own files. */
+extern MappingDelivery *delivery_of(Delivery *delivery, int mapping);
+extern void delivery_block(Delivery *delivery, MappingDelivery *state, const char *reason, TimestampTz now);
+extern void delivery_unblock(MappingDelivery *state);
+
+/* A request that goes out when the turn's transaction has committed. */
+extern void delivery_send_later(Delivery *delivery, Request *request);
+
+/* An outcome without a request; its unit counts as in flight until the end of the turn. */
+extern Outcome *delivery_decide(Delivery *delivery, Unit *unit, OutcomeKind kind);
+
+/* In a transaction: state for the views, when the work is done or it's been a while. */
+extern void delivery_write_state(Delivery *delivery, bool idle);
+
+/*
+ * Run a step of one mapping's in a subtransaction: an error of it (a dropped
+ * table, a type's broken function) blocks that mapping, no other.
+ */
+typedef void (*MappingStep) (Delivery *delivery, MappingDelivery *state, void *arg);
+extern bool delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, void *arg);
+
+/*
+ * claim.c: a step: decide for a batch of ready units, and prepare its request.
+ * progress: there may be more to claim.
+ */
+typedef struct ClaimRound
+{
+	MappingQueue *queue;
+	bool		progress;
+} ClaimRound;
+
+extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
+
+/* fetch.c */
+extern void fetch(Delivery *delivery);
+extern void fetch_note_chunks(Delivery *delivery);
+
+/* reply.c */
+extern void reply_settle(Delivery *delivery, Request *request, const HttpReply *reply);
+
+/*
+ * Settle outcomes of one mapping in a transaction, then let go of their units.
+ * request is what they come from, whose intent ends; NULL if there was none.
+ */
+extern void reply_finish(Delivery *delivery, int mapping, Outcome *outcomes, int n, Request *request);
+
+#endif							/* SFSYNC_DELIVER_H */

@@ -1,0 +1,42 @@
+/*
+ * errors.h
+ *		Salesforce's error codes into what to do about them (reference,
+ *		section 12; design, section 8).  Pure.
+ */
+#ifndef SFSYNC_ERRORS_H
+#define SFSYNC_ERRORS_H
+
+typedef enum ErrorScope
+{
+	/* one record */
+	SCOPE_RECORD_PERMANENT,		/* dead letter at once */
+	SCOPE_RECORD_RETRY,			/* attempts are counted */
+	SCOPE_RECORD_PARENT,		/* Foreign key external ID ... not found: wait for it */
+	SCOPE_RECORD_GONE,			/* no such record (any more): done for a delete,
+								 * create for an update */
+	SCOPE_RECORD_COLLATERAL,	/* rolled back because of another: send again, free */
+	/* all records of the mapping alike */
+	SCOPE_MAPPING,
+	/* the request or the server: back off, records keep their attempts */
+	SCOPE_REQUEST,				/* this request can't be parsed as it is: bisect */
+	SCOPE_SERVER,
+	SCOPE_CONCURRENT_LIMIT,
+	SCOPE_DAILY_LIMIT,
+	/* the connection */
+	SCOPE_SESSION,				/* token ran out: log in once, repeat */
+	SCOPE_CONNECTION			/* blocked until an operator acts */
+} ErrorScope;
+
+/*
+ * Classify an error of a record (http_status 200) or of a whole request.
+ * code and message may be NULL (HTML or empty bodies).
+ */
+extern ErrorScope error_classify(int http_status, const char *code, const char *message);
+
+/* Classify a reply of the token endpoint (section 1.2). */
+extern ErrorScope error_classify_oauth(int http_status, const char *error, const char *description);
+
+/* A sentence on what to do about a code, ours included; never NULL. */
+extern const char *error_hint(const char *code);
+
+#endif							/* SFSYNC_ERRORS_H */

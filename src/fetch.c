@@ -1,0 +1,328 @@
+/*
+ * fetch.c
+ *		Fills the work at hand: from the queue, from deferred changes that are
+ *		due, from backfills.
+ *
+ * How much is at hand is bounded, however long the queue.  Events of a mapping
+ * that can't be delivered are passed over when others could go: they are found
+ * again by reading the queue from its start, once the mapping can.
+ */
+#include "compat.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "deliver.h"
+#include "sfsync.h"
+#include "source.h"
+
+#define AT_HAND_LOW		1500	/* units below which more is read */
+#define AT_HAND_MAX		5000
+#define IDLE_MAPPING_MAX 500	/* units at hand of a mapping that can't go */
+#define PAGE			1000
+#define CHUNK_ROWS		1000
+
+typedef struct Taking
+{
+	Delivery   *delivery;
+	List	   *fresh;			/* units that got an event: they may have a deferred row */
+} Taking;
+
+static void
+take_event(const WorkEvent *event, void *arg)
+{
+	Taking	   *taking = arg;
+	Delivery   *delivery = taking->delivery;
+	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+	MappingQueue *queue = batch_queue(delivery->work, event->mapping);
+	MappingDelivery *state = delivery_of(delivery, event->mapping);
+	Unit	   *unit = NULL;
+
+	if (!state->deliverable && queue->nunits >= IDLE_MAPPING_MAX)
+		state->behind = true;
+	else
+		unit = batch_event(delivery->work, event);
+	MemoryContextSwitchTo(caller);
+	if (unit)
+		taking->fresh = lappend(taking->fresh, unit);
+}
+
+static void
+merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
+{
+	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+
+	unit->deferred = true;
+	unit->inserted = false;
+	unit->attempts = row->attempts;
+	unit->whole |= row->whole;
+	unit->deleted |= row->deleted;
+	unit->missing_since = row->missing_since;
+	for (int i = 0; i < row->nold; i++)
+		batch_add_old_key(delivery->work, unit, row->old_keys[i]);
+	if (row->changed_len > 0)
+		batch_add_changed(unit, row->changed, row->changed_len);
+	if (unit->min_xid == 0 || row->xid < unit->min_xid)
+		unit->min_xid = row->xid;
+	if (unit->first_event_at == 0 || row->first_event_at < unit->first_event_at)
+		unit->first_event_at = row->first_event_at;
+	unit->event_at = Max(unit->event_at, row->event_at);
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Changes of rows that wait are merged into what waits: it keeps its time and
+ * attempts.  What was held goes on with the new change.
+ */
+static void
+join_deferred(Delivery *delivery, List *fresh)
+{
+	int			n = list_length(fresh);
+	int32	   *mappings = palloc(sizeof(int32) * Max(n, 1));
+	char	  **keys = palloc(sizeof(char *) * Max(n, 1));
+	TimestampTz now = GetCurrentTimestamp();
+	DeferredRow *rows;
+	int			nrows;
+
+	for (int i = 0; i < n; i++)
+	{
+		Unit	   *unit = list_nth(fresh, i);
+
+		mappings[i] = unit->queue->mapping;
+		keys[i] = unit->key;
+	}
+	rows = deferred_of_keys(mappings, keys, n, &nrows);
+	for (int i = 0; i < nrows; i++)
+	{
+		Unit	   *unit = batch_find(delivery->work, rows[i].mapping, rows[i].key);
+		Outcome    *outcome;
+
+		while (unit && unit->in_flight)
+			unit = unit->next;
+		if (!unit || unit->deferred)
+			continue;
+		merge_deferred(delivery, unit, &rows[i]);
+		if (rows[i].held || rows[i].due_at <= now || rows[i].missing_since != 0)
+			continue;
+		if (batch_find(delivery->work, rows[i].mapping, rows[i].key) != unit)
+			continue;			/* its turn comes after the one in flight */
+		outcome = delivery_decide(delivery, unit, OUTCOME_DEFERRED);
+		outcome->reason = rows[i].reason;
+		outcome->due_at = rows[i].due_at;
+	}
+}
+
+static void
+read_queue(Delivery *delivery)
+{
+	Taking		taking = {delivery, NIL};
+	int			nread;
+
+	while (delivery->look && batch_size(delivery->work) < AT_HAND_LOW)
+		if (queue_read(&delivery->window, PAGE, delivery->context, take_event, &taking, &nread))
+			delivery->look = false;
+	if (taking.fresh != NIL)
+		join_deferred(delivery, taking.fresh);
+}
+
+static int *
+deliverable_mappings(Delivery *delivery, int *n)
+{
+	int		   *ids = palloc(sizeof(int) * Max(list_length(delivery->mappings), 1));
+	ListCell   *lc;
+
+	*n = 0;
+	foreach(lc, delivery->mappings)
+	{
+		MappingDelivery *state = lfirst(lc);
+
+		if (state->deliverable)
+			ids[(*n)++] = state->id;
+	}
+	return ids;
+}
+
+static void
+read_deferred(Delivery *delivery)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			nids;
+	int		   *ids;
+	int			room = AT_HAND_MAX - batch_size(delivery->work);
+	DeferredRow *rows;
+	int			n;
+
+	if (delivery->next_due == 0 || delivery->next_due > now || room <= 0)
+		return;
+	ids = deliverable_mappings(delivery, &nids);
+	rows = deferred_due(ids, nids, delivery->deferred_from, now, Min(room, PAGE), &n);
+	for (int i = 0; i < n; i++)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+		Unit	   *first = batch_find(delivery->work, rows[i].mapping, rows[i].key);
+		Unit	   *unit = NULL;
+
+		if (!first || !(first->deferred || (first->next && first->next->deferred)))
+			unit = batch_unit(delivery->work, rows[i].mapping, rows[i].key);
+		MemoryContextSwitchTo(caller);
+		if (unit)
+			merge_deferred(delivery, unit, &rows[i]);
+	}
+	if (n == Min(room, PAGE))
+	{
+		/* rows of one instant may be left: they are found at hand the next time */
+		delivery->deferred_from = rows[n - 1].due_at - 1;
+		return;
+	}
+	delivery->deferred_from = now;
+	delivery->next_due = deferred_next_due(ids, nids, now);
+}
+
+/*
+ * Backfills
+ */
+
+static int
+chunks_of(Delivery *delivery, int64 job, BackfillChunk **last)
+{
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, delivery->chunks)
+	{
+		BackfillChunk *chunk = lfirst(lc);
+
+		if (chunk->job != job)
+			continue;
+		*last = chunk;
+		n++;
+	}
+	return n;
+}
+
+static void
+take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
+{
+	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+	BackfillChunk *chunk = palloc0(sizeof(BackfillChunk));
+
+	chunk->job = job->id;
+	chunk->mapping = job->mapping;
+	chunk->rows = nkeys;
+	chunk->last = nkeys < CHUNK_ROWS;
+	if (nkeys > 0)
+		chunk->last_key = pstrdup(keys[nkeys - 1]);
+	for (int i = 0; i < nkeys; i++)
+	{
+		Unit	   *unit = batch_unit(delivery->work, job->mapping, keys[i]);
+
+		if (job->changed)
+			batch_add_changed(unit, job->changed, job->changed_len);
+		else
+			unit->whole = true;
+		if (unit->min_xid == 0 || job->xid < unit->min_xid)
+			unit->min_xid = job->xid;
+		if (unit->chunk)
+			continue;			/* counted by an earlier chunk, which ends first */
+		unit->chunk = &chunk->chunk;
+		chunk->chunk.pending++;
+	}
+	delivery->chunks = lappend(delivery->chunks, chunk);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
+{
+	const BackfillJob *job = arg;
+	BackfillChunk *last = NULL;
+	int			nchunks = chunks_of(delivery, job->id, &last);
+	Mapping    *mapping;
+	char	  **keys;
+	int			nkeys;
+
+	if (!state->deliverable || nchunks > 1 || (last && last->last) ||
+		batch_size(delivery->work) > AT_HAND_LOW)
+		return;
+	mapping = mapping_get(job->mapping);
+	if (!mapping || mapping->broken || !mapping->meta)
+		return;
+	keys = source_keys_after(mapping, last ? last->last_key : job->last_key, CHUNK_ROWS, &nkeys);
+	take_chunk(delivery, job, keys, nkeys);
+}
+
+static void
+read_backfills(Delivery *delivery)
+{
+	int			n;
+	BackfillJob *jobs;
+
+	if (!delivery->backfills_running)
+		return;
+	jobs = backfills_running(&n);
+	delivery->backfills_running = n > 0;
+	for (int i = 0; i < n; i++)
+		delivery_guard(delivery, delivery_of(delivery, jobs[i].mapping), read_backfill, &jobs[i]);
+}
+
+/* Write how far backfills are whose foremost chunks are settled. */
+void
+fetch_note_chunks(Delivery *delivery)
+{
+	List	   *passed = NIL;	/* jobs with an open chunk: later ones of it must wait */
+	ListCell   *lc;
+
+	foreach(lc, delivery->chunks)
+	{
+		BackfillChunk *chunk = lfirst(lc);
+
+		if (chunk->chunk.pending > 0 || list_member_int(passed, (int) chunk->job))
+		{
+			passed = lappend_int(passed, (int) chunk->job);
+			continue;
+		}
+		backfill_advance(chunk->job, chunk->last_key, chunk->rows, chunk->last);
+		delivery->chunks = foreach_delete_current(delivery->chunks, lc);
+		if (chunk->last_key)
+			pfree(chunk->last_key);
+		pfree(chunk);
+		delivery->look = true;
+	}
+}
+
+/* Mappings that were passed over and can go now need the queue's beginning again. */
+static void
+catch_up(Delivery *delivery)
+{
+	ListCell   *lc;
+	bool		rewind = false;
+
+	foreach(lc, delivery->mappings)
+	{
+		MappingDelivery *state = lfirst(lc);
+
+		if (state->behind && state->deliverable &&
+			batch_queue(delivery->work, state->id)->nunits < IDLE_MAPPING_MAX / 2)
+			rewind = true;
+	}
+	if (!rewind)
+		return;
+	foreach(lc, delivery->mappings)
+		((MappingDelivery *) lfirst(lc))->behind = false;
+	queue_rewind(&delivery->window);
+	delivery->look = true;
+}
+
+void
+fetch(Delivery *delivery)
+{
+	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+
+	catch_up(delivery);
+	MemoryContextSwitchTo(caller);
+	read_queue(delivery);
+	read_deferred(delivery);
+	read_backfills(delivery);
+	delivery->prepared = queue_prepared_transactions();
+}

@@ -1,0 +1,433 @@
+/*
+ * mapping.c
+ *		The mapping cache.
+ *
+ * What is mapped is a function of the table's catalog entries, the object's
+ * metadata and the user's rules.  It is computed when first needed and again
+ * after an invalidation; configuration and metadata are plain tables, so
+ * whoever changes them invalidates sfsync.mapping as if it were altered.
+ */
+#include "compat.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "capture.h"
+#include "datum.h"
+#include "mapping.h"
+#include "sql.h"
+
+typedef struct Cached
+{
+	int			id;				/* hash key */
+	bool		valid;
+	Mapping    *mapping;
+} Cached;
+
+static HTAB *cache = NULL;
+static Oid	config_relid = InvalidOid;	/* sfsync.mapping, as of the last load */
+static bool invalidated = true;
+
+static void
+invalidate(Oid relid)
+{
+	bool		config = relid == InvalidOid || relid == config_relid || config_relid == InvalidOid;
+	HASH_SEQ_STATUS scan;
+	Cached	   *cached;
+
+	if (config)
+		invalidated = true;
+	if (!cache)
+		return;
+	hash_seq_init(&scan, cache);
+	while ((cached = hash_seq_search(&scan)) != NULL)
+	{
+		if (config || !cached->mapping || cached->mapping->source == relid)
+		{
+			cached->valid = false;
+			invalidated = true;
+		}
+	}
+}
+
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	capture_invalidate(relid);
+	invalidate(relid);
+}
+
+static void
+server_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	invalidate(InvalidOid);
+}
+
+void
+mapping_init(void)
+{
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, server_callback, (Datum) 0);
+}
+
+bool
+mapping_was_invalidated(void)
+{
+	bool		was = invalidated;
+
+	invalidated = false;
+	return was;
+}
+
+void
+mapping_changed(Oid source)
+{
+	Oid			relid = sfsync_relation("mapping");
+
+	if (OidIsValid(relid))
+		CacheInvalidateRelcacheByRelid(relid);
+	if (OidIsValid(source) && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(source)))
+		CacheInvalidateRelcacheByRelid(source);
+}
+
+static const char load_query[] =
+"SELECT m.name, m.source::oid, m.server, m.object, m.external_id, m.owner::oid, m.on_delete,"
+" m.conflict_policy, m.timestamp_zone, m.paused, m.key_columns, m.new_columns, m.known_columns,"
+" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified"
+" FROM sfsync.mapping m LEFT JOIN sfsync.object o ON o.server = m.server AND o.object = m.object"
+" WHERE m.id = $1";
+
+static const char rules_query[] =
+"SELECT field, column_name, null_rule, overlong FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
+
+/* What load_query returns beside the Mapping itself. */
+typedef struct Loaded
+{
+	bool		ignore_new;
+	char	  **known;
+	int			nknown;
+	char	   *describe;
+	RouteRule  *rules;
+	char	  **rule_columns;
+	int			nrules;
+} Loaded;
+
+static bool
+read_configuration(Mapping *mapping, Loaded *loaded)
+{
+	SqlScope	scope;
+	bool		found;
+
+	sql_open(&scope, true);
+	found = SQL_RUN(&scope, load_query, sql_arg_int(mapping->id)) == 1;
+	if (found)
+	{
+		mapping->name = sql_text(&scope, 0, 1);
+		mapping->source = sql_oid(0, 2);
+		mapping->server = sql_text(&scope, 0, 3);
+		mapping->object = sql_text(&scope, 0, 4);
+		mapping->external_id = sql_text(&scope, 0, 5);
+		mapping->owner = sql_oid(0, 6);
+		mapping->on_delete = sql_text(&scope, 0, 7);
+		mapping->conflict_policy = sql_text(&scope, 0, 8);
+		mapping->zone = sql_text(&scope, 0, 9);
+		mapping->paused = sql_bool(0, 10);
+		mapping->key_columns = sql_texts(&scope, 0, 11, &mapping->nkeys);
+		loaded->ignore_new = strcmp(sql_text(&scope, 0, 12), "ignore") == 0;
+		loaded->known = sql_texts(&scope, 0, 13, &loaded->nknown);
+		loaded->describe = sql_text(&scope, 0, 14);
+		mapping->has_metadata = !sql_isnull(0, 15);
+		mapping->metadata_at = sql_time(0, 15);
+		mapping->refresh_wanted = sql_bool(0, 16);
+		mapping->last_modified = sql_text(&scope, 0, 17);
+
+		loaded->nrules = SQL_RUN(&scope, rules_query, sql_arg_int(mapping->id));
+		loaded->rules = MemoryContextAllocZero(scope.caller, sizeof(RouteRule) * Max(loaded->nrules, 1));
+		loaded->rule_columns = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(loaded->nrules, 1));
+		for (int i = 0; i < loaded->nrules; i++)
+		{
+			loaded->rules[i].field = sql_text(&scope, i, 1);
+			loaded->rules[i].exclude = loaded->rules[i].field == NULL;
+			loaded->rule_columns[i] = sql_text(&scope, i, 2);
+			loaded->rules[i].keep_null = strcmp(sql_text(&scope, i, 3), "keep") == 0;
+			loaded->rules[i].truncate = strcmp(sql_text(&scope, i, 4), "truncate") == 0;
+		}
+	}
+	sql_close(&scope);
+	return found;
+}
+
+static int
+column_index(const Mapping *mapping, const char *name)
+{
+	for (int i = 0; i < mapping->ncolumns; i++)
+		if (strcmp(mapping->columns[i].name, name) == 0)
+			return i;
+	return -1;
+}
+
+static void
+read_keys(Mapping *mapping)
+{
+	mapping->key_types = palloc0(sizeof(Oid) * Max(mapping->nkeys, 1));
+	for (int i = 0; i < mapping->nkeys && !mapping->broken; i++)
+	{
+		int			column = column_index(mapping, mapping->key_columns[i]);
+
+		if (column < 0)
+			mapping->broken = psprintf("key column \"%s\" is not in table %s any more",
+									   mapping->key_columns[i], mapping->source_name);
+		else
+			mapping->key_types[i] = getBaseType(mapping->columns[column].type);
+	}
+}
+
+static void
+read_table(Mapping *mapping)
+{
+	Relation	rel = try_relation_open(mapping->source, AccessShareLock);
+	TupleDesc	desc;
+
+	if (!rel)
+	{
+		mapping->broken = psprintf("the source table (oid %u) was dropped", mapping->source);
+		return;
+	}
+	desc = RelationGetDescr(rel);
+	mapping->source_name =
+		quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)), RelationGetRelationName(rel));
+	mapping->columns = palloc0(sizeof(MappingColumn) * Max(desc->natts, 1));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+		MappingColumn *column = &mapping->columns[mapping->ncolumns];
+
+		if (attr->attisdropped)
+			continue;
+		column->name = pstrdup(NameStr(attr->attname));
+		column->attnum = attr->attnum;
+		column->type = attr->atttypid;
+		column->type_name = format_type_with_typemod(attr->atttypid, attr->atttypmod);
+		mapping->ncolumns++;
+	}
+	relation_close(rel, AccessShareLock);
+	read_keys(mapping);
+}
+
+static bool
+is_known(const Loaded *loaded, const char *name)
+{
+	for (int i = 0; i < loaded->nknown; i++)
+		if (strcmp(loaded->known[i], name) == 0)
+			return true;
+	return false;
+}
+
+static void
+resolve(Mapping *mapping, Loaded *loaded)
+{
+	RouteColumn *columns = palloc0(sizeof(RouteColumn) * Max(mapping->ncolumns, 1));
+
+	for (int i = 0; i < mapping->ncolumns; i++)
+	{
+		columns[i].name = mapping->columns[i].name;
+		columns[i].attnum = mapping->columns[i].attnum;
+		columns[i].kind = datum_kind(mapping->columns[i].type);
+		columns[i].type_name = mapping->columns[i].type_name;
+		columns[i].routable = !loaded->ignore_new || is_known(loaded, mapping->columns[i].name);
+	}
+	for (int i = 0; i < loaded->nrules; i++)
+	{
+		int			column = column_index(mapping, loaded->rule_columns[i]);
+
+		loaded->rules[i].attnum = column < 0 ? 0 : mapping->columns[column].attnum;
+	}
+	mapping->routes = route_resolve(columns, mapping->ncolumns, loaded->rules, loaded->nrules,
+									mapping->meta, mapping->external_id, &mapping->nroutes);
+	mapping->fields = palloc0(sizeof(MappingField) * Max(mapping->nroutes, 1));
+	for (int i = 0; i < mapping->nroutes; i++)
+	{
+		MappingField *field = &mapping->fields[mapping->nfields];
+
+		if (mapping->routes[i].status != ROUTE_MAPPED)
+			continue;
+		field->column = mapping->routes[i].column;
+		field->field = mapping->routes[i].field;
+		field->keep_null = mapping->routes[i].keep_null;
+		field->truncate = mapping->routes[i].truncate;
+		mapping->nfields++;
+	}
+}
+
+static void
+use_metadata(Mapping *mapping, Loaded *loaded)
+{
+	char	   *error = NULL;
+
+	if (!loaded->describe)
+	{
+		if (mapping->has_metadata && !mapping->broken)
+			mapping->broken = psprintf("object %s does not exist in Salesforce, or the integration user may not see it",
+									   mapping->object);
+		return;
+	}
+	mapping->meta = describe_parse(loaded->describe, strlen(loaded->describe), &error);
+	if (!mapping->meta)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("cached metadata of object %s can't be read: %s", mapping->object, error),
+				 errhint("Run sfsync.refresh_schema().")));
+	mapping->key_field = describe_field(mapping->meta, mapping->external_id);
+	if (!mapping->broken && (!mapping->key_field ||
+							 !(mapping->key_field->external_id || mapping->key_field->id_lookup)))
+		mapping->broken = psprintf(mapping->key_field
+								   ? "field %s of %s is not an External ID"
+								   : "field %s of %s does not exist, or the integration user may not see it",
+								   mapping->external_id, mapping->object);
+	if (mapping->columns)
+		resolve(mapping, loaded);
+}
+
+static Mapping *
+load(int id)
+{
+	MemoryContext context = AllocSetContextCreate(CacheMemoryContext, "sfsync mapping",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	Mapping    *mapping = palloc0(sizeof(Mapping));
+	Loaded		loaded = {0};
+
+	mapping->id = id;
+	mapping->context = context;
+	PG_TRY();
+	{
+		if (!read_configuration(mapping, &loaded))
+			mapping = NULL;
+		else
+		{
+			ForeignServer *server = GetForeignServerByName(mapping->server, true);
+
+			mapping->serverid = server ? server->serverid : InvalidOid;
+			if (!server)
+				mapping->broken = psprintf("server \"%s\" does not exist", mapping->server);
+			read_table(mapping);
+			use_metadata(mapping, &loaded);
+		}
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		MemoryContextDelete(context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	if (!mapping)
+		MemoryContextDelete(context);
+	return mapping;
+}
+
+Mapping *
+mapping_get(int id)
+{
+	Cached	   *cached;
+	bool		found;
+
+	if (!cache)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(int), .entrysize = sizeof(Cached)};
+
+		cache = hash_create("sfsync mappings", 16, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	config_relid = sfsync_relation("mapping");
+	if (!OidIsValid(config_relid))
+		return NULL;
+	cached = hash_search(cache, &id, HASH_ENTER, &found);
+	if (!found)
+		memset((char *) cached + sizeof(int), 0, sizeof(Cached) - sizeof(int));
+	if (cached->valid)
+		return cached->mapping;
+	if (cached->mapping)
+		MemoryContextDelete(cached->mapping->context);
+	cached->mapping = NULL;
+	cached->valid = true;		/* an invalidation while loading clears it again */
+	PG_TRY();
+	{
+		cached->mapping = load(id);
+	}
+	PG_CATCH();
+	{
+		cached->valid = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!cached->mapping)
+		(void) hash_search(cache, &id, HASH_REMOVE, NULL);
+	return cached->mapping;
+}
+
+int
+mapping_find(const char *name)
+{
+	SqlScope	scope;
+	int			id = 0;
+
+	sql_open(&scope, true);
+	if (SQL_RUN(&scope, "SELECT id FROM sfsync.mapping WHERE name = $1", sql_arg_text(name)) == 1)
+		id = sql_int(0, 1);
+	sql_close(&scope);
+	return id;
+}
+
+int
+mapping_require(const char *name)
+{
+	int			id = mapping_find(name);
+	SqlScope	scope;
+	const char **names;
+	const char *nearest;
+	int			n;
+
+	if (id != 0)
+		return id;
+	sql_open(&scope, true);
+	n = SQL_RUN0(&scope, "SELECT name FROM sfsync.mapping ORDER BY name");
+	names = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		names[i] = sql_text(&scope, i, 1);
+	sql_close(&scope);
+	nearest = nearest_match(name, names, n);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("mapping \"%s\" does not exist", name),
+			 errdetail("Argument \"mapping\" must be the name of a mapping, as sfsync.status lists them."),
+			 nearest ? errhint("Perhaps you meant \"%s\".", nearest)
+			 : errhint("Create it with sfsync.create_mapping.")));
+}
+
+int *
+mapping_ids(int *n)
+{
+	SqlScope	scope;
+	int		   *ids;
+
+	sql_open(&scope, true);
+	*n = SQL_RUN0(&scope, "SELECT id FROM sfsync.mapping ORDER BY name");
+	ids = MemoryContextAlloc(scope.caller, sizeof(int) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		ids[i] = sql_int(i, 1);
+	sql_close(&scope);
+	return ids;
+}

@@ -1,0 +1,34 @@
+/*
+ * payload.h
+ *		A row as a record to send: which fields, and their values.
+ */
+#ifndef SFSYNC_PAYLOAD_H
+#define SFSYNC_PAYLOAD_H
+
+#include "mapping.h"
+#include "rest.h"
+#include "source.h"
+
+typedef enum PayloadUse
+{
+	PAYLOAD_CREATE,				/* the record may not exist yet */
+	PAYLOAD_UPDATE				/* it exists */
+} PayloadUse;
+
+/*
+ * Make the record of a row.  changed (a bitmap by attribute number - 1) limits
+ * it to fields fed by those columns; NULL: all.  False when a value can't be
+ * coerced: then error has code, message (column, reason) and field, and record
+ * holds the other fields.  palloc'd.
+ */
+extern bool payload_build(const Mapping *mapping, const SourceRow *row, const char *external_id,
+						  const uint8 *changed, int changed_len, PayloadUse use,
+						  RestRecord *record, RestError *error);
+
+/* The record as JSON text. */
+extern char *payload_json(const Mapping *mapping, const RestRecord *record);
+
+/* Is the external ID a number field, whose values are sent bare? */
+extern bool payload_key_is_number(const Mapping *mapping);
+
+#endif							/* SFSYNC_PAYLOAD_H */

@@ -1,0 +1,212 @@
+/*
+ * queue.h
+ *		Every statement on the tables a change passes through: queue, deferred,
+ *		intent, record, dead_letter, backfill_job, and the worker's own state.
+ *
+ * All functions run inside the caller's transaction.
+ */
+#ifndef SFSYNC_QUEUE_H
+#define SFSYNC_QUEUE_H
+
+#include "batch.h"
+#include "mapping.h"
+#include "rest.h"
+#include "throttle.h"
+#include "utils/timestamp.h"
+
+/*
+ * Where reading the queue stands (design, section 3).  Rows that became
+ * visible between two snapshots form a window; it is read in pages, in order
+ * of xid and n, and never walks what older windows left behind dead.
+ */
+typedef struct QueueWindow
+{
+	char	   *seen;			/* snapshot: all visible to it has been read; NULL nothing */
+	char	   *upto;			/* snapshot: end of the window being read; NULL none */
+	int			nlate;			/* xids in progress in seen that upto sees committed */
+	uint64	   *late;
+	int			next_late;		/* == nlate: reading the main range */
+	uint64		xid;			/* position */
+	int32		n;
+	uint64		seen_xmin;		/* of seen: every older xid's rows have been read */
+} QueueWindow;
+
+typedef void (*QueueEventFunction) (const WorkEvent *event, void *arg);
+
+/*
+ * Read up to limit events; true when the window is read to its end.  Memory of
+ * the window is kept in context.
+ */
+extern bool queue_read(QueueWindow *window, int limit, MemoryContext context,
+					   QueueEventFunction take, void *arg, int *nread);
+
+/* Start over from the oldest row. */
+extern void queue_rewind(QueueWindow *window);
+
+/* Are there prepared transactions of this database? */
+extern bool queue_prepared_transactions(void);
+
+/*
+ * Deferred changes
+ */
+
+typedef struct DeferredRow
+{
+	int			mapping;
+	char	   *key;
+	bool		held;
+	char	   *reason;
+	TimestampTz due_at;
+	int			attempts;
+	bool		whole;
+	bool		deleted;
+	char	  **old_keys;
+	int			nold;
+	uint8	   *changed;
+	int			changed_len;
+	TimestampTz first_event_at;
+	TimestampTz event_at;
+	uint64		xid;
+	uint64		missing_since;
+} DeferredRow;
+
+/* Rows due in (after, now] of the mappings given, by time. */
+extern DeferredRow *deferred_due(const int *mappings, int nmappings, TimestampTz after, TimestampTz now,
+								 int limit, int *n);
+
+/* Time of the first after now; 0 if none. */
+extern TimestampTz deferred_next_due(const int *mappings, int nmappings, TimestampTz now);
+
+/* The rows of these keys. */
+extern DeferredRow *deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n);
+
+/*
+ * Records
+ */
+
+typedef struct RecordRow
+{
+	char	   *record_key;
+	char	   *key;
+	char	   *salesforce_id;
+} RecordRow;
+
+extern RecordRow *records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n);
+extern void record_put(int mapping, char *const *record_keys, char *const *keys,
+					   char *const *salesforce_ids, int n);
+
+/* Which of the keys have an unresolved dead letter? */
+extern char **dead_letters_of_keys(const Mapping *mapping, char *const *keys, int nkeys, int *n);
+
+/*
+ * Intents
+ */
+
+extern int64 intent_add(int mapping, const char *operation, char *const *keys, int nkeys,
+						char *const *fields, int nfields);
+extern void intent_remove(int64 id);
+extern void intent_unknown(int64 id);
+
+/* At start: what was in flight is unknown. */
+extern void intents_of_dead_worker(void);
+
+/* Queue records of intents unknown since before then again.  Time of the next, 0 if none. */
+extern TimestampTz intents_verify(TimestampTz before);
+
+/*
+ * Settling
+ */
+
+typedef enum OutcomeKind
+{
+	OUTCOME_SYNCED,
+	OUTCOME_DELETED,
+	OUTCOME_UNCHANGED,
+	OUTCOME_IGNORED,
+	OUTCOME_DISCARDED,			/* the mapping is gone */
+	OUTCOME_DEAD,
+	OUTCOME_DEFERRED,
+	OUTCOME_HELD,
+	OUTCOME_AGAIN,				/* stays at hand, nothing is written */
+	OUTCOME_CREATE_AGAIN		/* the record is gone: forget it, send the whole row */
+} OutcomeKind;
+
+typedef struct Outcome
+{
+	Unit	   *unit;
+	OutcomeKind kind;
+	const char *operation;		/* as dead letters show it */
+	const char *record_key;
+	const char *salesforce_id;
+	const char *payload;		/* JSON, UTF-8 */
+	RestError	error;
+	int			http_status;	/* 0: none */
+	const char *request_id;
+	const char *reason;			/* deferred, held */
+	TimestampTz due_at;
+	bool		count_attempt;
+} Outcome;
+
+/*
+ * Write what became of units, and remove the request's intent (0: none).
+ * mapping may be NULL where all are OUTCOME_DISCARDED.
+ */
+extern void queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent);
+
+/*
+ * Backfills
+ */
+
+typedef struct BackfillJob
+{
+	int64		id;
+	int			mapping;
+	char	   *last_key;
+	uint8	   *changed;		/* columns to send, as in the queue; NULL: all */
+	int			changed_len;
+	uint64		xid;
+} BackfillJob;
+
+extern BackfillJob *backfills_running(int *n);
+extern void backfill_advance(int64 id, const char *last_key, int64 rows, bool done);
+extern void backfill_fail(int64 id, const char *detail);
+
+/*
+ * State
+ */
+
+typedef struct MappingCounters
+{
+	int64		synced;
+	int64		unchanged;
+	int64		ignored;
+	TimestampTz last_synced_at;
+	char	   *last_error;
+} MappingCounters;
+
+extern void mapping_state_add(int mapping, const MappingCounters *counters);
+
+/* NULL: not blocked. */
+extern void mapping_state_blocked(int mapping, const char *reason, TimestampTz until);
+
+typedef struct ServerState
+{
+	const char *server;
+	const char *organization_id;
+	const char *user_id;
+	const char *state;
+	const char *detail;
+	TimestampTz retry_at;
+	const Throttle *throttle;
+	int64		calls;			/* since the last time */
+	int64		clock_skew;		/* microseconds */
+} ServerState;
+
+extern void server_state_put(const ServerState *state);
+
+/* Cached metadata: describe NULL means that Salesforce doesn't know the object. */
+extern void object_put(const char *server, const char *object, const char *describe,
+					   const char *last_modified);
+extern void object_touch(const char *server, const char *object);
+
+#endif							/* SFSYNC_QUEUE_H */

@@ -1,0 +1,82 @@
+/*
+ * route.h
+ *		The rules that join a table's columns to an object's fields
+ *		(design, section 5).  Pure.
+ */
+#ifndef SFSYNC_ROUTE_H
+#define SFSYNC_ROUTE_H
+
+#include "field.h"
+
+typedef struct RouteColumn
+{
+	const char *name;
+	int			attnum;
+	SourceKind	kind;
+	const char *type_name;		/* as shown to users */
+	bool		routable;		/* false: new_columns 'ignore' and added later */
+} RouteColumn;
+
+/* What users said: map_field, exclude_column. */
+typedef struct RouteRule
+{
+	bool		exclude;		/* column is never sent; field is NULL */
+	int			attnum;			/* 0 when the column is gone */
+	const char *field;			/* as the user wrote it */
+	bool		keep_null;
+	bool		truncate;
+} RouteRule;
+
+typedef enum RouteKind
+{
+	ROUTE_NONE,					/* no rule matched */
+	ROUTE_EXPLICIT,
+	ROUTE_NAME,
+	ROUTE_CUSTOM_NAME
+} RouteKind;
+
+typedef enum RouteStatus
+{
+	ROUTE_MAPPED,
+	ROUTE_UNMATCHED,
+	ROUTE_EXCLUDED,
+	ROUTE_READ_ONLY,
+	ROUTE_INCOMPATIBLE,
+	ROUTE_QUARANTINED			/* an explicit rule whose field is not there (any more) */
+} RouteStatus;
+
+/*
+ * One line of field_map.  A column that feeds several fields has several; an
+ * explicit rule replaces the automatic ones of its column and of its field.
+ */
+typedef struct Route
+{
+	int			column;			/* index into the columns given */
+	RouteKind	rule;
+	RouteStatus status;
+	const SfField *field;		/* NULL when there is none */
+	const char *field_name;		/* as known, also where field is NULL; may be NULL */
+	char	   *detail;			/* sentence for users; may be NULL */
+	bool		keep_null;
+	bool		truncate;
+} Route;
+
+/*
+ * Resolve.  external_id names the field that carries the key: no column is
+ * routed to it (a column that would be is unmatched, with that detail).
+ * Returns palloc'd routes in column order, *nroutes of them; every column has
+ * at least one.
+ */
+extern Route *route_resolve(const RouteColumn *columns, int ncolumns,
+							const RouteRule *rules, int nrules,
+							const SfObject *object, const char *external_id,
+							int *nroutes);
+
+/* Names as field_map shows them. */
+extern const char *route_kind_name(RouteKind kind);	/* NULL for ROUTE_NONE */
+extern const char *route_status_name(RouteStatus status);
+
+/* Nearest of the candidates to name by edit distance, NULL if none is near. */
+extern const char *nearest_match(const char *name, const char *const *candidates, int n);
+
+#endif							/* SFSYNC_ROUTE_H */

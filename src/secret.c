@@ -1,0 +1,830 @@
+/*
+ * secret.c
+ *		Options of servers and user mappings, and the files that hold secrets.
+ *
+ * The validator sees options when they are set; they are checked again when
+ * they are read, since the catalogs may hold what an older version accepted.
+ */
+#include "compat.h"
+
+#ifndef FRONTEND
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/reloptions.h"
+#include "catalog/pg_foreign_data_wrapper.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "fmgr.h"
+#include "foreign/foreign.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#endif
+
+#include "secret.h"
+
+/* ----------------------------------------------------------------
+ * URLs (pure)
+ * ----------------------------------------------------------------
+ */
+
+/* Exactly four decimal numbers, the first 127: no spelling that resolvers stretch. */
+static bool
+is_loopback_v4(const char *host, size_t len)
+{
+	int			octets = 0;
+	size_t		i = 0;
+
+	while (i < len)
+	{
+		int			value = 0;
+		size_t		start = i;
+
+		while (i < len && host[i] >= '0' && host[i] <= '9' && i - start < 3)
+			value = value * 10 + host[i++] - '0';
+		if (i == start || value > 255 || (host[start] == '0' && i - start > 1) ||
+			(octets == 0 && value != 127))
+			return false;
+		octets++;
+		if (i == len)
+			break;
+		if (host[i] != '.' || octets == 4)
+			return false;
+		i++;
+		if (i == len)
+			return false;
+	}
+	return octets == 4;
+}
+
+static bool
+is_loopback_host(const char *host, size_t len)
+{
+	return (len == 9 && pg_strncasecmp(host, "localhost", 9) == 0) ||
+		(len == 5 && strncmp(host, "[::1]", 5) == 0) ||
+		is_loopback_v4(host, len);
+}
+
+/* A name, an IPv4 address, or an IPv6 address in brackets. */
+static bool
+is_host(const char *host, size_t len)
+{
+	bool		v6 = len > 2 && host[0] == '[' && host[len - 1] == ']';
+	size_t		i;
+
+	if (len == 0 || len > 255)
+		return false;
+	if (v6)
+		return strspn(host + 1, "0123456789abcdefABCDEF:.") == len - 2;
+	for (i = 0; i < len; i++)
+	{
+		if (!((host[i] >= 'a' && host[i] <= 'z') || (host[i] >= 'A' && host[i] <= 'Z') ||
+			  (host[i] >= '0' && host[i] <= '9') || host[i] == '-' || host[i] == '_' ||
+			  (host[i] == '.' && i > 0 && host[i - 1] != '.')))
+			return false;
+	}
+	return true;
+}
+
+static bool
+is_port(const char *port, size_t len)
+{
+	int			value = 0;
+	size_t		i;
+
+	if (len == 0 || len > 5)
+		return false;
+	for (i = 0; i < len; i++)
+	{
+		if (port[i] < '0' || port[i] > '9')
+			return false;
+		value = value * 10 + port[i] - '0';
+	}
+	return value > 0 && value <= 65535;
+}
+
+const char *
+url_refused(const char *url)
+{
+	bool		https = pg_strncasecmp(url, "https://", 8) == 0;
+	const char *host;
+	const char *c;
+	size_t		authority;
+	size_t		host_len;
+
+	if (!https && pg_strncasecmp(url, "http://", 7) != 0)
+		return "it does not begin with https://";
+	for (c = url; *c != '\0'; c++)
+	{
+		if (*c <= 0x20 || *c >= 0x7f || *c == '\\')
+			return "it has a character that is not allowed in a URL";
+	}
+	host = url + (https ? 8 : 7);
+	authority = strcspn(host, "/?#");
+	if (memchr(host, '@', authority) != NULL)
+		return "it has a user name";
+	if (strpbrk(host, "?#") != NULL)
+		return "it has a query or a fragment";
+	if (host[0] == '[')
+		host_len = strcspn(host, "]") + 1;
+	else
+		host_len = strcspn(host, ":/");
+	if (host_len > authority || !is_host(host, host_len))
+		return "it has no valid host name";
+	if (host_len < authority &&
+		(host[host_len] != ':' || !is_port(host + host_len + 1, authority - host_len - 1)))
+		return "it has no valid port";
+	if (!https && !is_loopback_host(host, host_len))
+		return "http is only for loopback addresses";
+	return NULL;
+}
+
+#ifndef FRONTEND
+
+/* ----------------------------------------------------------------
+ * The options
+ * ----------------------------------------------------------------
+ */
+
+#define SECRET_FILE_MAX		(64 * 1024)
+#define MIN_API_VERSION		60
+
+typedef enum OptionKind
+{
+	OPTION_TEXT,
+	OPTION_URL,
+	OPTION_API_VERSION,
+	OPTION_INTEGER,
+	OPTION_BOOLEAN,
+	OPTION_FLOW,
+	OPTION_PATH,				/* that the server process reads: superusers only */
+	OPTION_SECRET_PATH,			/* the same, and nobody else may read it */
+	OPTION_SECRET				/* never shown */
+} OptionKind;
+
+typedef struct Option
+{
+	const char *name;
+	OptionKind	kind;
+	int			min;			/* integers */
+	int			max;
+	const char *hint;			/* for bad values; NULL: none */
+} Option;
+
+static const Option server_option_list[] = {
+	{"login_url", OPTION_URL, 0, 0,
+	"Use the My Domain URL of the org, such as https://acme.my.salesforce.com."},
+	{"api_version", OPTION_API_VERSION, 0, 0, NULL},
+	{"api_budget", OPTION_INTEGER, 1, 100,
+	"It is the percentage of the org's daily API calls, whoever used them, at which sfsync stops."},
+	{"max_concurrent_requests", OPTION_INTEGER, 1, 100, NULL},
+	{"max_batch_size", OPTION_INTEGER, 1, 1000,
+	"It is the number of records in a request at most."},
+	{"bulk_threshold", OPTION_INTEGER, 0, PG_INT32_MAX,
+	"It is the number of due records from which Bulk API 2.0 may be used; 0 means never."},
+	{"jwt_audience", OPTION_URL, 0, 0,
+	"It is https://login.salesforce.com, https://test.salesforce.com for sandboxes, or a site's URL."},
+	{"auto_assign", OPTION_BOOLEAN, 0, 0, NULL},
+	{"duplicate_allow_save", OPTION_BOOLEAN, 0, 0, NULL},
+	{"ca_file", OPTION_PATH, 0, 0, NULL},
+	{"environment", OPTION_TEXT, 0, 0, NULL},
+};
+
+static const Option mapping_option_list[] = {
+	{"auth_flow", OPTION_FLOW, 0, 0, NULL},
+	{"client_id", OPTION_TEXT, 0, 0, NULL},
+	{"client_secret", OPTION_SECRET, 0, 0, NULL},
+	{"client_secret_file", OPTION_SECRET_PATH, 0, 0,
+	"The secret itself goes into option \"client_secret\"."},
+	{"username", OPTION_TEXT, 0, 0, NULL},
+	{"private_key", OPTION_SECRET, 0, 0, NULL},
+	{"private_key_file", OPTION_SECRET_PATH, 0, 0,
+	"The key itself goes into option \"private_key\"."},
+	{"refresh_token", OPTION_SECRET, 0, 0, NULL},
+	{"refresh_token_file", OPTION_SECRET_PATH, 0, 0,
+	"The token itself goes into option \"refresh_token\"."},
+};
+
+static const char *const flow_names[] = {
+	[AUTH_CLIENT_CREDENTIALS] = "client_credentials",
+	[AUTH_JWT_BEARER] = "jwt_bearer",
+	[AUTH_REFRESH_TOKEN] = "refresh_token",
+};
+
+extern const char *nearest_match(const char *name, const char *const *candidates, int n);
+
+static const char *
+option_value(List *options, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		DefElem    *def = lfirst_node(DefElem, cell);
+
+		if (strcmp(def->defname, name) == 0)
+			return defGetString(def);
+	}
+	return NULL;
+}
+
+/* ----------------------------------------------------------------
+ * Single values
+ * ----------------------------------------------------------------
+ */
+
+static void
+bad_value(const Option *option, const char *value, const char *detail)
+{
+	/* What was given in place of a path may be the secret itself. */
+	if (option->kind == OPTION_SECRET || option->kind == OPTION_SECRET_PATH)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for option \"%s\"", option->name),
+				 errdetail_internal("%s", detail),
+				 option->hint ? errhint("%s", option->hint) : 0));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid value for option \"%s\": \"%s\"", option->name, value),
+			 errdetail_internal("%s", detail),
+			 option->hint ? errhint("%s", option->hint) : 0));
+}
+
+static int
+parse_integer(const Option *option, const char *value)
+{
+	char	   *end;
+	long		parsed;
+
+	errno = 0;
+	parsed = strtol(value, &end, 10);
+	if (value[0] < '0' || value[0] > '9' || *end != '\0' || errno != 0 ||
+		parsed < option->min || parsed > option->max)
+		bad_value(option, value, psprintf("Accepted are whole numbers from %d to %d.",
+										  option->min, option->max));
+	return (int) parsed;
+}
+
+static bool
+parse_boolean(const Option *option, const char *value)
+{
+	bool		parsed;
+
+	if (!parse_bool(value, &parsed))
+		bad_value(option, value, "Accepted values: true, false.");
+	return parsed;
+}
+
+static AuthFlow
+parse_flow(const Option *option, const char *value)
+{
+	int			i;
+
+	for (i = 0; i < lengthof(flow_names); i++)
+	{
+		if (strcmp(value, flow_names[i]) == 0)
+			return (AuthFlow) i;
+	}
+	bad_value(option, value, "Accepted values: client_credentials, jwt_bearer, refresh_token.");
+	return AUTH_CLIENT_CREDENTIALS;
+}
+
+static void
+check_api_version(const Option *option, const char *value)
+{
+	size_t		digits = strspn(value, "0123456789");
+
+	if (digits < 2 || digits > 3 || strcmp(value + digits, ".0") != 0 ||
+		atoi(value) < MIN_API_VERSION)
+		bad_value(option, value, "Accepted are versions from 60.0, written like 66.0.");
+}
+
+/* ----------------------------------------------------------------
+ * Files
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Nobody but us may know what the file holds.  As with libpq's keys, root may
+ * let a group of ours read a file of its own.
+ */
+static void
+check_secret_file(const char *path, const struct stat *st)
+{
+	mode_t		forbidden = st->st_uid == 0 ?
+		(S_IWGRP | S_IXGRP | S_IRWXO) : (S_IRWXG | S_IRWXO);
+
+	if (!S_ISREG(st->st_mode))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a regular file", path)));
+	if (st->st_uid != geteuid() && st->st_uid != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("file \"%s\" belongs to another user", path),
+				 errdetail("A file that holds a secret must belong to the user who runs the server, or to root.")));
+	if (st->st_mode & forbidden)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("file \"%s\" can be read or changed by others", path),
+				 errdetail("A file that holds a secret must have permissions 0600 or less, or 0640 or less if root owns it."),
+				 errhint("Use: chmod 600 %s", path)));
+}
+
+/* The file may come later; if it is there, it must be fit. */
+static void
+check_path(const Option *option, const char *value)
+{
+	struct stat st;
+
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to set option \"%s\"", option->name),
+				 errdetail("Only superusers may name files that the server reads.")));
+	if (!is_absolute_path(value))
+		bad_value(option, value, "Accepted are absolute paths.");
+	if (option->kind == OPTION_SECRET_PATH && stat(value, &st) == 0)
+		check_secret_file(value, &st);
+}
+
+static char *
+read_all(int fd, const char *path, size_t size)
+{
+	char	   *data = palloc(size + 1);
+	size_t		len = 0;
+
+	while (len < size)
+	{
+		ssize_t		n = read(fd, data + len, size - len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not read file \"%s\": %m", path)));
+		if (n == 0)
+			break;
+		len += n;
+	}
+	data[len] = '\0';
+	while (len > 0 && (data[len - 1] == '\n' || data[len - 1] == '\r'))
+		data[--len] = '\0';
+	if (len == 0 || memchr(data, '\0', len) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("file \"%s\" holds no secret", path),
+				 errdetail("The file must hold text and nothing else.")));
+	return data;
+}
+
+static char *
+read_secret_file(const char *path)
+{
+	struct stat st;
+	char	   *data;
+	int			fd;
+
+	/* Not to be held up by a FIFO: what kind it is shows once it is open. */
+	fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK);
+	if (fd < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open file \"%s\": %m", path)));
+	if (fstat(fd, &st) < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not stat file \"%s\": %m", path)));
+	check_secret_file(path, &st);
+	if (st.st_size > SECRET_FILE_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("file \"%s\" is too large", path),
+				 errdetail("A secret has at most %d bytes.", SECRET_FILE_MAX)));
+	data = read_all(fd, path, st.st_size);
+	CloseTransientFile(fd);
+	return data;
+}
+
+/* ----------------------------------------------------------------
+ * The validator
+ * ----------------------------------------------------------------
+ */
+
+static void
+check_value(const Option *option, const char *value)
+{
+	const char *reason;
+
+	if (value[0] == '\0')
+		bad_value(option, value, "The value must not be empty.");
+	switch (option->kind)
+	{
+		case OPTION_URL:
+			reason = url_refused(value);
+			if (reason != NULL)
+				bad_value(option, value, psprintf("Accepted are https URLs, and http ones of loopback addresses; this is refused because %s.", reason));
+			break;
+		case OPTION_API_VERSION:
+			check_api_version(option, value);
+			break;
+		case OPTION_INTEGER:
+			(void) parse_integer(option, value);
+			break;
+		case OPTION_BOOLEAN:
+			(void) parse_boolean(option, value);
+			break;
+		case OPTION_FLOW:
+			(void) parse_flow(option, value);
+			break;
+		case OPTION_PATH:
+		case OPTION_SECRET_PATH:
+			check_path(option, value);
+			break;
+		case OPTION_SECRET:
+		case OPTION_TEXT:
+			break;
+	}
+}
+
+static const Option *
+find_option(const Option *list, int n, const char *name)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (strcmp(list[i].name, name) == 0)
+			return &list[i];
+	}
+	return NULL;
+}
+
+static void
+unknown_option(const Option *list, int n, const char *name, const char *where)
+{
+	const char **names = palloc(sizeof(char *) * Max(n, 1));
+	const char *nearest;
+	StringInfoData accepted;
+	int			i;
+
+	initStringInfo(&accepted);
+	for (i = 0; i < n; i++)
+	{
+		names[i] = list[i].name;
+		appendStringInfo(&accepted, "%s%s", i > 0 ? ", " : "", list[i].name);
+	}
+	nearest = n > 0 ? nearest_match(name, names, n) : NULL;
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+			 errmsg("invalid option \"%s\"", name),
+			 n > 0 ? errdetail("Accepted options of %s: %s.", where, accepted.data) :
+			 errdetail("%s has no options.", where),
+			 nearest ? errhint("Perhaps you meant the option \"%s\".", nearest) : 0));
+}
+
+static void
+missing_option(const char *name, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
+			 errmsg("option \"%s\" is required", name),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0));
+}
+
+/* One of an inline secret and its file; whether one is there. */
+static bool
+has_secret(List *options, const char *name)
+{
+	char	   *file = psprintf("%s_file", name);
+	bool		inline_given = option_value(options, name) != NULL;
+	bool		file_given = option_value(options, file) != NULL;
+
+	if (inline_given && file_given)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("options \"%s\" and \"%s\" exclude each other", name, file),
+				 errdetail("The secret is either in the option or in the file."),
+				 errhint("Drop one of them; files are the safer place.")));
+	return inline_given || file_given;
+}
+
+static void
+require_secret(List *options, const char *name, AuthFlow flow)
+{
+	if (!has_secret(options, name))
+		missing_option(name,
+					   psprintf("The auth_flow \"%s\" needs %s or %s_file.",
+								flow_names[flow], name, name),
+					   flow == AUTH_CLIENT_CREDENTIALS &&
+					   (has_secret(options, "private_key") || has_secret(options, "refresh_token")) ?
+					   "Set auth_flow to jwt_bearer for a private key, to refresh_token for a refresh token." : NULL);
+}
+
+static AuthFlow
+flow_of(List *options)
+{
+	const char *value = option_value(options, "auth_flow");
+
+	return value == NULL ? AUTH_CLIENT_CREDENTIALS : parse_flow(&mapping_option_list[0], value);
+}
+
+static void
+check_mapping_options(List *options)
+{
+	AuthFlow	flow = flow_of(options);
+
+	if (option_value(options, "client_id") == NULL)
+		missing_option("client_id", NULL, "It is the consumer key of the connected app or external client app.");
+	(void) has_secret(options, "client_secret");
+	(void) has_secret(options, "private_key");
+	(void) has_secret(options, "refresh_token");
+	switch (flow)
+	{
+		case AUTH_CLIENT_CREDENTIALS:
+			require_secret(options, "client_secret", flow);
+			break;
+		case AUTH_JWT_BEARER:
+			if (option_value(options, "username") == NULL)
+				missing_option("username", "The auth_flow \"jwt_bearer\" needs the integration user's name.", NULL);
+			require_secret(options, "private_key", flow);
+			break;
+		case AUTH_REFRESH_TOKEN:
+			require_secret(options, "refresh_token", flow);
+			break;
+	}
+}
+
+static void
+check_list(List *options, const Option *list, int n, const char *where)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		DefElem    *def = lfirst_node(DefElem, cell);
+		const Option *option = find_option(list, n, def->defname);
+
+		if (option == NULL)
+			unknown_option(list, n, def->defname, where);
+		check_value(option, defGetString(def));
+	}
+}
+
+/* PostgreSQL 15's macro doesn't export the function itself. */
+extern PGDLLEXPORT Datum sfsync_options_validator(PG_FUNCTION_ARGS);
+
+PG_FUNCTION_INFO_V1(sfsync_options_validator);
+
+Datum
+sfsync_options_validator(PG_FUNCTION_ARGS)
+{
+	List	   *options = untransformRelOptions(PG_GETARG_DATUM(0));
+	Oid			catalog = PG_GETARG_OID(1);
+
+	if (catalog == ForeignServerRelationId)
+	{
+		check_list(options, server_option_list, lengthof(server_option_list), "an sfsync server");
+		if (option_value(options, "login_url") == NULL)
+			missing_option("login_url", NULL, server_option_list[0].hint);
+	}
+	else if (catalog == UserMappingRelationId)
+	{
+		check_list(options, mapping_option_list, lengthof(mapping_option_list), "an sfsync user mapping");
+		check_mapping_options(options);
+	}
+	else
+		check_list(options, NULL, 0,
+				   catalog == ForeignDataWrapperRelationId ? "The wrapper" : "A foreign table of sfsync");
+	PG_RETURN_VOID();
+}
+
+/* ----------------------------------------------------------------
+ * Reading servers
+ * ----------------------------------------------------------------
+ */
+
+/* Ours by its validator: the wrapper may have been renamed. */
+static bool
+is_our_wrapper(Oid fdwid)
+{
+	Oid			validator = GetForeignDataWrapper(fdwid)->fdwvalidator;
+	char	   *name;
+	char	   *schema;
+
+	if (!OidIsValid(validator))
+		return false;
+	name = get_func_name(validator);
+	schema = get_namespace_name(get_func_namespace(validator));
+	return name != NULL && schema != NULL &&
+		strcmp(name, "options_validator") == 0 && strcmp(schema, "sfsync") == 0;
+}
+
+static const char *
+server_value(List *options, const char *name, const char *default_value)
+{
+	const char *value = option_value(options, name);
+
+	return value == NULL ? default_value : value;
+}
+
+static int
+server_integer(List *options, const char *name, const char *default_value)
+{
+	const Option *option = find_option(server_option_list, lengthof(server_option_list), name);
+
+	return parse_integer(option, server_value(options, name, default_value));
+}
+
+static bool
+server_boolean(List *options, const char *name)
+{
+	const Option *option = find_option(server_option_list, lengthof(server_option_list), name);
+
+	return parse_boolean(option, server_value(options, name, "false"));
+}
+
+static char *
+without_slashes(const char *url)
+{
+	size_t		len = strlen(url);
+
+	while (len > 0 && url[len - 1] == '/')
+		len--;
+	return pnstrdup(url, len);
+}
+
+/* Sandboxes have their own audience; their hosts tell. */
+static const char *
+default_audience(const char *login_url)
+{
+	static const char sandbox[] = ".sandbox.my.salesforce.com";
+	const char *host = strstr(login_url, "://") + 3;
+	size_t		len = strcspn(host, ":/");
+	size_t		suffix = strlen(sandbox);
+
+	if (len > suffix && pg_strncasecmp(host + len - suffix, sandbox, suffix) == 0)
+		return "https://test.salesforce.com";
+	return "https://login.salesforce.com";
+}
+
+static char *
+copy_or_null(const char *text)
+{
+	return text == NULL ? NULL : pstrdup(text);
+}
+
+ServerOptions *
+server_options(Oid serverid)
+{
+	ForeignServer *server = GetForeignServer(serverid);
+	ServerOptions *result = palloc0(sizeof(ServerOptions));
+	List	   *options = server->options;
+	const char *login_url;
+
+	if (!is_our_wrapper(server->fdwid))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("server \"%s\" is not an sfsync server", server->servername),
+				 errhint("Create it with FOREIGN DATA WRAPPER sfsync.")));
+	login_url = option_value(options, "login_url");
+	if (login_url == NULL)
+		missing_option("login_url", psprintf("Server \"%s\" has none.", server->servername),
+					   server_option_list[0].hint);
+	check_value(&server_option_list[0], login_url);
+
+	result->serverid = serverid;
+	result->name = pstrdup(server->servername);
+	result->login_url = without_slashes(login_url);
+	result->api_version = pstrdup(server_value(options, "api_version", "66.0"));
+	check_api_version(&server_option_list[1], result->api_version);
+	result->api_budget = server_integer(options, "api_budget", "80");
+	result->max_concurrent_requests = server_integer(options, "max_concurrent_requests", "4");
+	result->max_batch_size = server_integer(options, "max_batch_size", "1000");
+	result->bulk_threshold = server_integer(options, "bulk_threshold", "5000");
+	result->jwt_audience = pstrdup(server_value(options, "jwt_audience",
+												default_audience(result->login_url)));
+	result->auto_assign = server_boolean(options, "auto_assign");
+	result->duplicate_allow_save = server_boolean(options, "duplicate_allow_save");
+	result->ca_file = copy_or_null(option_value(options, "ca_file"));
+	result->environment = copy_or_null(option_value(options, "environment"));
+	return result;
+}
+
+/* ----------------------------------------------------------------
+ * Reading credentials
+ * ----------------------------------------------------------------
+ */
+
+static bool
+has_user_mapping(Oid userid, Oid serverid)
+{
+	return SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+								 ObjectIdGetDatum(userid), ObjectIdGetDatum(serverid));
+}
+
+static UserMapping *
+find_user_mapping(Oid serverid, Oid userid)
+{
+	if (!has_user_mapping(userid, serverid) && !has_user_mapping(InvalidOid, serverid))
+	{
+		ForeignServer *server = GetForeignServer(serverid);
+		char	   *role = GetUserNameFromId(userid, true);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no user mapping for role \"%s\" on server \"%s\"",
+						role ? role : "?", server->servername),
+				 errdetail("The credentials for Salesforce come from the user mapping of the role, else from that of PUBLIC."),
+				 errhint("Use: CREATE USER MAPPING FOR %s SERVER %s OPTIONS (client_id '...', client_secret_file '...')",
+						 role ? quote_identifier(role) : "PUBLIC",
+						 quote_identifier(server->servername))));
+	}
+	return GetUserMapping(userid, serverid);
+}
+
+/* The secret, inline or from its file; NULL if neither is set. */
+static char *
+load_secret(List *options, const char *name)
+{
+	const char *path = option_value(options, psprintf("%s_file", name));
+
+	if (path != NULL)
+		return read_secret_file(path);
+	return copy_or_null(option_value(options, name));
+}
+
+/* The list is a copy of what is in the catalog. */
+static void
+wipe_options(List *options)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		DefElem    *def = lfirst_node(DefElem, cell);
+		const Option *option = find_option(mapping_option_list,
+										   lengthof(mapping_option_list), def->defname);
+		char	   *value = defGetString(def);
+
+		if (option != NULL && option->kind == OPTION_SECRET)
+			explicit_bzero(value, strlen(value));
+	}
+}
+
+Credentials *
+credentials_load(Oid serverid, Oid userid)
+{
+	UserMapping *mapping = find_user_mapping(serverid, userid);
+	Credentials *result = palloc0(sizeof(Credentials));
+	List	   *options = mapping->options;
+
+	/* Without the validator's check of paths: those were set by a superuser. */
+	check_mapping_options(options);
+	result->flow = flow_of(options);
+	result->client_id = pstrdup(option_value(options, "client_id"));
+	if (result->flow == AUTH_JWT_BEARER)
+	{
+		result->username = pstrdup(option_value(options, "username"));
+		result->private_key = load_secret(options, "private_key");
+	}
+	else
+		result->client_secret = load_secret(options, "client_secret");
+	if (result->flow == AUTH_REFRESH_TOKEN)
+		result->refresh_token = load_secret(options, "refresh_token");
+	wipe_options(options);
+	return result;
+}
+
+static void
+wipe(char **text)
+{
+	if (*text == NULL)
+		return;
+	explicit_bzero(*text, strlen(*text));
+	pfree(*text);
+	*text = NULL;
+}
+
+void
+credentials_wipe(Credentials *credentials)
+{
+	if (credentials == NULL)
+		return;
+	wipe(&credentials->client_secret);
+	wipe(&credentials->private_key);
+	wipe(&credentials->refresh_token);
+	wipe(&credentials->username);
+	wipe(&credentials->client_id);
+}
+
+#endif							/* FRONTEND */

@@ -1,0 +1,314 @@
+/*
+ * settle.c
+ *		What became of changes, written in one short transaction.
+ *
+ * Tables are touched in one fixed order: queue, deferred, record, dead_letter,
+ * intent.  Everything is done in arrays, a few statements a reply.
+ */
+#include "compat.h"
+
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+
+#include "queue.h"
+#include "source.h"
+#include "sql.h"
+
+/*
+ * Text from the network, in the server's encoding.  What is no UTF-8, or can't
+ * be held, becomes question marks: a message must never keep a result from
+ * being settled.
+ */
+static char *
+from_utf8(const char *text)
+{
+	bool		valid;
+	char	   *copy;
+
+	if (!text)
+		return NULL;
+	valid = pg_verify_mbstr(PG_UTF8, text, strlen(text), true);
+	if (valid && (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII))
+		return unconstify(char *, text);
+	copy = pstrdup(text);
+	for (unsigned char *p = (unsigned char *) copy; *p; p++)
+		if (*p >= 0x80)
+			*p = '?';
+	return copy;
+}
+
+static bool
+leaves_queue(const Outcome *outcome)
+{
+	return outcome->kind != OUTCOME_AGAIN && outcome->kind != OUTCOME_CREATE_AGAIN;
+}
+
+static bool
+stays_deferred(const Outcome *outcome)
+{
+	return outcome->kind == OUTCOME_DEFERRED || outcome->kind == OUTCOME_HELD;
+}
+
+static const char dequeue_query[] =
+"DELETE FROM sfsync.queue q USING unnest($1, $2) AS r(xid, n) WHERE q.xid = r.xid AND q.n = r.n";
+
+static void
+dequeue(SqlScope *scope, const Outcome *outcomes, int n)
+{
+	int			nrefs = 0;
+	uint64	   *xids;
+	int32	   *ns;
+
+	for (int i = 0; i < n; i++)
+		nrefs += outcomes[i].unit->nrefs;
+	xids = palloc(sizeof(uint64) * Max(nrefs, 1));
+	ns = palloc(sizeof(int32) * Max(nrefs, 1));
+	nrefs = 0;
+	for (int i = 0; i < n; i++)
+		for (int r = 0; leaves_queue(&outcomes[i]) && r < outcomes[i].unit->nrefs; r++)
+		{
+			xids[nrefs] = outcomes[i].unit->refs[r].xid;
+			ns[nrefs++] = outcomes[i].unit->refs[r].n;
+		}
+	if (nrefs > 0)
+		SQL_RUN(scope, dequeue_query, sql_arg_xids(xids, nrefs), sql_arg_ints(ns, nrefs));
+}
+
+static void
+undefer(SqlScope *scope, const Outcome *outcomes, int n)
+{
+	char	  **keys = palloc(sizeof(char *) * Max(n, 1));
+	int			nkeys = 0;
+
+	for (int i = 0; i < n; i++)
+		if (outcomes[i].unit->deferred && leaves_queue(&outcomes[i]) && !stays_deferred(&outcomes[i]))
+			keys[nkeys++] = outcomes[i].unit->key;
+	if (nkeys > 0)
+		SQL_RUN(scope, "DELETE FROM sfsync.deferred WHERE mapping = $1 AND key = ANY ($2)",
+				sql_arg_int(outcomes[0].unit->queue->mapping), sql_arg_texts(keys, nkeys));
+}
+
+static const char defer_query[] =
+"INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
+" changed, first_event_at, event_at, xid, missing_since)"
+" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
+" due_at = excluded.due_at, attempts = excluded.attempts, whole = excluded.whole, deleted = excluded.deleted,"
+" old_keys = excluded.old_keys, changed = excluded.changed, first_event_at = excluded.first_event_at,"
+" event_at = excluded.event_at, xid = excluded.xid, missing_since = excluded.missing_since";
+
+static void
+defer(SqlScope *scope, const Outcome *outcome)
+{
+	const Unit *unit = outcome->unit;
+	TimestampTz event_at = unit->event_at ? unit->event_at : GetCurrentTimestamp();
+	SqlArg		old_keys = sql_arg_texts(unit->old_keys, unit->nold);
+
+	old_keys.isnull = unit->nold == 0;
+	SQL_RUN(scope, defer_query, sql_arg_int(unit->queue->mapping), sql_arg_text(unit->key),
+			sql_arg_text(outcome->kind == OUTCOME_HELD ? "held" : "waiting"),
+			sql_arg_text(from_utf8(outcome->reason)), sql_arg_time(outcome->due_at),
+			sql_arg_int(unit->attempts + (outcome->count_attempt ? 1 : 0)),
+			sql_arg_bool(unit->whole), sql_arg_bool(unit->deleted), old_keys,
+			sql_arg_bytes(unit->changed, unit->changed ? unit->changed_len : -1),
+			sql_arg_time(unit->first_event_at ? unit->first_event_at : event_at), sql_arg_time(event_at),
+			sql_arg_xid(unit->min_xid ? unit->min_xid : 3), sql_arg_xid(unit->missing_since));
+}
+
+static void
+remember_records(const Mapping *mapping, const Outcome *outcomes, int n)
+{
+	char	  **record_keys = palloc(sizeof(char *) * Max(n, 1));
+	char	  **keys = palloc(sizeof(char *) * Max(n, 1));
+	char	  **ids = palloc(sizeof(char *) * Max(n, 1));
+	int			nsynced = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (outcomes[i].kind != OUTCOME_SYNCED || !outcomes[i].salesforce_id)
+			continue;
+		record_keys[nsynced] = unconstify(char *, outcomes[i].record_key);
+		keys[nsynced] = outcomes[i].unit->key;
+		ids[nsynced++] = unconstify(char *, outcomes[i].salesforce_id);
+	}
+	record_put(mapping->id, record_keys, keys, ids, nsynced);
+}
+
+static const char forget_query[] =
+"DELETE FROM sfsync.record r USING unnest($2, $3) AS u(key, id)"
+" WHERE r.mapping = $1 AND r.record_key = u.key AND r.salesforce_id = coalesce(u.id, r.salesforce_id)";
+
+/*
+ * Records that are gone, and those whose key moved away: the latter only where
+ * the old key still names the record that moved.
+ */
+static void
+forget_records(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, int n)
+{
+	bool		case_sensitive = mapping->key_field && mapping->key_field->case_sensitive;
+	int			max = 0;
+	char	  **keys;
+	char	  **ids;
+	int			ngone = 0;
+
+	for (int i = 0; i < n; i++)
+		max += 1 + outcomes[i].unit->nold;
+	keys = palloc(sizeof(char *) * Max(max, 1));
+	ids = palloc(sizeof(char *) * Max(max, 1));
+	for (int i = 0; i < n; i++)
+	{
+		const Outcome *outcome = &outcomes[i];
+		bool		gone = outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN;
+
+		if (!gone && outcome->kind != OUTCOME_SYNCED)
+			continue;
+		if (gone)
+		{
+			keys[ngone] = unconstify(char *, outcome->record_key);
+			ids[ngone++] = unconstify(char *, outcome->salesforce_id);
+		}
+		for (int o = 0; o < outcome->unit->nold && outcome->salesforce_id; o++)
+		{
+			keys[ngone] = rest_record_key(outcome->unit->old_keys[o], case_sensitive);
+			ids[ngone++] = unconstify(char *, outcome->salesforce_id);
+		}
+	}
+	if (ngone > 0)
+		SQL_RUN(scope, forget_query, sql_arg_int(mapping->id), sql_arg_texts(keys, ngone),
+				sql_arg_texts(ids, ngone));
+}
+
+static const char resolve_query[] =
+"UPDATE sfsync.dead_letter SET status = 'resolved', resolved_at = pg_catalog.clock_timestamp(),"
+" note = CASE WHEN status = 'retrying' THEN 'retried' ELSE 'a later change of the row went through' END"
+" WHERE mapping = $1 AND external_id = ANY ($2) AND status IN ('open', 'retrying')";
+
+static void
+resolve_dead_letters(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, int n)
+{
+	char	  **keys = palloc(sizeof(char *) * Max(n, 1));
+	int			nkeys = 0;
+
+	for (int i = 0; i < n; i++)
+		if (leaves_queue(&outcomes[i]) && !stays_deferred(&outcomes[i]) && outcomes[i].kind != OUTCOME_DEAD)
+			keys[nkeys++] = outcomes[i].unit->key;
+	if (nkeys > 0)
+		SQL_RUN(scope, resolve_query, sql_arg_text(mapping->name), sql_arg_texts(keys, nkeys));
+}
+
+static const char dead_letter_query[] =
+"INSERT INTO sfsync.dead_letter AS l (mapping, source, source_key, operation, object, external_id, salesforce_id,"
+" payload, error_code, error_message, error_fields, http_status, request_id, attempts, event_at,"
+" first_failed_at, failed_at)"
+" VALUES ($1, $2::oid::regclass, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+" pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp())"
+" ON CONFLICT (mapping, external_id) WHERE status IN ('open', 'retrying') DO UPDATE SET source = excluded.source,"
+" operation = excluded.operation, salesforce_id = excluded.salesforce_id, payload = excluded.payload,"
+" error_code = excluded.error_code, error_message = excluded.error_message, error_fields = excluded.error_fields,"
+" http_status = excluded.http_status, request_id = excluded.request_id, attempts = l.attempts + 1,"
+" event_at = excluded.event_at, failed_at = excluded.failed_at, status = 'open'"
+" RETURNING id";
+
+static int64
+add_dead_letter(SqlScope *scope, const Mapping *mapping, const Outcome *outcome)
+{
+	const Unit *unit = outcome->unit;
+	SqlArg		status = sql_arg_int(outcome->http_status);
+	char	  **fields = palloc(sizeof(char *) * Max(outcome->error.nfields, 1));
+
+	status.isnull = outcome->http_status == 0;
+	for (int i = 0; i < outcome->error.nfields; i++)
+		fields[i] = from_utf8(outcome->error.fields[i]);
+	SQL_RUN(scope, dead_letter_query, sql_arg_text(mapping->name), sql_arg_oid(mapping->source),
+			sql_arg_jsonb(source_key_json(mapping, unit->key)), sql_arg_text(outcome->operation),
+			sql_arg_text(mapping->object), sql_arg_text(unit->key), sql_arg_text(outcome->salesforce_id),
+			sql_arg_jsonb(from_utf8(outcome->payload)),
+			sql_arg_text(outcome->error.code ? from_utf8(outcome->error.code) : "UNKNOWN"),
+			sql_arg_text(from_utf8(outcome->error.message)),
+			sql_arg_texts(fields, outcome->error.nfields), status, sql_arg_text(outcome->request_id),
+			sql_arg_int(unit->attempts + 1), sql_arg_time(unit->event_at));
+	return sql_bigint(0, 1);
+}
+
+/* One notification a mapping and code: ids, mapping, code and count, never values. */
+static void
+notify(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, const int64 *ids, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		StringInfoData json;
+		int			count = 0;
+
+		if (ids[i] == 0)
+			continue;
+		for (int j = 0; j < i; j++)
+			if (ids[j] != 0 && strcmp(outcomes[j].error.code, outcomes[i].error.code) == 0)
+				count++;
+		if (count > 0)
+			continue;			/* told with the first of its code */
+		initStringInfo(&json);
+		appendStringInfoString(&json, "{\"mapping\":");
+		escape_json(&json, mapping->name);
+		appendStringInfoString(&json, ",\"error_code\":");
+		escape_json(&json, outcomes[i].error.code);
+		appendStringInfoString(&json, ",\"ids\":[");
+		for (int j = i; j < n; j++)
+		{
+			if (ids[j] == 0 || strcmp(outcomes[j].error.code, outcomes[i].error.code) != 0)
+				continue;
+			if (count++ < 100)
+				appendStringInfo(&json, "%s" INT64_FORMAT, count > 1 ? "," : "", ids[j]);
+		}
+		appendStringInfo(&json, "],\"count\":%d}", count);
+		SQL_RUN(scope, "SELECT pg_catalog.pg_notify('sfsync_dead_letter', $1)", sql_arg_text(json.data));
+	}
+}
+
+static void
+add_dead_letters(SqlScope *scope, const Mapping *mapping, Outcome *outcomes, int n)
+{
+	int64	   *ids = palloc0(sizeof(int64) * Max(n, 1));
+	int			ndead = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (outcomes[i].kind != OUTCOME_DEAD)
+			continue;
+		if (!outcomes[i].error.code)
+			outcomes[i].error.code = pstrdup("UNKNOWN");
+		ids[i] = add_dead_letter(scope, mapping, &outcomes[i]);
+		if (ndead++ == 0)
+			ereport(LOG,
+					(errmsg("sfsync: mapping \"%s\": a change became a dead letter: %s",
+							mapping->name, outcomes[i].error.code)));
+	}
+	if (ndead > 0)
+		notify(scope, mapping, outcomes, ids, n);
+}
+
+void
+queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
+{
+	SqlScope	scope;
+
+	sql_open(&scope, false);
+	if (n > 0)
+	{
+		dequeue(&scope, outcomes, n);
+		undefer(&scope, outcomes, n);
+		for (int i = 0; i < n; i++)
+			if (stays_deferred(&outcomes[i]))
+				defer(&scope, &outcomes[i]);
+	}
+	if (n > 0 && mapping)
+	{
+		forget_records(&scope, mapping, outcomes, n);
+		remember_records(mapping, outcomes, n);
+		resolve_dead_letters(&scope, mapping, outcomes, n);
+		add_dead_letters(&scope, mapping, outcomes, n);
+	}
+	if (intent != 0)
+		intent_remove(intent);
+	sql_close(&scope);
+}

@@ -1,0 +1,48 @@
+/*
+ * sfsync.h
+ *		Settings and names that all modules of the server side share.
+ */
+#ifndef SFSYNC_H
+#define SFSYNC_H
+
+#define SFSYNC_LIBRARY		"sfsync"
+#define SFSYNC_SCHEMA		"sfsync"
+#define SFSYNC_EXTENSION	"sfsync"
+#define SFSYNC_WRAPPER		"sfsync"
+
+/* Settings (design, section 2.5); times in milliseconds. */
+extern bool sfsync_enabled;
+extern bool sfsync_capture_enabled;
+extern int	sfsync_request_timeout;
+extern int	sfsync_connect_timeout;
+extern int	sfsync_max_attempts;
+extern int	sfsync_retry_base_delay;
+extern int	sfsync_retry_max_delay;
+extern int	sfsync_schema_ttl;
+extern char *sfsync_environment;
+
+/* The extension's own relation of that name; InvalidOid where the extension is absent. */
+extern Oid	sfsync_relation(const char *name);
+
+/*
+ * Work on the extension's own tables is done as the extension's owner, so
+ * that neither writers of mapped tables nor users of functions need rights on
+ * them.  Undone by sfsync_leave_owner, and by an abort of the (sub)transaction.
+ */
+typedef struct OwnerContext
+{
+	Oid			userid;
+	int			sec_context;
+	int			nest_level;
+} OwnerContext;
+
+extern void sfsync_enter_owner(OwnerContext *saved);
+
+/*
+ * The same for code of the user's making (output functions of his types, row
+ * security): as that user, in a security-restricted operation.
+ */
+extern void sfsync_enter_user(Oid userid, OwnerContext *saved);
+extern void sfsync_leave(const OwnerContext *saved);
+
+#endif							/* SFSYNC_H */

@@ -1,0 +1,404 @@
+/*
+ * source.c
+ *		Reading rows of mapped tables, as the mapping's owner.
+ *
+ * Statements are built from catalog names, quoted, with schema-qualified types
+ * and operators, so that no search_path matters; keys are parameters.
+ */
+#include "compat.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "datum.h"
+#include "sfsync.h"
+#include "source.h"
+#include "sql.h"
+
+/* Tables up to this many pages are counted rather than estimated. */
+#define COUNT_PAGES 10000
+
+typedef struct OwnerScope
+{
+	OwnerContext saved;
+	MemoryContext caller;
+} OwnerScope;
+
+static void
+open_scope(OwnerScope *scope, const Mapping *mapping)
+{
+	scope->caller = CurrentMemoryContext;
+	sfsync_enter_user(mapping->owner, &scope->saved);
+	SPI_connect();
+}
+
+static void
+close_scope(OwnerScope *scope)
+{
+	SPI_finish();
+	sfsync_leave(&scope->saved);
+	MemoryContextSwitchTo(scope->caller);
+}
+
+static void
+run(const char *query, int nargs, Oid *types, Datum *values)
+{
+	if (SPI_execute_with_args(query, nargs, types, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the source table");
+}
+
+static char *
+type_name(Oid type)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Form_pg_type form;
+	char	   *name;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	form = (Form_pg_type) GETSTRUCT(tuple);
+	name = quote_qualified_identifier(get_namespace_name(form->typnamespace), NameStr(form->typname));
+	ReleaseSysCache(tuple);
+	return name;
+}
+
+static char *
+operator_name(Oid operator)
+{
+	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+	char	   *name;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	name = psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(form->oprnamespace)),
+					NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+	return name;
+}
+
+static char *
+key_operator(const Mapping *mapping, int i, bool equality)
+{
+	TypeCacheEntry *entry = lookup_type_cache(mapping->key_types[i],
+											  TYPECACHE_EQ_OPR | TYPECACHE_GT_OPR);
+
+	return operator_name(equality ? entry->eq_opr : entry->gt_opr);
+}
+
+/* Keys as one text array a key column. */
+static void
+key_arrays(const Mapping *mapping, char *const *keys, int nkeys, Oid *types, Datum *values)
+{
+	char	  **column = palloc(sizeof(char *) * nkeys);
+	char	 ***split = palloc(sizeof(char **) * nkeys);
+
+	for (int i = 0; i < nkeys; i++)
+	{
+		split[i] = key_split(keys[i], mapping->nkeys);
+		if (!split[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_EXCEPTION),
+					 errmsg("a captured key doesn't have the %d parts of the key of mapping \"%s\"",
+							mapping->nkeys, mapping->name)));
+	}
+	for (int k = 0; k < mapping->nkeys; k++)
+	{
+		for (int i = 0; i < nkeys; i++)
+			column[i] = split[i][k];
+		types[k] = TEXTARRAYOID;
+		values[k] = sql_arg_texts(column, nkeys).value;
+	}
+}
+
+/* Which columns feed a field, in the order of the statement's result. */
+static int
+needed_columns(const Mapping *mapping, int *needed)
+{
+	int			n = 0;
+
+	for (int c = 0; c < mapping->ncolumns; c++)
+		for (int f = 0; f < mapping->nfields; f++)
+			if (mapping->fields[f].column == c)
+			{
+				needed[n++] = c;
+				break;
+			}
+	return n;
+}
+
+static char *
+read_query(const Mapping *mapping, const int *needed, int nneeded)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT k.o");
+	for (int i = 0; i < nneeded; i++)
+		appendStringInfo(&sql, ", s.%s", quote_identifier(mapping->columns[needed[i]].name));
+	appendStringInfoString(&sql, " FROM ROWS FROM (pg_catalog.unnest(");
+	for (int k = 0; k < mapping->nkeys; k++)
+		appendStringInfo(&sql, "%s$%d::%s", k ? "), pg_catalog.unnest(" : "", k + 1,
+						 type_name(get_array_type(mapping->key_types[k])));
+	appendStringInfoString(&sql, ")) WITH ORDINALITY AS k(");
+	for (int k = 0; k < mapping->nkeys; k++)
+		appendStringInfo(&sql, "k%d, ", k);
+	appendStringInfo(&sql, "o) JOIN %s AS s ON", mapping->source_name);
+	for (int k = 0; k < mapping->nkeys; k++)
+		appendStringInfo(&sql, "%s s.%s %s k.k%d", k ? " AND" : "",
+						 quote_identifier(mapping->key_columns[k]), key_operator(mapping, k, true), k);
+	return sql.data;
+}
+
+static void
+take_row(const Mapping *mapping, const int *needed, int nneeded, uint64 row, SourceRow *out)
+{
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+
+	out->found = true;
+	out->values = palloc0(sizeof(SourceValue) * Max(mapping->ncolumns, 1));
+	for (int i = 0; i < nneeded; i++)
+	{
+		bool		isnull;
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[row], desc, i + 2, &isnull);
+
+		datum_read(value, isnull, TupleDescAttr(desc, i + 1)->atttypid, mapping->zone,
+				   &out->values[needed[i]]);
+	}
+}
+
+SourceRow *
+source_read(const Mapping *mapping, char *const *keys, int nkeys)
+{
+	SourceRow  *rows = palloc0(sizeof(SourceRow) * Max(nkeys, 1));
+	int		   *needed = palloc(sizeof(int) * Max(mapping->ncolumns, 1));
+	int			nneeded = needed_columns(mapping, needed);
+	Oid		   *types = palloc(sizeof(Oid) * mapping->nkeys);
+	Datum	   *values = palloc(sizeof(Datum) * mapping->nkeys);
+	OwnerScope	scope;
+
+	if (nkeys == 0)
+		return rows;
+	open_scope(&scope, mapping);
+	key_arrays(mapping, keys, nkeys, types, values);
+	run(read_query(mapping, needed, nneeded), mapping->nkeys, types, values);
+	MemoryContextSwitchTo(scope.caller);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		int64		ordinal = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+														  1, &isnull));
+
+		take_row(mapping, needed, nneeded, i, &rows[ordinal - 1]);
+	}
+	close_scope(&scope);
+	return rows;
+}
+
+/*
+ * "Greater than the last key", column by column.  Row comparison would need
+ * one operator name for all columns; the bound on the first column is what an
+ * index can use.
+ */
+static void
+append_after(StringInfo sql, const Mapping *mapping)
+{
+	const char *first = quote_identifier(mapping->key_columns[0]);
+
+	if (mapping->nkeys > 1)
+		appendStringInfo(sql, " WHERE (s.%s %s $1::%s OR s.%s %s $1::%s) AND (", first,
+						 key_operator(mapping, 0, false), type_name(mapping->key_types[0]), first,
+						 key_operator(mapping, 0, true), type_name(mapping->key_types[0]));
+	else
+		appendStringInfoString(sql, " WHERE (");
+	for (int k = 0; k < mapping->nkeys; k++)
+	{
+		const char *column = quote_identifier(mapping->key_columns[k]);
+
+		appendStringInfo(sql, "s.%s %s $%d::%s", column, key_operator(mapping, k, false), k + 1,
+						 type_name(mapping->key_types[k]));
+		if (k < mapping->nkeys - 1)
+			appendStringInfo(sql, " OR (s.%s %s $%d::%s AND (", column, key_operator(mapping, k, true),
+							 k + 1, type_name(mapping->key_types[k]));
+	}
+	for (int k = 0; k < mapping->nkeys - 1; k++)
+		appendStringInfoString(sql, "))");
+	appendStringInfoChar(sql, ')');
+}
+
+static char *
+keys_query(const Mapping *mapping, bool after, int limit)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	for (int k = 0; k < mapping->nkeys; k++)
+		appendStringInfo(&sql, "%ss.%s", k ? ", " : "", quote_identifier(mapping->key_columns[k]));
+	appendStringInfo(&sql, " FROM %s AS s", mapping->source_name);
+	if (after)
+		append_after(&sql, mapping);
+	appendStringInfoString(&sql, " ORDER BY ");
+	for (int k = 0; k < mapping->nkeys; k++)
+		appendStringInfo(&sql, "%ss.%s", k ? ", " : "", quote_identifier(mapping->key_columns[k]));
+	appendStringInfo(&sql, " LIMIT %d", limit);
+	return sql.data;
+}
+
+static char *
+result_key(const Mapping *mapping, uint64 row)
+{
+	char	  **parts = palloc(sizeof(char *) * mapping->nkeys);
+
+	for (int k = 0; k < mapping->nkeys; k++)
+	{
+		bool		isnull;
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, k + 1, &isnull);
+
+		if (isnull)
+			return NULL;
+		parts[k] = datum_key_text(value, mapping->key_types[k]);
+	}
+	return key_join(parts, mapping->nkeys);
+}
+
+static void
+key_values(const Mapping *mapping, const char *key, Oid *types, Datum *values)
+{
+	char	  **parts = key_split(key, mapping->nkeys);
+
+	if (!parts)
+		elog(ERROR, "key has not the parts of mapping \"%s\"", mapping->name);
+	for (int k = 0; k < mapping->nkeys; k++)
+	{
+		types[k] = TEXTOID;
+		values[k] = CStringGetTextDatum(parts[k]);
+	}
+}
+
+char **
+source_keys_after(const Mapping *mapping, const char *last_key, int limit, int *nkeys)
+{
+	Oid		   *types = palloc(sizeof(Oid) * mapping->nkeys);
+	Datum	   *values = palloc(sizeof(Datum) * mapping->nkeys);
+	char	  **keys = palloc(sizeof(char *) * limit);
+	OwnerScope	scope;
+
+	if (last_key)
+		key_values(mapping, last_key, types, values);
+	open_scope(&scope, mapping);
+	run(keys_query(mapping, last_key != NULL, limit), last_key ? mapping->nkeys : 0, types, values);
+	MemoryContextSwitchTo(scope.caller);
+	*nkeys = 0;
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		char	   *key = result_key(mapping, i);
+
+		if (key)
+			keys[(*nkeys)++] = key;
+	}
+	close_scope(&scope);
+	return keys;
+}
+
+int64
+source_row_count(const Mapping *mapping)
+{
+	OwnerScope	scope;
+	int64		count = -1;
+	bool		isnull;
+
+	open_scope(&scope, mapping);
+	run(psprintf("SELECT CASE WHEN sum(c.reltuples) >= 0 AND sum(c.relpages) > %d"
+				 " THEN sum(c.reltuples)::pg_catalog.int8 ELSE -1 END"
+				 " FROM pg_catalog.pg_partition_tree(%u) t"
+				 " JOIN pg_catalog.pg_class c ON c.oid = t.relid WHERE t.isleaf",
+				 COUNT_PAGES, mapping->source), 0, NULL, NULL);
+	if (SPI_processed == 1)
+	{
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
+		count = isnull ? -1 : DatumGetInt64(value);
+	}
+	if (count < 0)
+	{
+		run(psprintf("SELECT pg_catalog.count(*) FROM %s", mapping->source_name), 0, NULL, NULL);
+		count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	close_scope(&scope);
+	return count;
+}
+
+char *
+source_key_json(const Mapping *mapping, const char *key)
+{
+	Oid		   *types = palloc(sizeof(Oid) * Max(mapping->nkeys, 1));
+	Datum	   *values = palloc(sizeof(Datum) * Max(mapping->nkeys, 1));
+	OwnerScope	scope;
+	StringInfoData sql;
+	char	   *json;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT pg_catalog.jsonb_build_object(");
+	for (int k = 0; k < mapping->nkeys; k++)
+		appendStringInfo(&sql, "%s%s, $%d::%s", k ? ", " : "",
+						 quote_literal_cstr(mapping->key_columns[k]), k + 1, type_name(mapping->key_types[k]));
+	appendStringInfoString(&sql, ")::pg_catalog.text");
+	key_values(mapping, key, types, values);
+	open_scope(&scope, mapping);
+	run(sql.data, mapping->nkeys, types, values);
+	json = MemoryContextStrdup(scope.caller, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	close_scope(&scope);
+	return json;
+}
+
+static void
+bad_key(const Mapping *mapping, const char *detail)
+{
+	StringInfoData columns;
+
+	initStringInfo(&columns);
+	for (int k = 0; k < mapping->nkeys; k++)
+		appendStringInfo(&columns, "%s\"%s\"", k ? ", " : "", mapping->key_columns[k]);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("source_key is not a key of mapping \"%s\"", mapping->name),
+			 errdetail("%s", detail),
+			 errhint("Pass a JSON object with the key columns: %s.", columns.data)));
+}
+
+/* The values as text are read by the types' input functions and printed as keys are. */
+char *
+source_key_from_json(const Mapping *mapping, Datum jsonb)
+{
+	Oid			types[1] = {JSONBOID};
+	OwnerScope	scope;
+	StringInfoData sql;
+	char	   *key;
+
+	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(jsonb)))
+		bad_key(mapping, "It is not a JSON object.");
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	for (int k = 0; k < mapping->nkeys; k++)
+		appendStringInfo(&sql, "%s($1 OPERATOR(pg_catalog.->>) %s)::%s", k ? ", " : "",
+						 quote_literal_cstr(mapping->key_columns[k]), type_name(mapping->key_types[k]));
+	open_scope(&scope, mapping);
+	run(sql.data, 1, types, &jsonb);
+	MemoryContextSwitchTo(scope.caller);
+	key = result_key(mapping, 0);
+	close_scope(&scope);
+	if (!key)
+		bad_key(mapping, "A key column is missing or null.");
+	return key;
+}

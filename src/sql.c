@@ -1,0 +1,382 @@
+/*
+ * sql.c
+ *		Statements on the extension's own tables.
+ */
+#include "compat.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/xid8.h"
+
+#include "sql.h"
+
+typedef struct KeptPlan
+{
+	const char *query;			/* hash key: the address */
+	SPIPlanPtr	plan;
+} KeptPlan;
+
+static HTAB *kept_plans = NULL;
+
+void
+sql_open(SqlScope *scope, bool latest)
+{
+	scope->caller = CurrentMemoryContext;
+	scope->latest = latest;
+	sfsync_enter_owner(&scope->saved);
+	if (latest)
+		PushActiveSnapshot(GetLatestSnapshot());
+	SPI_connect();
+}
+
+void
+sql_close(SqlScope *scope)
+{
+	SPI_finish();
+	if (scope->latest)
+		PopActiveSnapshot();
+	sfsync_leave(&scope->saved);
+	MemoryContextSwitchTo(scope->caller);
+}
+
+static SPIPlanPtr
+kept_plan(const char *query, const SqlArg *args, int nargs)
+{
+	KeptPlan   *kept;
+	Oid			types[16];
+	bool		found;
+
+	Assert(nargs <= lengthof(types));
+	if (!kept_plans)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(char *), .entrysize = sizeof(KeptPlan)};
+
+		kept_plans = hash_create("sfsync plans", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	kept = hash_search(kept_plans, &query, HASH_FIND, NULL);
+	if (kept)
+		return kept->plan;
+	for (int i = 0; i < nargs; i++)
+		types[i] = args[i].type;
+	{
+		SPIPlanPtr	plan = SPI_prepare(query, nargs, types);
+
+		if (!plan || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
+		kept = hash_search(kept_plans, &query, HASH_ENTER, &found);
+		kept->plan = plan;
+	}
+	return kept->plan;
+}
+
+uint64
+sql_run(SqlScope *scope, const char *query, const SqlArg *args, int nargs, long limit)
+{
+	Datum		values[16];
+	char		nulls[16];
+	SPIPlanPtr	plan = kept_plan(query, args, nargs);
+	int			result;
+
+	for (int i = 0; i < nargs; i++)
+	{
+		values[i] = args[i].value;
+		nulls[i] = args[i].isnull ? 'n' : ' ';
+	}
+	result = SPI_execute_plan(plan, values, nulls, scope->latest, limit);
+	if (result < 0)
+		elog(ERROR, "could not run a statement: %s", SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+/*
+ * Arguments
+ */
+
+static SqlArg
+arg(Oid type, Datum value, bool isnull)
+{
+	SqlArg		result = {type, value, isnull};
+
+	return result;
+}
+
+SqlArg
+sql_arg_int(int32 value)
+{
+	return arg(INT4OID, Int32GetDatum(value), false);
+}
+
+SqlArg
+sql_arg_bigint(int64 value)
+{
+	return arg(INT8OID, Int64GetDatum(value), false);
+}
+
+SqlArg
+sql_arg_bool(bool value)
+{
+	return arg(BOOLOID, BoolGetDatum(value), false);
+}
+
+SqlArg
+sql_arg_oid(Oid value)
+{
+	return arg(OIDOID, ObjectIdGetDatum(value), false);
+}
+
+SqlArg
+sql_arg_text(const char *value)
+{
+	return arg(TEXTOID, value ? CStringGetTextDatum(value) : (Datum) 0, value == NULL);
+}
+
+SqlArg
+sql_arg_name(const char *value)
+{
+	return arg(NAMEOID, value ? DirectFunctionCall1(namein, CStringGetDatum(value)) : (Datum) 0,
+			   value == NULL);
+}
+
+SqlArg
+sql_arg_jsonb(const char *value)
+{
+	return arg(JSONBOID, value ? DirectFunctionCall1(jsonb_in, CStringGetDatum(value)) : (Datum) 0,
+			   value == NULL);
+}
+
+SqlArg
+sql_arg_time(TimestampTz value)
+{
+	return arg(TIMESTAMPTZOID, TimestampTzGetDatum(value), value == 0);
+}
+
+SqlArg
+sql_arg_xid(uint64 value)
+{
+	return arg(XID8OID, FullTransactionIdGetDatum(FullTransactionIdFromU64(value)), value == 0);
+}
+
+SqlArg
+sql_arg_bytes(const uint8 *value, int len)
+{
+	bytea	   *bytes;
+
+	if (len < 0)
+		return arg(BYTEAOID, (Datum) 0, true);
+	bytes = palloc(VARHDRSZ + len);
+	SET_VARSIZE(bytes, VARHDRSZ + len);
+	memcpy(VARDATA(bytes), value, len);
+	return arg(BYTEAOID, PointerGetDatum(bytes), false);
+}
+
+SqlArg
+sql_arg_texts(char *const *values, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(n, 1));
+	int			lower = 1;
+
+	for (int i = 0; i < n; i++)
+	{
+		nulls[i] = values[i] == NULL;
+		elements[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(values[i]);
+	}
+	return arg(TEXTARRAYOID,
+			   PointerGetDatum(construct_md_array(elements, nulls, 1, &n, &lower, TEXTOID, -1,
+												  false, TYPALIGN_INT)), false);
+}
+
+SqlArg
+sql_arg_names(char *const *values, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = DirectFunctionCall1(namein, CStringGetDatum(values[i]));
+	return arg(NAMEARRAYOID,
+			   PointerGetDatum(construct_array(elements, n, NAMEOID, NAMEDATALEN, false,
+											   TYPALIGN_CHAR)), false);
+}
+
+SqlArg
+sql_arg_ints(const int32 *values, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int32GetDatum(values[i]);
+	return arg(INT4ARRAYOID,
+			   PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32), true,
+											   TYPALIGN_INT)), false);
+}
+
+SqlArg
+sql_arg_smallints(const int16 *values, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int16GetDatum(values[i]);
+	return arg(INT2ARRAYOID,
+			   PointerGetDatum(construct_array(elements, n, INT2OID, sizeof(int16), true,
+											   TYPALIGN_SHORT)), false);
+}
+
+SqlArg
+sql_arg_xids(const uint64 *values, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = FullTransactionIdGetDatum(FullTransactionIdFromU64(values[i]));
+	return arg(XID8ARRAYOID,
+			   PointerGetDatum(construct_array(elements, n, XID8OID, sizeof(FullTransactionId),
+											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)), false);
+}
+
+/*
+ * Results
+ */
+
+static Datum
+value(uint64 row, int col, bool *isnull)
+{
+	Assert(row < SPI_processed);
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col, isnull);
+}
+
+bool
+sql_isnull(uint64 row, int col)
+{
+	bool		isnull;
+
+	(void) value(row, col, &isnull);
+	return isnull;
+}
+
+int32
+sql_int(uint64 row, int col)
+{
+	bool		isnull;
+	Datum		datum = value(row, col, &isnull);
+
+	return isnull ? 0 : DatumGetInt32(datum);
+}
+
+int64
+sql_bigint(uint64 row, int col)
+{
+	bool		isnull;
+	Datum		datum = value(row, col, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(datum);
+}
+
+bool
+sql_bool(uint64 row, int col)
+{
+	bool		isnull;
+	Datum		datum = value(row, col, &isnull);
+
+	return !isnull && DatumGetBool(datum);
+}
+
+Oid
+sql_oid(uint64 row, int col)
+{
+	bool		isnull;
+	Datum		datum = value(row, col, &isnull);
+
+	return isnull ? InvalidOid : DatumGetObjectId(datum);
+}
+
+char
+sql_char(uint64 row, int col)
+{
+	bool		isnull;
+	Datum		datum = value(row, col, &isnull);
+
+	return isnull ? '\0' : DatumGetChar(datum);
+}
+
+TimestampTz
+sql_time(uint64 row, int col)
+{
+	bool		isnull;
+	Datum		datum = value(row, col, &isnull);
+
+	return isnull ? 0 : DatumGetTimestampTz(datum);
+}
+
+uint64
+sql_xid(uint64 row, int col)
+{
+	bool		isnull;
+	Datum		datum = value(row, col, &isnull);
+
+	return isnull ? 0 : U64FromFullTransactionId(DatumGetFullTransactionId(datum));
+}
+
+char *
+sql_text(SqlScope *scope, uint64 row, int col)
+{
+	char	   *text = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col);
+
+	return text ? MemoryContextStrdup(scope->caller, text) : NULL;
+}
+
+uint8 *
+sql_bytes(SqlScope *scope, uint64 row, int col, int *len)
+{
+	bool		isnull;
+	Datum		datum = value(row, col, &isnull);
+	bytea	   *bytes;
+	uint8	   *copy;
+
+	*len = -1;
+	if (isnull)
+		return NULL;
+	bytes = DatumGetByteaPP(datum);
+	*len = VARSIZE_ANY_EXHDR(bytes);
+	copy = MemoryContextAlloc(scope->caller, Max(*len, 1));
+	memcpy(copy, VARDATA_ANY(bytes), *len);
+	return copy;
+}
+
+char **
+sql_texts(SqlScope *scope, uint64 row, int col, int *n)
+{
+	bool		isnull;
+	Datum		datum = value(row, col, &isnull);
+	ArrayType  *array;
+	Datum	   *elements;
+	bool	   *nulls;
+	char	  **texts;
+
+	*n = 0;
+	if (isnull)
+		return NULL;
+	array = DatumGetArrayTypeP(datum);
+	if (ARR_ELEMTYPE(array) == NAMEOID)
+		deconstruct_array(array, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &elements, &nulls, n);
+	else
+		deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, n);
+	texts = MemoryContextAlloc(scope->caller, sizeof(char *) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+	{
+		if (nulls[i])
+			texts[i] = NULL;
+		else if (ARR_ELEMTYPE(array) == NAMEOID)
+			texts[i] = MemoryContextStrdup(scope->caller, NameStr(*DatumGetName(elements[i])));
+		else
+			texts[i] = MemoryContextStrdup(scope->caller, TextDatumGetCString(elements[i]));
+	}
+	return texts;
+}

@@ -1,0 +1,199 @@
+/*
+ * worker.c
+ *		The sync worker: one process a database that has the extension.
+ *
+ * It waits in one place, on its latch and on the one descriptor that stands
+ * for all of libcurl's sockets and timers, and looks for interrupts after each
+ * wait, also while requests hang: shutdown, reload and the barriers that DROP
+ * DATABASE of any database waits for are served at once.
+ */
+#include "compat.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/wait_event.h"
+
+#include "datum.h"
+#include "deliver.h"
+#include "http.h"
+#include "queue.h"
+#include "sfsync.h"
+#include "shmem.h"
+
+#define NAP_MS			60000	/* heals a lost wake-up */
+#define ERROR_PAUSE_MS	1000
+
+extern PGDLLEXPORT void sfsync_worker_main(Datum arg);
+
+static bool
+extension_exists(void)
+{
+	bool		exists;
+
+	StartTransactionCommand();
+	exists = OidIsValid(get_extension_oid(SFSYNC_EXTENSION, true));
+	CommitTransactionCommand();
+	return exists;
+}
+
+static void
+set(const char *name, const char *value)
+{
+	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/*
+ * Settings that the database or role may have otherwise.  The plans are fixed:
+ * queue tables are analysed when empty as often as when full, and each
+ * statement has the one index it is meant to use.
+ */
+static void
+fix_session(void)
+{
+	set("search_path", "pg_catalog, pg_temp");
+	set("default_transaction_isolation", "read committed");
+	set("default_transaction_read_only", "off");
+	set("default_transaction_deferrable", "off");
+	set("statement_timeout", "0");
+	set("lock_timeout", "0");
+	set("idle_in_transaction_session_timeout", "0");
+	set("session_replication_role", "origin");
+	set("row_security", "on");
+	set("enable_seqscan", "off");
+	set("enable_bitmapscan", "off");
+	set("enable_mergejoin", "off");
+	set("enable_hashjoin", "off");
+	set("jit", "off");
+}
+
+static void
+leave(int code, Datum arg)
+{
+	http_destroy((HttpClient *) DatumGetPointer(arg));
+}
+
+static HttpClient *
+start_http(void)
+{
+	HttpClient *http = http_create();
+
+	if (!http)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("could not start the HTTP client")));
+	before_shmem_exit(leave, PointerGetDatum(http));
+	return http;
+}
+
+/* Requests of a worker before this one: nobody knows whether they were applied. */
+static void
+start_intents(void)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	intents_of_dead_worker();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+static long
+turn(Delivery *delivery, bool woken)
+{
+	volatile long wait = ERROR_PAUSE_MS;
+
+	PG_TRY();
+	{
+		wait = deliver_turn(delivery, woken);
+	}
+	PG_CATCH();
+	{
+		EmitErrorReport();
+		FlushErrorState();
+		if (IsTransactionState())
+			AbortCurrentTransaction();
+		deliver_recover(delivery);
+	}
+	PG_END_TRY();
+	return wait;
+}
+
+/* True when settings were read again, or a nap is over: look, whatever was told. */
+static bool
+wait_for_work(HttpClient *http, long wait)
+{
+	bool		nap = wait < 0 || wait > NAP_MS;
+	int			events;
+
+	pgstat_report_activity(STATE_IDLE, NULL);
+	events = WaitLatchOrSocket(MyLatch,
+							   WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							   http_wait_fd(http), nap ? NAP_MS : wait, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		return true;
+	}
+	return nap && (events & WL_TIMEOUT) != 0;
+}
+
+static void
+loop(HttpClient *http)
+{
+	Delivery   *delivery = deliver_create(http);
+	TimestampTz next = 0;		/* of the next turn; 0: when something happens */
+	bool		look = true;
+
+	start_intents();
+	while (!shmem_worker_must_leave())
+	{
+		bool		woken = shmem_worker_woken() || look;
+		bool		replied = deliver_replies(delivery);
+		TimestampTz now = GetCurrentTimestamp();
+		long		wait = -1;
+
+		if (woken && !extension_exists() && shmem_worker_absent())
+			break;
+		if (woken || replied || (next != 0 && next <= now))
+		{
+			pgstat_report_activity(STATE_RUNNING, "sfsync: delivering changes");
+			wait = turn(delivery, woken);
+			next = wait < 0 ? 0 : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+			pgstat_report_stat(true);
+		}
+		else if (next != 0)
+			wait = TimestampDifferenceMilliseconds(now, next);
+		look = wait_for_work(http, wait);
+	}
+}
+
+void
+sfsync_worker_main(Datum arg)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+	fix_session();
+	if (!shmem_worker_attach())
+		proc_exit(0);
+	(void) shmem_worker_woken();
+	if (!extension_exists() && shmem_worker_absent())
+		proc_exit(0);
+	loop(start_http());
+	proc_exit(0);
+}

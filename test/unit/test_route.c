@@ -1,0 +1,411 @@
+/* Columns to fields: route.c */
+#include "unit.h"
+
+#include <time.h>
+
+#include "route.h"
+
+static SfField
+field(const char *name, SfType type)
+{
+	SfField		f = {0};
+	size_t		len = strlen(name);
+
+	f.name = pstrdup(name);
+	f.label = f.name;
+	f.type = type;
+	f.createable = f.updateable = f.nillable = true;
+	f.custom = len > 3 && strcmp(name + len - 3, "__c") == 0;
+	return f;
+}
+
+static SfField fields[24];
+static SfObject object = {"Account", "Account", "001", true, true, true, true, fields, 0};
+
+static void
+add(const char *name, SfType type)
+{
+	fields[object.nfields++] = field(name, type);
+}
+
+static int
+set_up(void **state)
+{
+	(void) state;
+	object.nfields = 0;
+	add("Id", SF_ID);
+	fields[0].createable = fields[0].updateable = false;
+	add("Name", SF_STRING);
+	add("AnnualRevenue", SF_CURRENCY);
+	add("Loyalty_Tier__c", SF_PICKLIST);
+	add("Pg_Id__c", SF_STRING);
+	add("CreatedDate", SF_DATETIME);
+	fields[5].createable = fields[5].updateable = false;
+	add("Sum__c", SF_DOUBLE);
+	fields[6].createable = fields[6].updateable = false;
+	fields[6].calculated = true;
+	add("Birth_Date__c", SF_DATE);
+	add("acme__Score__c", SF_DOUBLE);
+	add("acme__Grade__c", SF_STRING);
+	add("other__Grade__c", SF_STRING);
+	add("Site", SF_STRING);
+	add("Site__c", SF_STRING);
+	add("Foo_Bar__c", SF_STRING);
+	add("FooBar__c", SF_STRING);
+	add("Once__c", SF_STRING);
+	fields[15].updateable = false;
+	return 0;
+}
+
+static RouteColumn
+column(const char *name, int attnum, SourceKind kind)
+{
+	RouteColumn c = {name, attnum, kind, "some type", true};
+
+	return c;
+}
+
+static Route
+resolve_one(const char *name, SourceKind kind)
+{
+	RouteColumn c = column(name, 1, kind);
+	int			n;
+	Route	   *routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+
+	assert_int_equal(n, 1);
+	assert_int_equal(routes[0].column, 0);
+	return routes[0];
+}
+
+static void
+automatic_rules(void **state)
+{
+	static const struct
+	{
+		const char *column;
+		SourceKind	kind;
+		RouteKind	rule;
+		RouteStatus status;
+		const char *field;
+		const char *detail;
+	}			cases[] = {
+		{"name", SRC_TEXT, ROUTE_NAME, ROUTE_MAPPED, "Name", NULL},
+		{"NAME", SRC_TEXT, ROUTE_NAME, ROUTE_MAPPED, "Name", NULL},
+		{"annual_revenue", SRC_NUMERIC, ROUTE_NAME, ROUTE_MAPPED, "AnnualRevenue", NULL},
+		{"AnnualRevenue", SRC_NUMERIC, ROUTE_NAME, ROUTE_MAPPED, "AnnualRevenue", NULL},
+		{"loyalty_tier", SRC_TEXT, ROUTE_CUSTOM_NAME, ROUTE_MAPPED, "Loyalty_Tier__c", NULL},
+		{"loyaltytier", SRC_TEXT, ROUTE_CUSTOM_NAME, ROUTE_MAPPED, "Loyalty_Tier__c", NULL},
+		{"loyalty_tier__c", SRC_TEXT, ROUTE_NAME, ROUTE_MAPPED, "Loyalty_Tier__c", NULL},
+		{"score", SRC_NUMERIC, ROUTE_CUSTOM_NAME, ROUTE_MAPPED, "acme__Score__c", NULL},
+		{"acme_score", SRC_NUMERIC, ROUTE_CUSTOM_NAME, ROUTE_MAPPED, "acme__Score__c", NULL},
+		{"acme_grade", SRC_TEXT, ROUTE_CUSTOM_NAME, ROUTE_MAPPED, "acme__Grade__c", NULL},
+		{"site", SRC_TEXT, ROUTE_NAME, ROUTE_MAPPED, "Site", NULL},
+		{"site__c", SRC_TEXT, ROUTE_NAME, ROUTE_MAPPED, "Site__c", NULL},
+		{"once", SRC_TEXT, ROUTE_CUSTOM_NAME, ROUTE_MAPPED, "Once__c", NULL},
+
+		/* never guessed */
+		{"grade", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "matches fields acme__Grade__c and other__Grade__c"},
+		{"foobar", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "matches fields FooBar__c and Foo_Bar__c"},
+		{"foo_bar", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "matches fields FooBar__c and Foo_Bar__c"},
+		{"names", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "no field has this name"},
+		{"_", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "no field has this name"},
+		{"größe", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "no field has this name"},
+
+		{"pg_id", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "field Pg_Id__c carries the key"},
+		{"id", SRC_INTEGER, ROUTE_NAME, ROUTE_READ_ONLY, "Id", "field Id is set by Salesforce"},
+		{"created_date", SRC_TIMESTAMPTZ, ROUTE_NAME, ROUTE_READ_ONLY, "CreatedDate",
+		"field CreatedDate is read-only, or the integration user may not edit it"},
+		{"sum", SRC_NUMERIC, ROUTE_CUSTOM_NAME, ROUTE_READ_ONLY, "Sum__c", "field Sum__c is a formula or a roll-up"},
+		{"birth_date", SRC_TIMESTAMPTZ, ROUTE_CUSTOM_NAME, ROUTE_INCOMPATIBLE, "Birth_Date__c",
+		"type some type does not fit: a date field takes date, or text YYYY-MM-DD"},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		Route		r = resolve_one(cases[i].column, cases[i].kind);
+
+		if (r.rule != cases[i].rule || r.status != cases[i].status)
+			fail_msg("column %s: rule %d, status %d, %s", cases[i].column, r.rule, r.status,
+					 r.detail ? r.detail : "");
+		if (cases[i].field == NULL)
+		{
+			assert_null(r.field);
+			assert_null(r.field_name);
+		}
+		else
+		{
+			assert_string_equal(r.field->name, cases[i].field);
+			assert_string_equal(r.field_name, cases[i].field);
+		}
+		if (cases[i].detail == NULL)
+			assert_null(r.detail);
+		else
+			assert_string_equal(r.detail, cases[i].detail);
+	}
+}
+
+static void
+columns_that_match_one_field(void **state)
+{
+	RouteColumn columns[] = {
+		column("annual_revenue", 1, SRC_NUMERIC),
+		column("name", 2, SRC_TEXT),
+		column("annualrevenue", 3, SRC_NUMERIC),
+	};
+	RouteRule	excluded = {true, 3, NULL, false, false};
+	int			n;
+	Route	   *routes = route_resolve(columns, 3, NULL, 0, &object, "Pg_Id__c", &n);
+
+	(void) state;
+	assert_int_equal(n, 3);
+	assert_int_equal(routes[0].status, ROUTE_UNMATCHED);
+	assert_string_equal(routes[0].detail, "columns annual_revenue and annualrevenue match field AnnualRevenue alike");
+	assert_int_equal(routes[1].status, ROUTE_MAPPED);
+	assert_int_equal(routes[2].status, ROUTE_UNMATCHED);
+	assert_string_equal(routes[2].detail, routes[0].detail);
+
+	/* one excluded, or not routable: the other is free to go */
+	routes = route_resolve(columns, 3, &excluded, 1, &object, "Pg_Id__c", &n);
+	assert_int_equal(routes[0].status, ROUTE_MAPPED);
+	assert_int_equal(routes[2].status, ROUTE_EXCLUDED);
+	columns[2].routable = false;
+	routes = route_resolve(columns, 3, NULL, 0, &object, "Pg_Id__c", &n);
+	assert_int_equal(routes[0].status, ROUTE_MAPPED);
+	assert_int_equal(routes[2].status, ROUTE_UNMATCHED);
+	assert_non_null(strstr(routes[2].detail, "new_columns"));
+}
+
+/* Names listed in a detail: three, and the rest as a number. */
+static void
+long_lists_are_cut(void **state)
+{
+	RouteColumn columns[6];
+	static const char *const names[] = {"name", "n_ame", "na_me", "nam_e", "name_", "_name"};
+	int			n;
+	Route	   *routes;
+
+	(void) state;
+	for (int i = 0; i < 6; i++)
+		columns[i] = column(names[i], i + 1, SRC_TEXT);
+	routes = route_resolve(columns, 6, NULL, 0, &object, NULL, &n);
+	assert_string_equal(routes[5].detail, "columns name, n_ame, na_me and 3 others match field Name alike");
+	routes = route_resolve(columns, 4, NULL, 0, &object, NULL, &n);
+	assert_string_equal(routes[0].detail, "columns name, n_ame, na_me and nam_e match field Name alike");
+}
+
+static void
+explicit_rules(void **state)
+{
+	RouteColumn columns[] = {
+		column("name", 1, SRC_TEXT),
+		column("title", 2, SRC_TEXT),
+		column("site", 5, SRC_TEXT),
+		column("loyalty_tier", 7, SRC_TEXT),
+		column("secret", 8, SRC_TEXT),
+		column("key", 9, SRC_TEXT),
+		column("photo", 10, SRC_BYTEA),
+	};
+	RouteRule	rules[] = {
+		{false, 2, "NAME", true, true}, /* wins over column name */
+		{false, 5, "Site__c", false, false},	/* replaces the rule of column site */
+		{false, 2, "gone__c", false, false},	/* title feeds two fields */
+		{true, 8, NULL, false, false},
+		{true, 2, NULL, false, false},	/* explicit comes first */
+		{false, 9, "pg_id__c", false, false},
+		{false, 10, "AnnualRevenue", false, false},
+		{false, 0, "Loyalty_Tier__c", false, false},	/* its column is gone */
+	};
+	int			n;
+	Route	   *r = route_resolve(columns, 7, rules, 8, &object, "Pg_Id__c", &n);
+
+	(void) state;
+	assert_int_equal(n, 8);
+	assert_int_equal(r[0].status, ROUTE_UNMATCHED);
+	assert_string_equal(r[0].detail, "an explicit rule fills field Name");
+
+	assert_int_equal(r[1].column, 1);
+	assert_int_equal(r[1].rule, ROUTE_EXPLICIT);
+	assert_int_equal(r[1].status, ROUTE_MAPPED);
+	assert_string_equal(r[1].field_name, "Name");
+	assert_true(r[1].keep_null && r[1].truncate);
+	assert_int_equal(r[2].column, 1);
+	assert_int_equal(r[2].status, ROUTE_QUARANTINED);
+	assert_null(r[2].field);
+	assert_string_equal(r[2].field_name, "gone__c");
+	assert_string_equal(r[2].detail, "field gone__c is not visible on Account: it does not exist or the integration user lacks the permission");
+	assert_false(r[2].keep_null || r[2].truncate);
+
+	assert_int_equal(r[3].column, 2);
+	assert_string_equal(r[3].field_name, "Site__c");
+	assert_int_equal(r[4].column, 3);
+	assert_int_equal(r[4].status, ROUTE_UNMATCHED);
+	assert_int_equal(r[5].status, ROUTE_EXCLUDED);
+	assert_null(r[5].field);
+	assert_int_equal(r[6].rule, ROUTE_EXPLICIT);
+	assert_int_equal(r[6].status, ROUTE_UNMATCHED);
+	assert_string_equal(r[6].detail, "field Pg_Id__c carries the key");
+	assert_int_equal(r[7].status, ROUTE_INCOMPATIBLE);
+	assert_string_equal(r[7].field_name, "AnnualRevenue");
+}
+
+static void
+nothing_to_resolve(void **state)
+{
+	SfObject	empty = {"X", "X", NULL, true, true, true, true, NULL, 0};
+	RouteColumn c = column("name", 1, SRC_TEXT);
+	RouteRule	rule = {false, 1, "Name", false, false};
+	int			n;
+	Route	   *r;
+
+	(void) state;
+	(void) route_resolve(NULL, 0, NULL, 0, &object, "Pg_Id__c", &n);
+	assert_int_equal(n, 0);
+	r = route_resolve(&c, 1, NULL, 0, &empty, NULL, &n);
+	assert_int_equal(n, 1);
+	assert_int_equal(r[0].status, ROUTE_UNMATCHED);
+	r = route_resolve(&c, 1, &rule, 1, &empty, NULL, &n);
+	assert_int_equal(r[0].status, ROUTE_QUARANTINED);
+}
+
+/* The order of columns, rules and fields changes nothing. */
+static void
+order_does_not_matter(void **state)
+{
+	RouteColumn columns[] = {
+		column("site", 5, SRC_TEXT), column("name", 1, SRC_TEXT), column("grade", 3, SRC_TEXT)
+	};
+	RouteRule	rules[] = {{false, 5, "Site__c", false, false}, {true, 1, NULL, false, false}};
+	int			n;
+	Route	   *r;
+	SfField		swapped = fields[9];
+
+	(void) state;
+	fields[9] = fields[10];
+	fields[10] = swapped;
+	r = route_resolve(columns, 3, rules, 2, &object, "Pg_Id__c", &n);
+	assert_int_equal(n, 3);
+	assert_string_equal(r[0].field_name, "Site__c");
+	assert_int_equal(r[1].status, ROUTE_EXCLUDED);
+	assert_string_equal(r[2].detail, "matches fields acme__Grade__c and other__Grade__c");
+}
+
+static double
+milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000.0 + now.tv_nsec / 1e6;
+}
+
+/* The widest table against an object that is wider still. */
+static void
+wide_table(void **state)
+{
+	enum
+	{
+		NFIELDS = 2000, NCOLUMNS = 1600
+	};
+	SfField    *many = palloc(sizeof(SfField) * NFIELDS);
+	SfObject	wide = {"Wide__c", "Wide", NULL, true, true, true, true, many, NFIELDS};
+	RouteColumn *columns = palloc(sizeof(RouteColumn) * NCOLUMNS);
+	RouteRule  *rules = palloc0(sizeof(RouteRule) * 400);
+	Route	   *routes;
+	int			n;
+	double		start;
+
+	(void) state;
+	for (int i = 0; i < NFIELDS; i++)
+		many[i] = field(psprintf("A_Rather_Long_Common_Prefix_%d__c", i), SF_STRING);
+	for (int i = 0; i < NCOLUMNS; i++)
+		columns[i] = column(psprintf("a_rather_long_common_prefix_%d", i), i + 1, SRC_TEXT);
+	for (int i = 0; i < 400; i++)
+	{
+		rules[i].attnum = i + 1;
+		rules[i].field = many[1600 + i].name;
+	}
+	start = milliseconds();
+	routes = route_resolve(columns, NCOLUMNS, rules, 400, &wide, NULL, &n);
+	diag("2,000 fields, 1,600 columns, 400 rules: %.1f ms", milliseconds() - start);
+	assert_int_equal(n, NCOLUMNS);
+	for (int i = 0; i < n; i++)
+	{
+		assert_int_equal(routes[i].column, i);
+		assert_int_equal(routes[i].status, ROUTE_MAPPED);
+		assert_ptr_equal(routes[i].field, &many[i < 400 ? 1600 + i : i]);
+	}
+
+	/* and the worst: all columns for one field */
+	for (int i = 0; i < NCOLUMNS; i++)
+		columns[i].name = "a_rather_long_common_prefix_7";
+	start = milliseconds();
+	routes = route_resolve(columns, NCOLUMNS, NULL, 0, &wide, NULL, &n);
+	diag("all of them alike: %.1f ms", milliseconds() - start);
+	assert_int_equal(routes[1599].status, ROUTE_UNMATCHED);
+	assert_non_null(strstr(routes[1599].detail, "and 1597 others"));
+}
+
+static void
+names(void **state)
+{
+	(void) state;
+	assert_null(route_kind_name(ROUTE_NONE));
+	assert_string_equal(route_kind_name(ROUTE_EXPLICIT), "explicit");
+	assert_string_equal(route_kind_name(ROUTE_NAME), "name");
+	assert_string_equal(route_kind_name(ROUTE_CUSTOM_NAME), "custom_name");
+	assert_string_equal(route_status_name(ROUTE_MAPPED), "mapped");
+	assert_string_equal(route_status_name(ROUTE_UNMATCHED), "unmatched");
+	assert_string_equal(route_status_name(ROUTE_EXCLUDED), "excluded");
+	assert_string_equal(route_status_name(ROUTE_READ_ONLY), "read_only");
+	assert_string_equal(route_status_name(ROUTE_INCOMPATIBLE), "incompatible");
+	assert_string_equal(route_status_name(ROUTE_QUARANTINED), "quarantined");
+}
+
+static void
+nearest(void **state)
+{
+	static const char *const policies[] = {"delete", "hard_delete", "archive", "deactivate", "ignore"};
+	static const char *const others[] = {"Account", "Contact", "Loyalty_Tier__c"};
+	char		longest[400];
+
+	(void) state;
+	assert_string_equal(nearest_match("delte", policies, 5), "delete");
+	assert_string_equal(nearest_match("DELETE", policies, 5), "delete");
+	assert_string_equal(nearest_match("harddelete", policies, 5), "hard_delete");
+	assert_string_equal(nearest_match("archived", policies, 5), "archive");
+	assert_string_equal(nearest_match("loyalty_teir", others, 3), "Loyalty_Tier__c");
+	assert_string_equal(nearest_match("Acount", others, 3), "Account");
+	assert_null(nearest_match("purge", policies, 5));
+	assert_null(nearest_match("", policies, 5));
+	assert_null(nearest_match("x", policies, 5));
+	assert_null(nearest_match("delete", NULL, 0));
+	memset(longest, 'a', sizeof(longest));
+	longest[399] = '\0';
+	assert_null(nearest_match(longest, policies, 5));
+	{
+		const char *const one[] = {longest};
+
+		assert_null(nearest_match("aaaa", one, 1));
+		longest[255] = '\0';
+		assert_string_equal(nearest_match(longest, one, 1), longest);
+	}
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(automatic_rules, set_up),
+		cmocka_unit_test_setup(columns_that_match_one_field, set_up),
+		cmocka_unit_test_setup(long_lists_are_cut, set_up),
+		cmocka_unit_test_setup(explicit_rules, set_up),
+		cmocka_unit_test_setup(nothing_to_resolve, set_up),
+		cmocka_unit_test_setup(order_does_not_matter, set_up),
+		cmocka_unit_test(wide_table),
+		cmocka_unit_test(names),
+		cmocka_unit_test(nearest),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
