@@ -10,7 +10,6 @@
 #endif
 
 #include "batch.h"
-#include "capture.h"
 
 /* Map of "mapping:key" to a unit: those at hand, and those a key moved to. */
 typedef struct UnitEntry
@@ -70,13 +69,21 @@ batch_size(const Work *work)
 }
 
 MappingQueue *
-batch_queue(Work *work, int mapping)
+batch_find_queue(const Work *work, int mapping)
 {
-	MappingQueue *queue;
-
 	for (int i = 0; i < work->nqueues; i++)
 		if (work->queues[i]->mapping == mapping)
 			return work->queues[i];
+	return NULL;
+}
+
+MappingQueue *
+batch_queue(Work *work, int mapping)
+{
+	MappingQueue *queue = batch_find_queue(work, mapping);
+
+	if (queue)
+		return queue;
 	queue = palloc0(sizeof(MappingQueue));
 	queue->mapping = mapping;
 	dlist_init(&queue->ready);
@@ -85,17 +92,6 @@ batch_queue(Work *work, int mapping)
 		: palloc(sizeof(MappingQueue *));
 	work->queues[work->nqueues++] = queue;
 	return queue;
-}
-
-MappingQueue **
-batch_queues(Work *work, int *n)
-{
-	MappingQueue **queues = palloc(sizeof(MappingQueue *) * Max(work->nqueues, 1));
-
-	*n = work->nqueues;
-	if (work->nqueues > 0)
-		memcpy(queues, work->queues, sizeof(MappingQueue *) * work->nqueues);
-	return queues;
 }
 
 static Unit *
@@ -409,7 +405,11 @@ batch_fold_next(Work *work, Unit *unit)
 	unit->deleted |= next->deleted;
 	unit->key_left |= next->key_left;
 	for (int i = 0; i < next->nold; i++)
+	{
 		batch_add_old_key(work, unit, next->old_keys[i]);
+		if (map_get(work->moved, unit->queue->mapping, next->old_keys[i]) == next)
+			map_set(work->moved, unit->queue->mapping, next->old_keys[i], unit);
+	}
 	batch_add_changed(unit, next->changed, next->changed_len);
 	for (int i = 0; i < next->nrefs; i++)
 		add_ref(unit, next->refs[i]);

@@ -13,6 +13,12 @@
 
 #include "lib/ilist.h"
 
+/* Operations of captured events, as the queue has them. */
+#define EVENT_INSERT		'I'
+#define EVENT_UPDATE		'U'
+#define EVENT_DELETE		'D'
+#define EVENT_KEY_CHANGE	'K'
+
 /* What must be done for a unit, as far as it is known. */
 typedef enum UnitKind
 {
@@ -83,7 +89,7 @@ typedef struct Work Work;
 typedef struct WorkEvent
 {
 	int			mapping;
-	char		operation;		/* of capture.h */
+	char		operation;		/* EVENT_... */
 	const char *key;
 	const char *old_key;		/* key change */
 	const uint8 *changed;
@@ -100,8 +106,8 @@ extern int	batch_size(const Work *work);
 /* The queue of a mapping; made when missing. */
 extern MappingQueue *batch_queue(Work *work, int mapping);
 
-/* All queues, *n of them; palloc'd array. */
-extern MappingQueue **batch_queues(Work *work, int *n);
+/* The same if there is one, else NULL. */
+extern MappingQueue *batch_find_queue(const Work *work, int mapping);
 
 /* Fold an event in.  NULL if it is at hand already. */
 extern Unit *batch_event(Work *work, const WorkEvent *event);

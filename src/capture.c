@@ -38,6 +38,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "batch.h"
 #include "capture.h"
 #include "datum.h"
 #include "sfsync.h"

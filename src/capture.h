@@ -7,12 +7,6 @@
 
 #include "access/xact.h"
 
-/* Operations in the queue. */
-#define EVENT_INSERT		'I'
-#define EVENT_UPDATE		'U'
-#define EVENT_DELETE		'D'
-#define EVENT_KEY_CHANGE	'K'
-
 extern void capture_at_xact(XactEvent event);
 extern void capture_at_subxact(SubXactEvent event);
 

@@ -17,7 +17,6 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "capture.h"
 #include "deliver.h"
 #include "payload.h"
 #include "sfsync.h"

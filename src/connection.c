@@ -16,16 +16,23 @@
 #include "queue.h"
 #include "rest.h"
 #include "sfsync.h"
+#include "sql.h"
 
 static List *connections = NIL;
 
-static void
-options_callback(Datum arg, int cacheid, uint32 hashvalue)
+void
+connections_mark_stale(void)
 {
 	ListCell   *lc;
 
 	foreach(lc, connections)
 		((Connection *) lfirst(lc))->stale = true;
+}
+
+static void
+options_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	connections_mark_stale();
 }
 
 void
@@ -95,20 +102,31 @@ connection_set_token(Connection *connection, const AuthToken *token)
 	if (token->user_id)
 		connection->token->user_id = pstrdup(token->user_id);
 	MemoryContextSwitchTo(caller);
+	connection->token_serial++;
 	connection->dirty = true;
 }
 
-/* Read the options again; whatever blocked it may be mended. */
-static void
-refresh(Connection *connection)
+/* Of the options of the server and of the user mapping in use, to tell whether they changed. */
+static uint64
+fingerprint(const Connection *connection)
 {
-	MemoryContext caller = MemoryContextSwitchTo(connection->context);
-	ServerOptions *options = server_options(connection->serverid);
-	char	   *fenced = fence_reason(options->name);
+	SqlScope	scope;
+	uint64		hash = 1;
 
-	MemoryContextSwitchTo(caller);
-	connection->options = options;
-	connection->fenced = fenced;
+	sql_open(&scope, true);
+	if (SQL_RUN(&scope, "SELECT pg_catalog.hashtextextended(pg_catalog.concat(s.srvoptions,"
+				" (SELECT u.umoptions FROM pg_catalog.pg_user_mapping u"
+				" WHERE u.umserver = s.oid AND u.umuser IN (0, $2) ORDER BY u.umuser DESC LIMIT 1)), 0)"
+				" FROM pg_catalog.pg_foreign_server s WHERE s.oid = $1",
+				sql_arg_oid(connection->serverid), sql_arg_oid(connection->owner)) == 1)
+		hash = (uint64) sql_bigint(0, 1) | 1;
+	sql_close(&scope);
+	return hash;
+}
+
+static void
+configure(Connection *connection, const ServerOptions *options)
+{
 	if (connection->throttle.batch_size == 0)
 		throttle_init(&connection->throttle, options->api_budget, options->max_concurrent_requests,
 					  options->max_batch_size, micros(sfsync_retry_base_delay), micros(sfsync_retry_max_delay));
@@ -116,11 +134,32 @@ refresh(Connection *connection)
 		throttle_configure(&connection->throttle, options->api_budget, options->max_concurrent_requests,
 						   options->max_batch_size, micros(sfsync_retry_base_delay),
 						   micros(sfsync_retry_max_delay));
+}
+
+/* Read the options again; where they changed, whatever blocked it may be mended. */
+static void
+refresh(Connection *connection)
+{
+	MemoryContext fresh = AllocSetContextCreate(connection->context, "sfsync options", ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(fresh);
+	uint64		seen;
+
+	connection->options = server_options(connection->serverid);
+	connection->fenced = fence_reason(connection->options->name);
+	if (connection->options_context)
+		MemoryContextDelete(connection->options_context);
+	connection->options_context = fresh;
+	MemoryContextSwitchTo(caller);
+	configure(connection, connection->options);
+	connection->stale = false;
+	changed_state(connection);
+	seen = fingerprint(connection);
+	if (connection->fingerprint == seen)
+		return;
+	connection->fingerprint = seen;
 	connection_drop_token(connection);
 	connection->session_failures = 0;
 	set_text(connection, &connection->blocked, NULL);
-	connection->stale = false;
-	changed_state(connection);
 }
 
 Connection *

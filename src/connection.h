@@ -21,7 +21,10 @@ typedef struct Connection
 	ServerOptions *options;
 	char	   *fenced;			/* why nothing may be sent; NULL */
 	bool		stale;			/* options or user mapping may have changed */
+	uint64		fingerprint;	/* of both, as the catalog has them; 0 not read yet */
+	MemoryContext options_context;
 	AuthToken  *token;
+	int			token_serial;	/* counts tokens */
 	bool		login_in_flight;
 	int			session_failures;	/* in a row */
 	Throttle	throttle;
@@ -38,6 +41,9 @@ typedef struct Connection
 
 /* Once, in the worker. */
 extern void connection_init(void);
+
+/* Have options and fences read again: configuration may have changed. */
+extern void connections_mark_stale(void);
 
 /*
  * The connection of a server for a mapping's owner, its options read again when

@@ -190,9 +190,9 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		state->deliverable = true;	/* what is left of it is thrown away */
 		return;
 	}
-	if (state->blocked && state->blocked_until > look->now)
+	if (state->blocked && Max(state->blocked_until, state->refused_until) > look->now)
 	{
-		soonest(&look->next, state->blocked_until);
+		soonest(&look->next, Max(state->blocked_until, state->refused_until));
 		return;
 	}
 	if (mapping->paused || !sfsync_enabled)
@@ -225,6 +225,7 @@ look_at_mappings(Delivery *delivery)
 		int			n;
 		int		   *ids = mapping_ids(&n);
 
+		connections_mark_stale();
 		for (int i = 0; i < n; i++)
 			(void) delivery_of(delivery, ids[i]);
 		foreach(lc, delivery->mappings)
@@ -345,6 +346,13 @@ send(Delivery *delivery, Request *request)
 	return http_submit(delivery->http, &http);
 }
 
+/* Changed options may have taken the token away since the request was prepared. */
+static bool
+may_be_sent(const Request *request)
+{
+	return request->kind == REQUEST_LOGIN || request->connection->token != NULL;
+}
+
 static void
 send_outgoing(Delivery *delivery)
 {
@@ -361,10 +369,11 @@ send_outgoing(Delivery *delivery)
 		MemoryContextSwitchTo(caller);
 		request->connection->in_flight++;
 		request->started = GetCurrentTimestamp();
-		if (!send(delivery, request))
+		request->token_serial = request->connection->token_serial;
+		if (!may_be_sent(request) || !send(delivery, request))
 		{
 			HttpReply	none = {.tag = request, .outcome = HTTP_NOT_SENT, .retry_after = -1,
-			.error = "out of memory or descriptors"};
+			.error = "the request could not be started"};
 
 			reply_settle(delivery, request, &none);
 		}

@@ -22,6 +22,7 @@ typedef struct MappingDelivery
 	int			id;
 	char	   *blocked;		/* why nothing is sent; NULL */
 	TimestampTz blocked_until;
+	TimestampTz refused_until;	/* Salesforce refused it with new metadata, too */
 	int			failures;		/* errors in a row */
 	bool		describe_in_flight;
 	bool		describe_wanted;	/* before anything else is sent */
@@ -63,6 +64,7 @@ typedef struct Request
 	char	  **record_keys;
 	int64		intent;
 	TimestampTz started;
+	int			token_serial;	/* of the token it was sent with */
 	bool		finished;		/* its units are let go of */
 } Request;
 

@@ -113,13 +113,31 @@ join_deferred(Delivery *delivery, List *fresh)
 	}
 }
 
+/* Units that can be worked on: those of mappings that can't go now don't keep others out. */
+static int
+at_hand(Delivery *delivery)
+{
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, delivery->mappings)
+	{
+		MappingDelivery *state = lfirst(lc);
+		MappingQueue *queue = state->deliverable ? batch_find_queue(delivery->work, state->id) : NULL;
+
+		if (queue)
+			n += queue->nunits;
+	}
+	return n;
+}
+
 static void
 read_queue(Delivery *delivery)
 {
 	Taking		taking = {delivery, NIL};
 	int			nread;
 
-	while (delivery->look && batch_size(delivery->work) < AT_HAND_LOW)
+	while (delivery->look && at_hand(delivery) < AT_HAND_LOW)
 		if (queue_read(&delivery->window, PAGE, delivery->context, take_event, &taking, &nread))
 			delivery->look = false;
 	if (taking.fresh != NIL)
@@ -149,7 +167,7 @@ read_deferred(Delivery *delivery)
 	TimestampTz now = GetCurrentTimestamp();
 	int			nids;
 	int		   *ids;
-	int			room = AT_HAND_MAX - batch_size(delivery->work);
+	int			room = AT_HAND_MAX - at_hand(delivery);
 	DeferredRow *rows;
 	int			n;
 
@@ -243,7 +261,7 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	int			nkeys;
 
 	if (!state->deliverable || nchunks > 1 || (last && last->last) ||
-		batch_size(delivery->work) > AT_HAND_LOW)
+		at_hand(delivery) > AT_HAND_LOW)
 		return;
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta)

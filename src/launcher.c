@@ -16,7 +16,9 @@
 #include "access/tableam.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "miscadmin.h"
@@ -58,6 +60,7 @@ typedef struct Database
 extern PGDLLEXPORT void sfsync_launcher_main(Datum arg);
 
 static ProcessUtility_hook_type previous_utility_hook = NULL;
+static object_access_hook_type previous_access_hook = NULL;
 
 static HTAB *
 make_table(void)
@@ -337,6 +340,16 @@ utility_hook(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 }
 
+/* However the extension is dropped, its worker looks when that has committed. */
+static void
+access_hook(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
+{
+	if (previous_access_hook)
+		previous_access_hook(access, classId, objectId, subId, arg);
+	if (access == OAT_DROP && classId == ExtensionRelationId)
+		shmem_wake_at_commit();
+}
+
 void
 launcher_install(void)
 {
@@ -353,4 +366,6 @@ launcher_install(void)
 
 	previous_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = utility_hook;
+	previous_access_hook = object_access_hook;
+	object_access_hook = access_hook;
 }

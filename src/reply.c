@@ -254,6 +254,12 @@ set_failed(Delivery *delivery, const Request *request, int i, const RestError *e
 		case SCOPE_MAPPING:
 			set_refused(delivery, request, i, error, reply);
 			break;
+		case SCOPE_CONNECTION:
+			connection_block(request->connection,
+							 psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message),
+							 GetCurrentTimestamp());
+			outcome->kind = OUTCOME_AGAIN;
+			break;
 		default:
 			set_dead(request, i, error, reply);
 	}
@@ -266,6 +272,9 @@ settle_results(Delivery *delivery, Request *request, const HttpReply *reply, cha
 
 	if (!rest_parse_results(reply->body ? reply->body : "", reply->body_len, request->nunits, results, error))
 		return false;
+
+	/* the server is well, whatever it says of single records below */
+	connection_well(request->connection, reply->elapsed, batch_size(delivery->work) > request->nunits);
 	for (int i = 0; i < request->nunits; i++)
 	{
 		Outcome    *outcome = &request->outcomes[i];
@@ -324,9 +333,13 @@ session_ended(Delivery *delivery, Request *request, const char *trouble, Timesta
 {
 	Connection *connection = request->connection;
 
-	connection_drop_token(connection);
-	if (++connection->session_failures > 1)
-		connection_block(connection, trouble, now);
+	/* of several requests in flight with the token, the first to come back counts */
+	if (connection->token && request->token_serial == connection->token_serial)
+	{
+		connection_drop_token(connection);
+		if (++connection->session_failures > 1)
+			connection_block(connection, trouble, now);
+	}
 	send_again(delivery, request, false);
 }
 
@@ -347,6 +360,7 @@ mapping_refused(Delivery *delivery, Request *request, const char *trouble, Times
 		return;
 	begin();
 	delivery_block(delivery, state, trouble, now);
+	state->refused_until = state->blocked_until;
 	commit();
 }
 
@@ -406,8 +420,6 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 		request_refused(delivery, request, reply, now);
 	else if (!settle_results(delivery, request, reply, &error))
 		write_failed(delivery, request, psprintf("the reply can't be understood: %s", error), true, now);
-	else
-		connection_well(request->connection, reply->elapsed, batch_size(delivery->work) > 0);
 }
 
 /*

@@ -37,15 +37,30 @@
 
 extern PGDLLEXPORT void sfsync_worker_main(Datum arg);
 
-static bool
-extension_exists(void)
+static Oid
+extension_oid(void)
 {
-	bool		exists;
+	Oid			oid;
 
 	StartTransactionCommand();
-	exists = OidIsValid(get_extension_oid(SFSYNC_EXTENSION, true));
+	oid = get_extension_oid(SFSYNC_EXTENSION, true);
 	CommitTransactionCommand();
-	return exists;
+	return oid;
+}
+
+/*
+ * Is the extension that the worker was started for still there?  One that was
+ * dropped and made again has other mappings under the same numbers: that is
+ * for another worker, with nothing at hand.
+ */
+static bool
+must_leave(Oid extension)
+{
+	Oid			now = extension_oid();
+
+	if (!OidIsValid(now))
+		return shmem_worker_absent();
+	return now != extension;
 }
 
 static void
@@ -146,13 +161,14 @@ wait_for_work(HttpClient *http, long wait)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
+		connections_mark_stale();
 		return true;
 	}
 	return nap && (events & WL_TIMEOUT) != 0;
 }
 
 static void
-loop(HttpClient *http)
+loop(HttpClient *http, Oid extension)
 {
 	Delivery   *delivery = deliver_create(http);
 	TimestampTz next = 0;		/* of the next turn; 0: when something happens */
@@ -166,7 +182,7 @@ loop(HttpClient *http)
 		TimestampTz now = GetCurrentTimestamp();
 		long		wait = -1;
 
-		if (woken && !extension_exists() && shmem_worker_absent())
+		if (woken && must_leave(extension))
 			break;
 		if (woken || replied || (next != 0 && next <= now))
 		{
@@ -184,6 +200,8 @@ loop(HttpClient *http)
 void
 sfsync_worker_main(Datum arg)
 {
+	Oid			extension;
+
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
@@ -192,8 +210,10 @@ sfsync_worker_main(Datum arg)
 	if (!shmem_worker_attach())
 		proc_exit(0);
 	(void) shmem_worker_woken();
-	if (!extension_exists() && shmem_worker_absent())
-		proc_exit(0);
-	loop(start_http());
+	extension = extension_oid();
+	if (OidIsValid(extension))
+		loop(start_http(), extension);
+	else
+		(void) shmem_worker_absent();
 	proc_exit(0);
 }
