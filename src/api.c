@@ -718,7 +718,7 @@ check_zone(const char *zone)
 
 static const char alter_query[] =
 "UPDATE sfsync.mapping SET conflict_policy = coalesce($2, conflict_policy), new_columns = coalesce($3, new_columns),"
-" updated_at_column = CASE WHEN $4 IS NULL THEN updated_at_column ELSE pg_catalog.nullif($4, '')::name END,"
+" updated_at_column = CASE WHEN $4 IS NULL THEN updated_at_column ELSE NULLIF($4, '')::name END,"
 " timestamp_zone = coalesce($5, timestamp_zone) WHERE id = $1";
 
 PG_FUNCTION_INFO_V1(sfsync_alter_mapping);

@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <sys/time.h>
+#include <time.h>
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -26,6 +27,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/tuplestore.h"
 
 #include "auth.h"
 #include "describe.h"

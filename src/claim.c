@@ -693,6 +693,12 @@ claim_once(Delivery *delivery, MappingDelivery *state, MappingQueue *queue)
 										  ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(claim.context);
 	claim.mapping = mapping_get(state->id);
+	if (!delivery_lock_source(claim.mapping))
+	{
+		MemoryContextSwitchTo(caller);
+		return false;
+	}
+	claim.mapping = mapping_get(state->id);
 	claim.connection = connection_get(claim.mapping->serverid, claim.mapping->owner);
 	if (may_send(delivery, claim.connection) && ready(&claim))
 		progress = claim_batch(&claim, queue);

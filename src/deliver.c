@@ -7,6 +7,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -20,6 +21,9 @@
 
 /* States of servers and counters are written at most so often while busy. */
 #define STATE_INTERVAL_MS 1000
+
+/* Where something is ready but couldn't be taken up: its table was locked. */
+#define LOOK_AGAIN_MS 100
 
 #define MAX_REPLY_BYTES (64 * 1024 * 1024)
 
@@ -122,6 +126,12 @@ delivery_send_later(Delivery *delivery, Request *request)
 
 	delivery->outgoing = lappend(delivery->outgoing, request);
 	MemoryContextSwitchTo(caller);
+}
+
+bool
+delivery_lock_source(const Mapping *mapping)
+{
+	return !mapping->source_name || ConditionalLockRelationOid(mapping->source, AccessShareLock);
 }
 
 bool
@@ -390,6 +400,7 @@ settle_decided(Delivery *delivery)
 	int			n = list_length(delivery->decided);
 	Outcome    *outcomes = palloc(sizeof(Outcome) * Max(n, 1));
 
+	delivery->again = n > 0;
 	while (delivery->decided != NIL)
 	{
 		int			mapping = ((Outcome *) linitial(delivery->decided))->unit->queue->mapping;
@@ -496,14 +507,37 @@ finish_turn(Delivery *delivery)
 	CommitTransactionCommand();
 }
 
+/* Is there something ready for a mapping that can be delivered, and nothing under way? */
+static bool
+left_ready(Delivery *delivery)
+{
+	ListCell   *lc;
+
+	if (delivery->requests != NIL)
+		return false;
+	foreach(lc, delivery->mappings)
+	{
+		MappingDelivery *state = lfirst(lc);
+		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
+
+		if (queue && queue->nready > 0 && state->deliverable && !state->blocked)
+			return true;
+	}
+	return delivery->look;
+}
+
 static long
 time_to_wait(Delivery *delivery)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = 0;
 
-	if (delivery->look && batch_size(delivery->work) == 0)
-		return 0;
+	if (left_ready(delivery))
+	{
+		if (delivery->again)
+			return 0;
+		soonest(&next, now + LOOK_AGAIN_MS * INT64CONST(1000));
+	}
 	soonest(&next, delivery->next_due);
 	soonest(&next, delivery->next_verify);
 	soonest(&next, delivery->next_retry);

@@ -87,6 +87,7 @@ typedef struct Delivery
 	Work	   *work;
 	QueueWindow window;
 	bool		look;			/* the queue may hold something new */
+	bool		again;			/* units were settled that others may have waited for */
 	bool		prepared;		/* there are prepared transactions: look again soon */
 	TimestampTz deferred_from;	/* deferred rows due up to here are at hand */
 	TimestampTz next_due;		/* of the next one; 0 none */
@@ -128,6 +129,12 @@ extern Outcome *delivery_decide(Delivery *delivery, Unit *unit, OutcomeKind kind
 
 /* In a transaction: state for the views, when the work is done or it's been a while. */
 extern void delivery_write_state(Delivery *delivery, bool idle);
+
+/*
+ * Lock a mapped table for reading, or return false at once.  DDL on it has then
+ * been seen (get the mapping again), and one that runs doesn't hold up others.
+ */
+extern bool delivery_lock_source(const Mapping *mapping);
 
 /*
  * Run a step of one mapping's in a subtransaction: an error of it (a dropped

@@ -264,8 +264,9 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 		at_hand(delivery) > AT_HAND_LOW)
 		return;
 	mapping = mapping_get(job->mapping);
-	if (!mapping || mapping->broken || !mapping->meta)
+	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
 		return;
+	mapping = mapping_get(job->mapping);
 	keys = source_keys_after(mapping, last ? last->last_key : job->last_key, CHUNK_ROWS, &nkeys);
 	take_chunk(delivery, job, keys, nkeys);
 }

@@ -310,11 +310,10 @@ append_json_value(StringInfo out, const FieldValue *value)
 		case FV_NUMBER:
 			/* digit for digit, never through a double (trap 10) */
 			if (is_json_number(value->text))
-			{
 				appendStringInfoString(out, value->text);
-				break;
-			}
-			/* FALLTHROUGH */
+			else
+				append_json_string(out, value->text);
+			break;
 		case FV_STRING:
 			append_json_string(out, value->text);
 			break;

@@ -18,6 +18,7 @@
 #include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/wait_event.h"
 
 #include "sfsync.h"
@@ -95,15 +96,6 @@ startup_shmem(void)
 		}
 	}
 	LWLockRelease(AddinShmemInitLock);
-}
-
-void
-shmem_install(void)
-{
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_shmem;
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = startup_shmem;
 }
 
 bool
@@ -233,23 +225,40 @@ let_in(Oid database)
 void
 shmem_at_xact(XactEvent event)
 {
+	if (event == XACT_EVENT_ABORT)
+		wake_pending = start_pending = false;
+}
+
+/*
+ * The last thing at the end of a transaction, when its invalidations are sent
+ * and its locks are gone: whoever is woken here sees all that it did.  A
+ * PREPARE wakes the worker too: from then on it looks for its end.
+ */
+static void
+after_locks(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
+{
 	ListCell   *lc;
 
-	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel || !shared)
 		return;
-
-	/* the worker is woken for a PREPARE too: from then on it looks for its end */
-	if (shared && event != XACT_EVENT_ABORT)
-	{
-		if (wake_pending)
-			wake_worker();
-		if (start_pending)
-			request_worker();
-	}
+	if (isCommit && wake_pending)
+		wake_worker();
+	if (isCommit && start_pending)
+		request_worker();
 	wake_pending = start_pending = false;
 	foreach(lc, kept_away)
 		let_in(lfirst_oid(lc));
 	kept_away = NIL;
+}
+
+void
+shmem_install(void)
+{
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shmem;
+	previous_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = startup_shmem;
+	RegisterResourceReleaseCallback(after_locks, NULL);
 }
 
 static void

@@ -156,6 +156,8 @@ class App:
     # ---- the work ----
 
     def work(self, request, call, too_large):
+        if call.owner is not self.sim.calls:
+            raise Dropped      # begun before a reset: it must not write into the new org
         try:
             reply = self.route(request, call, too_large)
         except OAuthError as error:

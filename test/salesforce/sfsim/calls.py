@@ -14,7 +14,7 @@ class Call:
         self.kind, self.status, self.records, self.external_ids = "other", None, 0, []
         self.user = self.fault = self.body = None
         self.written = []      # ids of the records that it wrote
-        self.counts = 1        # API calls (each part of a batch counts)
+        self.owner = None      # the Calls that it was counted in; another one after a reset
         self.counted = False
 
     def shown(self, bodies):
@@ -41,7 +41,7 @@ class Calls:
 
     def start(self, call, keep):
         self.seq += 1
-        call.seq = self.seq
+        call.seq, call.owner = self.seq, self
         self.active[call.seq] = call
         self.max_in_flight = max(self.max_in_flight, len(self.active))
         if keep:

@@ -197,7 +197,7 @@ class Collections:
             if len(group) > 1:
                 for i in group:
                     fields = [key.name] if self.sim.config["duplicate_key_fields"] else []
-                    items[i].error = RecordError("DUPLICATE_VALUE", f"Duplicate external id specified: {keys[i]}", fields)
+                    items[i].error = RecordError("DUPLICATE_VALUE", f"Duplicate external id specified: {shown(keys[i])}", fields)
 
     def prepare_upsert(self, request, item, record, obj, key, value, actor):
         if key.type == "id":
@@ -305,6 +305,10 @@ class Collections:
         rows = self.store.execute(f"{plan.sql} WHERE IsDeleted = 0 AND Id IN ({','.join('?' * len(known))})", known)
         by_id = {row[0]: row for row in rows}
         return Reply(200, [plan.record(by_id[i], request.version) if i in by_id else None for i in normal])
+
+
+def shown(value):
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Unknown:

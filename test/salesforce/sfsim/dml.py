@@ -38,6 +38,9 @@ class Dml:
             try:
                 if field is None:
                     field, value = self.through_relation(obj, name, raw, record)
+                    if not (inserting or field.updateable):
+                        denied.append(field.name)
+                        continue
                 elif field.name == "Id":
                     raise RecordError("INVALID_FIELD", "The Id field should not be specified in the sobject data.", [])
                 elif not (field.createable if inserting else field.updateable) and field is not key and (

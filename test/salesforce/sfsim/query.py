@@ -1,5 +1,6 @@
 """query, queryAll, their pages, and the updated and deleted resources (reference 7)."""
 import re
+import sqlite3
 from collections import OrderedDict
 
 from . import clock, ids
@@ -41,7 +42,13 @@ class Query:
         tree = Parser(text).parse()
         compiler = Compiler(text, lookup, self.sim.schema, self.sim.now(), all_rows)
         compiled = compiler.compile(tree)
-        rows = self.sim.store.execute(compiled.sql, compiled.params).fetchall()
+        try:
+            rows = self.sim.store.execute(compiled.sql, compiled.params).fetchall()
+        except sqlite3.OperationalError as error:
+            if "too large" not in str(error) and "too many" not in str(error):
+                raise
+            raise ApiError(400, "QUERY_TOO_COMPLICATED", "Query is either selecting too many fields or the filter "
+                           "conditions are too complicated.") from None
         if compiled.count_only:
             return Reply(200, {"totalSize": rows[0][0], "done": True, "records": []})
         request.call.records += len(rows)

@@ -65,8 +65,9 @@ class Field:
 
     @property
     def permissionable(self):
-        return not (self.required or self.master_detail or not self.createable and not self.sql
-                    and not self.auto_number or self.name in ("Id", "OwnerId"))
+        if self.required or self.master_detail or self.name in ("Id", "OwnerId"):
+            return False
+        return self.custom or self.createable or bool(self.sql) or self.auto_number
 
     @property
     def in_tables(self):

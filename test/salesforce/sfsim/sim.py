@@ -25,8 +25,7 @@ class Simulator:
         self.path = path
         self.url = "http://127.0.0.1"   # set when the port is known
         self.clock = Clock()
-        self.store = None
-        self.schema = None
+        self.store = self.schema = self.tooling = None
         self.reset()
 
     def reset(self, keep_schema=False):
@@ -37,7 +36,9 @@ class Simulator:
             self.schema = Schema(org.objects(), time.time())
         self._new_store()
         self.faults, self.calls, self.limits = Faults(self), Calls(), Limits(self)
+        hidden = self.tooling.waiting() if keep_schema and self.tooling else {}
         self.oauth, self.tooling = OAuth(self), Tooling(self)
+        self.tooling.pending.update(hidden)
         self.dml, self.query = Dml(self), Query(self)
         self.api = Api(self)
         self.users = {}

@@ -156,6 +156,11 @@ class Tooling:
         self.remove(self.sim.schema.objects[obj], self.sim.schema.objects[obj].by_name[name])
         return Reply(204)
 
+    def waiting(self):
+        """The fields made here that nobody was granted yet."""
+        objects = self.sim.schema.objects
+        return {k: v for k, v in self.pending.items() if k[0] in objects and not objects[k[0]].by_name[k[1]].visible}
+
     # ---- permissions ----
 
     def before_insert(self, obj, row):

@@ -1,0 +1,261 @@
+--
+-- Mappings: what is accepted, and what is said when something isn't.  No
+-- Salesforce is there; where metadata matter a little of it is put into the
+-- cache by hand.
+--
+\set SHOW_CONTEXT never
+SET client_min_messages = warning;
+CREATE EXTENSION sfsync;
+CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'http://127.0.0.1:1');
+CREATE USER MAPPING FOR PUBLIC SERVER crm OPTIONS (client_id 'key', client_secret 'hidden');
+
+-- SQLSTATE and all that is said; nothing of a refused statement stays
+CREATE FUNCTION try(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+	state text; message text; detail text; hint text; result text;
+BEGIN
+	BEGIN
+		EXECUTE statement INTO result;
+		RETURN NEXT 'accepted: ' || coalesce(result, 'null');
+	EXCEPTION WHEN OTHERS THEN
+		GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+		RETURN NEXT state || ': ' || message;
+		IF detail <> '' THEN RETURN NEXT '  detail: ' || detail; END IF;
+		IF hint <> '' THEN RETURN NEXT '  hint: ' || hint; END IF;
+	END;
+END $$;
+
+CREATE TABLE customer (id integer PRIMARY KEY, name text NOT NULL, code text NOT NULL UNIQUE, nick text UNIQUE, part text NOT NULL,
+	lazy text NOT NULL UNIQUE DEFERRABLE, created timestamptz, phone text, note text, generated text GENERATED ALWAYS AS (name || '!') STORED);
+CREATE UNIQUE INDEX ON customer (part) WHERE part <> '';
+CREATE TABLE keyless (id integer);
+CREATE TABLE "Odd ""Name" ("Key" integer PRIMARY KEY, "Name" text);
+CREATE VIEW customer_view AS SELECT * FROM customer;
+CREATE MATERIALIZED VIEW customer_stored AS SELECT * FROM customer;
+CREATE TEMPORARY TABLE customer_temp (id integer PRIMARY KEY);
+CREATE UNLOGGED TABLE customer_unlogged (id integer PRIMARY KEY);
+CREATE FOREIGN TABLE customer_foreign (id integer) SERVER crm;
+CREATE TABLE parent (id integer PRIMARY KEY);
+CREATE TABLE child () INHERITS (parent);
+CREATE SEQUENCE counter;
+CREATE TABLE parted (id integer PRIMARY KEY, name text) PARTITION BY HASH (id);
+CREATE TABLE parted_0 PARTITION OF parted FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+
+\pset format unaligned
+\pset tuples_only on
+
+-- create_mapping: sources
+SELECT try($$SELECT sfsync.create_mapping('nowhere', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
+SELECT try(format($$SELECT sfsync.create_mapping(%L, 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$, source))
+FROM unnest(ARRAY['keyless', 'customer_view', 'customer_stored', 'customer_temp', 'customer_unlogged', 'customer_foreign', 'parent',
+	'counter', 'customer_pkey', 'pg_class', 'sfsync.queue']) AS source;
+SELECT try($$SELECT sfsync.create_mapping(NULL, 'Account', 'PG_Key__c', 'delete')$$);
+SELECT try($$SELECT sfsync.create_mapping(999999999, 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
+
+-- create_mapping: keys
+SELECT try(format($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', key_columns => %L)$$, keys))
+FROM unnest(ARRAY['{nick}', '{name}', '{part}', '{lazy}', '{cod}', '{nothing_like_it}', '{}', '{NULL}', '{code,code}', '{id,code}', '{ctid}']) AS keys;
+
+-- create_mapping: the other arguments
+SELECT try(format($$SELECT sfsync.create_mapping('customer', %L, %L, %L, conflict_policy => %L, new_columns => %L)$$, a[1], a[2], a[3], a[4], a[5]))
+FROM (VALUES
+	(ARRAY['', 'PG_Key__c', 'delete', 'source_wins', 'auto']),
+	(ARRAY['Account; DROP', 'PG_Key__c', 'delete', 'source_wins', 'auto']),
+	(ARRAY['Account', 'PG Key', 'delete', 'source_wins', 'auto']),
+	(ARRAY[NULL, 'PG_Key__c', 'delete', 'source_wins', 'auto']),
+	(ARRAY['Account', NULL, 'delete', 'source_wins', 'auto']),
+	(ARRAY['Account', 'PG_Key__c', NULL, 'source_wins', 'auto']),
+	(ARRAY['Account', 'PG_Key__c', 'remove', 'source_wins', 'auto']),
+	(ARRAY['Account', 'PG_Key__c', 'delet', 'source_wins', 'auto']),
+	(ARRAY['Account', 'PG_Key__c', 'Delete', 'source_wins', 'auto']),
+	(ARRAY['Account', 'PG_Key__c', 'delete', 'source_win', 'auto']),
+	(ARRAY['Account', 'PG_Key__c', 'delete', 'source_wins', 'automatic'])) AS arguments (a);
+SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', name => '')$$);
+SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', server => 'crn')$$);
+SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', updated_at_column => 'creatd')$$);
+SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', updated_at_column => 'name')$$);
+SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', delete_values => '{"Archived__c": true}')$$);
+
+-- create_mapping: what comes later
+SELECT try(format($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', %L, conflict_policy => %L, new_columns => %L, filter => %L)$$, a[1], a[2], a[3], a[4]))
+FROM (VALUES
+	(ARRAY['hard_delete', 'source_wins', 'auto', NULL]),
+	(ARRAY['archive', 'source_wins', 'auto', NULL]),
+	(ARRAY['deactivate', 'source_wins', 'auto', NULL]),
+	(ARRAY['delete', 'newest_wins', 'auto', NULL]),
+	(ARRAY['delete', 'strict', 'auto', NULL]),
+	(ARRAY['delete', 'source_wins', 'create_field', NULL]),
+	(ARRAY['delete', 'source_wins', 'auto', 'id > 0'])) AS arguments (a);
+SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete')$$);
+
+-- nothing of all that stays
+SELECT count(*) FROM sfsync.mapping;
+SELECT count(*) FROM sfsync.backfill_job;
+SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%sfsync%';
+
+-- servers to choose from
+CREATE SERVER other FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'http://127.0.0.1:1');
+SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
+DROP SERVER other;
+
+-- accepted
+SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', updated_at_column => 'created');
+SELECT sfsync.create_mapping('customer', 'Contact', 'PG_Key__c', 'ignore', conflict_policy => 'source_wins', server => 'crm', name => 'people', key_columns => '{code}', new_columns => 'ignore', backfill => false);
+SELECT sfsync.create_mapping('"Odd ""Name"', 'Lead', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
+SELECT sfsync.create_mapping('parted', 'Invoice__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
+SELECT name, source, server, object, external_id, key_columns, on_delete, conflict_policy, new_columns, updated_at_column FROM sfsync.mapping ORDER BY id;
+SELECT mapping, rows_total FROM sfsync.backfill_progress ORDER BY id;
+SELECT tgrelid::regclass, tgname, tgenabled, tgtype FROM pg_trigger WHERE tgname LIKE '%sfsync%' ORDER BY tgrelid::regclass::text COLLATE "C", tgname;
+SELECT mapping, source, object, server, pending, in_flight, held, synced, unchanged, ignored, conflicts, dead_letters, last_synced_at FROM sfsync.status ORDER BY mapping COLLATE "C";
+
+-- twice
+SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
+SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', name => 'again')$$);
+SELECT try($$SELECT sfsync.create_mapping('parted_0', 'Invoice__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', name => 'parted')$$);
+
+-- mappings by name
+SELECT try(format('SELECT sfsync.%s', call)) FROM unnest(ARRAY['alter_mapping(''custumer'')', 'drop_mapping(''nothing like it'')', 'drop_mapping(NULL)',
+	'set_delete_policy(''custumer'', ''ignore'')', 'map_field(''custumer'', ''Phone'', ''phone'')', 'unmap_field(''custumer'', ''Phone'')',
+	'exclude_column(''custumer'', ''note'')', 'reset_column(''custumer'', ''note'')', 'pause(''custumer'')', 'resume(''custumer'')', 'backfill(''custumer'')',
+	'preview(''custumer'', ''{"id": 1}'')', 'wait_for_sync(''0 s'', ''custumer'')', 'cancel_backfill(999999)', 'retry(999999)', 'discard(999999, ''why'')',
+	'discard(999999, '' '')', 'discard(NULL, ''why'')', 'refresh_schema(''crn'')', 'refresh_schema(''crm'', ''Nothing'')', 'refresh_schema()', 'adopt(''crn'')', 'adopt(''crm'')', 'fence(''crm'')']) AS call;
+
+-- alter_mapping, set_delete_policy
+SELECT try(format('SELECT sfsync.alter_mapping(''customer'', %s)', arguments)) FROM unnest(ARRAY['conflict_policy => ''newest_win''', 'conflict_policy => ''strict''',
+	'new_columns => ''none''', 'new_columns => ''create_field''', 'filter => ''id > 0''', 'filter => ''''', 'updated_at_column => ''phone''', 'updated_at_column => ''creatd''',
+	'timestamp_zone => ''Mars/Olympus''', 'timestamp_zone => ''''', 'capture_replicated => true', 'capture_replicated => false',
+	'timestamp_zone => ''Europe/Vienna'', new_columns => ''ignore''', 'updated_at_column => ''''']) AS arguments;
+SELECT conflict_policy, new_columns, updated_at_column, timestamp_zone FROM sfsync.mapping WHERE name = 'customer';
+SELECT sfsync.alter_mapping('customer', updated_at_column => 'created', new_columns => 'auto');
+SELECT conflict_policy, new_columns, updated_at_column, timestamp_zone FROM sfsync.mapping WHERE name = 'customer';
+SELECT try(format('SELECT sfsync.set_delete_policy(''customer'', %s)', arguments)) FROM unnest(ARRAY['''ignored''', '''archive''', '''hard_delete''', 'NULL, on_truncate => ''apply''',
+	'NULL, on_truncate => ''allow''', 'NULL, on_truncate => ''refuse''', 'NULL, delete_guard => 5', '''ignore'', delete_values => ''{}''', 'NULL', '''ignore''']) AS arguments;
+SELECT on_delete FROM sfsync.mapping WHERE name = 'customer';
+
+-- rules, before metadata are cached
+SELECT try(format('SELECT sfsync.map_field(''customer'', %s)', arguments)) FROM unnest(ARRAY['''Phone''', '''Phone'', ''phone'', ''upper(phone)''', '''Phone'', expression => ''upper(phone)''',
+	'''Phone'', ''phonee''', '''Phone'', ''nothing like it''', 'NULL, ''phone''', '''Pho ne'', ''phone''', '''PG_Key__c'', ''phone''', '''Phone'', ''phone'', null_rule => ''clean''',
+	'''Phone'', ''phone'', overlong => ''cut''', '''Phone'', ''phone'', conflict_policy => ''create_only''', '''Phone'', ''phone'', conflict_policy => ''never''', '''Phone'', ''phone''', '''Fax'', ''phone''',
+	'''Phone'', ''note'', null_rule => ''keep'', overlong => ''truncate''']) AS arguments;
+SELECT field, column_name, null_rule, overlong FROM sfsync.rule ORDER BY field;
+SELECT try(format('SELECT sfsync.unmap_field(''customer'', %L)', field)) FROM unnest(ARRAY['Site', 'fax']) AS field;
+SELECT try(format('SELECT sfsync.exclude_column(''customer'', %L)', name)) FROM unnest(ARRAY['nonote', 'note', NULL]) AS name;
+SELECT field, column_name FROM sfsync.rule ORDER BY field;
+SELECT try(format('SELECT sfsync.reset_column(''customer'', %L)', name)) FROM unnest(ARRAY['nonote', 'note', NULL]) AS name;
+SELECT count(*) FROM sfsync.rule;
+SELECT try($$SELECT sfsync.preview('customer', '{"id": 1}')$$);
+SELECT try($$SELECT sfsync.preview()$$);
+SELECT try($$SELECT sfsync.preview('customer')$$);
+SELECT DISTINCT status, detail FROM sfsync.field_map;
+
+-- with metadata
+INSERT INTO sfsync.object (server, object, describe, fetched_at)
+SELECT 'crm', 'Account', jsonb_build_object('name', 'Account', 'label', 'Account', 'createable', true, 'updateable', true, 'deletable', true, 'queryable', true,
+	'fields', jsonb_agg(jsonb_build_object('name', name, 'label', name, 'type', type, 'length', length, 'digits', 0, 'precision', 0, 'scale', 0,
+		'createable', writable, 'updateable', writable, 'nillable', name <> 'Name', 'defaultedOnCreate', false, 'calculated', NOT writable, 'custom', name LIKE '%\_\_c',
+		'externalId', name = 'PG_Key__c', 'idLookup', name IN ('Id', 'PG_Key__c'), 'unique', name = 'PG_Key__c', 'caseSensitive', name = 'PG_Key__c',
+		'restrictedPicklist', false, 'htmlFormatted', false, 'relationshipName', NULL, 'referenceTo', '[]'::jsonb, 'picklistValues', '[]'::jsonb))),
+	clock_timestamp()
+FROM (VALUES ('Id', 'id', 18, false), ('Name', 'string', 20, true), ('PG_Key__c', 'string', 255, true), ('Phone', 'phone', 40, true),
+	('Nick__c', 'string', 10, true), ('Generated', 'string', 80, false), ('CreatedDate', 'datetime', 0, false), ('Code', 'string', 10, true), ('Code__c', 'string', 10, true),
+	('Part', 'string', 10, true), ('P_art', 'string', 10, true), ('Created__c', 'date', 0, true)) AS f (name, type, length, writable)
+ON CONFLICT (server, object) DO UPDATE SET describe = excluded.describe, fetched_at = excluded.fetched_at;
+INSERT INTO sfsync.object (server, object, describe, fetched_at) VALUES ('crm', 'Unknown__c', NULL, clock_timestamp());
+SELECT sfsync.map_field('customer', 'phone', 'note');
+SELECT column_name, column_type, field, field_type, rule, status, detail FROM sfsync.field_map WHERE mapping = 'customer' ORDER BY column_name COLLATE "C", field COLLATE "C";
+SELECT try(format('SELECT sfsync.map_field(''customer'', %s)', arguments)) FROM unnest(ARRAY['''Phon'', ''phone''', '''Nothing_Like_It__c'', ''phone''', '''Generated'', ''note''', '''pg_key__c'', ''note''', '''Phone'', ''phone''']) AS arguments;
+SELECT try($$SELECT sfsync.create_mapping('parted', 'account', 'PG_Ky__c', 'delete', conflict_policy => 'source_wins', name => 'p2')$$);
+SELECT try($$SELECT sfsync.create_mapping('parted', 'account', 'name', 'delete', conflict_policy => 'source_wins', name => 'p2')$$);
+SELECT try($$SELECT sfsync.create_mapping('parted', 'UNKNOWN__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', name => 'p2')$$);
+SELECT try($$SELECT sfsync.create_mapping('parted', 'ACCOUNT', 'pg_key__C', 'delete', conflict_policy => 'source_wins', name => 'p2')$$);
+SELECT object, external_id FROM sfsync.mapping WHERE name = 'p2';
+
+-- preview
+INSERT INTO customer (id, name, code, part, lazy, phone, created) VALUES (1, 'Ada', 'a', 'x', 'x', '+1', '2020-02-29 23:30:00+00'), (2, 'A name of more than twenty', 'b', 'y', 'y', NULL, NULL);
+SELECT sfsync.reset_column('customer', 'note');
+SELECT * FROM sfsync.preview('customer', '{"id": 1}');
+SELECT * FROM sfsync.preview('customer', '{"id": "2"}');
+SELECT * FROM sfsync.preview('customer', '{"id": 3}');
+SELECT try(format('SELECT sfsync.preview(''customer'', %L)', key)) FROM unnest(ARRAY['1', '[1]', '{}', '{"ID": 1}', '{"id": null}', '{"id": "one"}', '{"id": {}}']) AS key;
+
+-- triggers and mappings go together
+SELECT try('TRUNCATE customer');
+SELECT try('TRUNCATE parted_1');
+SELECT try($$SELECT sfsync.drop_mapping('customer')$$);
+SELECT pending FROM sfsync.status WHERE mapping = 'customer';
+SELECT sfsync.drop_mapping('customer', true);
+SELECT count(*) FROM pg_trigger WHERE tgrelid = 'customer'::regclass AND tgname LIKE '%sfsync%';
+SELECT sfsync.drop_mapping('people', true);
+SELECT count(*) FROM pg_trigger WHERE tgrelid = 'customer'::regclass AND tgname LIKE '%sfsync%';
+SELECT sfsync.drop_mapping('p2', true);
+SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%sfsync%' AND tgrelid::regclass::text LIKE 'parted%';
+SELECT sfsync.drop_mapping('parted', true);
+SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%sfsync%' AND tgrelid::regclass::text LIKE 'parted%';
+SELECT count(*) FROM sfsync.queue;
+DROP TABLE "Odd ""Name";
+SELECT mapping, source::oid::regclass::text ~ '^\d+$' AS table_is_gone FROM sfsync.status;
+SELECT sfsync.drop_mapping('Odd "Name');
+SELECT count(*) FROM sfsync.mapping;
+
+-- a rolled back mapping leaves nothing
+BEGIN;
+SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
+INSERT INTO customer (id, name, code, part, lazy) VALUES (3, 'Eve', 'c', 'z', 'z');
+ROLLBACK;
+INSERT INTO customer (id, name, code, part, lazy) VALUES (3, 'Eve', 'c', 'z', 'z');
+SELECT count(*) FROM sfsync.queue;
+
+-- who may
+CREATE ROLE regress_sfsync_owner;
+CREATE ROLE regress_sfsync_other;
+GRANT USAGE ON SCHEMA sfsync TO regress_sfsync_owner, regress_sfsync_other;
+GRANT CREATE ON SCHEMA public TO regress_sfsync_owner;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA sfsync TO regress_sfsync_owner, regress_sfsync_other;
+SET ROLE regress_sfsync_owner;
+CREATE TABLE mine (id integer PRIMARY KEY, name text);
+SELECT try($$SELECT sfsync.create_mapping('mine', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
+SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
+RESET ROLE;
+GRANT USAGE ON FOREIGN SERVER crm TO regress_sfsync_owner, regress_sfsync_other;
+SET ROLE regress_sfsync_other;
+SELECT try($$SELECT sfsync.create_mapping('mine', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
+RESET ROLE;
+GRANT SELECT ON mine TO regress_sfsync_other;
+SET ROLE regress_sfsync_other;
+SELECT try($$SELECT sfsync.create_mapping('mine', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
+RESET ROLE;
+SET ROLE regress_sfsync_owner;
+SELECT try($$SELECT sfsync.create_mapping('mine', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
+INSERT INTO mine VALUES (1, 'one');
+RESET ROLE;
+SET ROLE regress_sfsync_other;
+SELECT try(format('SELECT sfsync.%s', call)) FROM unnest(ARRAY['alter_mapping(''mine'', new_columns => ''ignore'')', 'drop_mapping(''mine'', true)', 'set_delete_policy(''mine'', ''ignore'')',
+	'map_field(''mine'', ''Phone'', ''name'')', 'unmap_field(''mine'', ''Phone'')', 'exclude_column(''mine'', ''name'')', 'reset_column(''mine'', ''name'')', 'pause(''mine'')',
+	'backfill(''mine'')', 'preview(''mine'', ''{"id": 1}'')', 'cancel_backfill((SELECT max(id) FROM sfsync.backfill_progress WHERE mapping = ''mine''))']) AS call;
+SELECT try('SELECT count(*) FROM sfsync.dead_letter');
+RESET ROLE;
+SELECT source, owner, pending FROM sfsync.status;
+SET ROLE regress_sfsync_owner;
+SELECT sfsync.drop_mapping('mine', true);
+RESET ROLE;
+SELECT count(*) FROM sfsync.queue;
+
+-- every object is commented
+SELECT pg_describe_object(classid, objid, objsubid)
+FROM pg_depend d
+WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sfsync') AND deptype = 'e'
+	AND classid IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_foreign_data_wrapper'::regclass, 'pg_event_trigger'::regclass)
+	AND NOT EXISTS (SELECT FROM pg_class c WHERE d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('S', 'i'))
+	AND coalesce(obj_description(objid, classid::regclass::name), '') = ''
+ORDER BY 1 COLLATE "C";
+
+-- clean up
+\pset format aligned
+\pset tuples_only off
+DROP TABLE customer, keyless, customer_temp, customer_unlogged, parent, parted, mine CASCADE;
+DROP SEQUENCE counter;
+DROP FUNCTION try(text);
+DROP EXTENSION sfsync CASCADE;
+REVOKE CREATE ON SCHEMA public FROM regress_sfsync_owner;
+DROP ROLE regress_sfsync_owner, regress_sfsync_other;
