@@ -3,6 +3,11 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION sfsync" to load this file. \quit
 
+-- Not by the control file: the schema is to be a member of the extension, and
+-- one that somebody made before is to make this fail.
+CREATE SCHEMA sfsync;
+COMMENT ON SCHEMA sfsync IS 'sfsync: keeps Salesforce records in step with the rows of this database';
+
 --
 -- Connection
 --

@@ -197,9 +197,15 @@ refuse_source(Relation rel, const char *detail)
 static Relation
 open_source(Oid relid)
 {
-	Relation	rel = relation_open(relid, ShareRowExclusiveLock);
-	char		kind = rel->rd_rel->relkind;
+	Relation	rel = try_relation_open(relid, ShareRowExclusiveLock);
+	char		kind;
 
+	if (!rel)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table with OID %u does not exist", relid),
+				 errdetail("Argument \"source\" must be a table.")));
+	kind = rel->rd_rel->relkind;
 	if (kind == RELKIND_VIEW || kind == RELKIND_MATVIEW)
 		refuse_source(rel, "It is a view.");
 	if (kind == RELKIND_FOREIGN_TABLE)
@@ -320,6 +326,10 @@ given_key(Relation rel, ArrayType *array)
 					 errdetail("Columns in argument \"key_columns\" must be NOT NULL: each row needs an external ID."),
 					 errhint("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL", RelationGetRelationName(rel),
 							 quote_identifier(name))));
+		if (bms_is_member(attnum, attnums))
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_COLUMN),
+					 errmsg("column \"%s\" appears twice in argument \"key_columns\"", name)));
 		names = lappend(names, name);
 		attnums = bms_add_member(attnums, attnum);
 	}

@@ -10,12 +10,13 @@ CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'http://127.0.0
 CREATE USER MAPPING FOR PUBLIC SERVER crm OPTIONS (client_id 'key', client_secret 'hidden');
 
 -- SQLSTATE and all that is said; nothing of a refused statement stays
-CREATE FUNCTION try(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+CREATE FUNCTION try(statement text, keep boolean DEFAULT true) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
 	state text; message text; detail text; hint text; result text;
 BEGIN
 	BEGIN
 		EXECUTE statement INTO result;
+		IF NOT keep THEN RAISE EXCEPTION 'accepted: %', result; END IF;
 		RETURN NEXT 'accepted: ' || coalesce(result, 'null');
 	EXCEPTION WHEN OTHERS THEN
 		GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
@@ -47,18 +48,18 @@ CREATE TABLE parted_1 PARTITION OF parted FOR VALUES WITH (MODULUS 2, REMAINDER 
 
 -- create_mapping: sources
 SELECT try($$SELECT sfsync.create_mapping('nowhere', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
-SELECT try(format($$SELECT sfsync.create_mapping(%L, 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$, source))
+SELECT try(format($$SELECT sfsync.create_mapping(%L, 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$, source), false)
 FROM unnest(ARRAY['keyless', 'customer_view', 'customer_stored', 'customer_temp', 'customer_unlogged', 'customer_foreign', 'parent',
 	'counter', 'customer_pkey', 'pg_class', 'sfsync.queue']) AS source;
 SELECT try($$SELECT sfsync.create_mapping(NULL, 'Account', 'PG_Key__c', 'delete')$$);
 SELECT try($$SELECT sfsync.create_mapping(999999999, 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
 
 -- create_mapping: keys
-SELECT try(format($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', key_columns => %L)$$, keys))
+SELECT try(format($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', key_columns => %L)$$, keys), false)
 FROM unnest(ARRAY['{nick}', '{name}', '{part}', '{lazy}', '{cod}', '{nothing_like_it}', '{}', '{NULL}', '{code,code}', '{id,code}', '{ctid}']) AS keys;
 
 -- create_mapping: the other arguments
-SELECT try(format($$SELECT sfsync.create_mapping('customer', %L, %L, %L, conflict_policy => %L, new_columns => %L)$$, a[1], a[2], a[3], a[4], a[5]))
+SELECT try(format($$SELECT sfsync.create_mapping('customer', %L, %L, %L, conflict_policy => %L, new_columns => %L)$$, a[1], a[2], a[3], a[4], a[5]), false)
 FROM (VALUES
 	(ARRAY['', 'PG_Key__c', 'delete', 'source_wins', 'auto']),
 	(ARRAY['Account; DROP', 'PG_Key__c', 'delete', 'source_wins', 'auto']),
@@ -78,7 +79,7 @@ SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'd
 SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', delete_values => '{"Archived__c": true}')$$);
 
 -- create_mapping: what comes later
-SELECT try(format($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', %L, conflict_policy => %L, new_columns => %L, filter => %L)$$, a[1], a[2], a[3], a[4]))
+SELECT try(format($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', %L, conflict_policy => %L, new_columns => %L, filter => %L)$$, a[1], a[2], a[3], a[4]), false)
 FROM (VALUES
 	(ARRAY['hard_delete', 'source_wins', 'auto', NULL]),
 	(ARRAY['archive', 'source_wins', 'auto', NULL]),
@@ -153,7 +154,7 @@ SELECT DISTINCT status, detail FROM sfsync.field_map;
 INSERT INTO sfsync.object (server, object, describe, fetched_at)
 SELECT 'crm', 'Account', jsonb_build_object('name', 'Account', 'label', 'Account', 'createable', true, 'updateable', true, 'deletable', true, 'queryable', true,
 	'fields', jsonb_agg(jsonb_build_object('name', name, 'label', name, 'type', type, 'length', length, 'digits', 0, 'precision', 0, 'scale', 0,
-		'createable', writable, 'updateable', writable, 'nillable', name <> 'Name', 'defaultedOnCreate', false, 'calculated', NOT writable, 'custom', name LIKE '%\_\_c',
+		'createable', writable, 'updateable', writable, 'nillable', name <> 'Name', 'defaultedOnCreate', false, 'calculated', name = 'Generated', 'custom', name LIKE '%\_\_c',
 		'externalId', name = 'PG_Key__c', 'idLookup', name IN ('Id', 'PG_Key__c'), 'unique', name = 'PG_Key__c', 'caseSensitive', name = 'PG_Key__c',
 		'restrictedPicklist', false, 'htmlFormatted', false, 'relationshipName', NULL, 'referenceTo', '[]'::jsonb, 'picklistValues', '[]'::jsonb))),
 	clock_timestamp()
@@ -223,7 +224,7 @@ SELECT try($$SELECT sfsync.create_mapping('mine', 'Account', 'PG_Key__c', 'delet
 RESET ROLE;
 GRANT SELECT ON mine TO regress_sfsync_other;
 SET ROLE regress_sfsync_other;
-SELECT try($$SELECT sfsync.create_mapping('mine', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
+SELECT try($$SELECT sfsync.create_mapping('mine', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$, false);
 RESET ROLE;
 SET ROLE regress_sfsync_owner;
 SELECT try($$SELECT sfsync.create_mapping('mine', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')$$);
@@ -232,7 +233,11 @@ RESET ROLE;
 SET ROLE regress_sfsync_other;
 SELECT try(format('SELECT sfsync.%s', call)) FROM unnest(ARRAY['alter_mapping(''mine'', new_columns => ''ignore'')', 'drop_mapping(''mine'', true)', 'set_delete_policy(''mine'', ''ignore'')',
 	'map_field(''mine'', ''Phone'', ''name'')', 'unmap_field(''mine'', ''Phone'')', 'exclude_column(''mine'', ''name'')', 'reset_column(''mine'', ''name'')', 'pause(''mine'')',
-	'backfill(''mine'')', 'preview(''mine'', ''{"id": 1}'')', 'cancel_backfill((SELECT max(id) FROM sfsync.backfill_progress WHERE mapping = ''mine''))']) AS call;
+	'backfill(''mine'')', 'preview(''mine'', ''{"id": 1}'')']) AS call;
+RESET ROLE;
+SELECT max(id) AS backfill FROM sfsync.backfill_job \gset
+SET ROLE regress_sfsync_other;
+SELECT try(format('SELECT sfsync.cancel_backfill(%s)', :backfill));
 SELECT try('SELECT count(*) FROM sfsync.dead_letter');
 RESET ROLE;
 SELECT source, owner, pending FROM sfsync.status;
@@ -242,20 +247,20 @@ RESET ROLE;
 SELECT count(*) FROM sfsync.queue;
 
 -- every object is commented
-SELECT pg_describe_object(classid, objid, objsubid)
+SELECT pg_describe_object(classid, objid, objsubid) AS object
 FROM pg_depend d
 WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sfsync') AND deptype = 'e'
 	AND classid IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_foreign_data_wrapper'::regclass, 'pg_event_trigger'::regclass)
 	AND NOT EXISTS (SELECT FROM pg_class c WHERE d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('S', 'i'))
 	AND coalesce(obj_description(objid, classid::regclass::name), '') = ''
-ORDER BY 1 COLLATE "C";
+ORDER BY pg_describe_object(classid, objid, objsubid) COLLATE "C";
 
 -- clean up
 \pset format aligned
 \pset tuples_only off
 DROP TABLE customer, keyless, customer_temp, customer_unlogged, parent, parted, mine CASCADE;
 DROP SEQUENCE counter;
-DROP FUNCTION try(text);
+DROP FUNCTION try(text, boolean);
 DROP EXTENSION sfsync CASCADE;
 REVOKE CREATE ON SCHEMA public FROM regress_sfsync_owner;
 DROP ROLE regress_sfsync_owner, regress_sfsync_other;

@@ -7,7 +7,7 @@ CREATE EXTENSION sfsync;
 SELECT pg_describe_object(classid, objid, objsubid) AS object
 FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sfsync') AND deptype = 'e'
-ORDER BY 1 COLLATE "C";
+ORDER BY pg_describe_object(classid, objid, objsubid) COLLATE "C";
 
 -- columns of what users read
 SELECT c.relname AS relation, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS columns
@@ -20,7 +20,7 @@ SELECT p.proname || '(' || pg_get_function_arguments(p.oid) || ')' AS function, 
 	l.lanname AS language, p.prosecdef AS definer, p.provolatile AS volatility, p.proparallel AS parallel
 FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 WHERE p.pronamespace = 'sfsync'::regnamespace
-ORDER BY 1 COLLATE "C";
+ORDER BY p.proname, p.oid::regprocedure::text COLLATE "C";
 
 -- grants to others than the owner; functions without an ACL would be public
 SELECT object, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee, a.privilege_type AS privilege
@@ -35,7 +35,7 @@ FROM (SELECT 'schema ' || nspname, nspowner, coalesce(nspacl, acldefault('n', ns
 	SELECT 'wrapper ' || fdwname, fdwowner, coalesce(fdwacl, acldefault('F', fdwowner)) FROM pg_foreign_data_wrapper WHERE fdwname = 'sfsync'
 	) AS o (object, owner, acl), aclexplode(acl) AS a
 WHERE a.grantee <> o.owner
-ORDER BY 1 COLLATE "C", 2, 3;
+ORDER BY o.object COLLATE "C", a.grantee, a.privilege_type;
 
 -- tables whose rows a dump keeps, sequences too
 SELECT c.relname FROM pg_extension e, unnest(e.extconfig) WITH ORDINALITY AS t (oid, n) JOIN pg_class c ON c.oid = t.oid
