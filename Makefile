@@ -24,7 +24,9 @@ OBJS = \
 	src/queue.o \
 	src/reply.o \
 	src/rest.o \
+	src/rest_reply.o \
 	src/route.o \
+	src/rules.o \
 	src/secret.o \
 	src/settle.o \
 	src/sfsync.o \

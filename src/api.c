@@ -409,8 +409,8 @@ choose_server(const char *name)
  * The object, as far as its metadata are cached
  */
 
-static void
-check_api_name(const char *argument, const char *value)
+void
+api_check_name(const char *argument, const char *value)
 {
 	bool		good = isalpha((unsigned char) value[0]);
 
@@ -477,6 +477,29 @@ check_object(const char *server, char **object, char **external_id)
 				 errmsg("field \"%s\" of object %s is not an External ID", field->name, meta->name),
 				 errhint("Mark it as External ID and Unique in Salesforce, then run sfsync.refresh_schema().")));
 	*external_id = field->name;
+}
+
+AttrNumber
+api_column(const Mapping *mapping, const char *name)
+{
+	Relation	rel = table_open(mapping->source, AccessShareLock);
+	AttrNumber	attnum = column_number(rel, "column_name", name);
+
+	table_close(rel, NoLock);
+	return attnum;
+}
+
+const SfField *
+api_field(const Mapping *mapping, const char *name)
+{
+	const SfField *field;
+
+	if (!mapping->meta)
+		return NULL;
+	field = describe_field(mapping->meta, name);
+	if (!field)
+		unknown_field(mapping->meta, "field", name);
+	return field;
 }
 
 /*
@@ -617,8 +640,8 @@ insert_mapping(const NewMapping *new)
 }
 
 /* Queue a backfill; changed NULL: whole rows. */
-static int64
-start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len)
+int64
+api_start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len)
 {
 	SqlScope	scope;
 	int64		id;
@@ -648,8 +671,8 @@ check_new_mapping(FunctionCallInfo fcinfo, NewMapping *new, Relation rel)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_NAME),
 				 errmsg("argument \"name\" must not be empty")));
-	check_api_name("object", new->object);
-	check_api_name("external_id", new->external_id);
+	api_check_name("object", new->object);
+	api_check_name("external_id", new->external_id);
 	check_delete_policy(new->on_delete);
 	if (!PG_ARGISNULL(7))
 		ereport(ERROR,
@@ -692,7 +715,7 @@ sfsync_create_mapping(PG_FUNCTION_ARGS)
 	mapping_changed(new.source);
 	CommandCounterIncrement();
 	if (PG_ARGISNULL(12) || PG_GETARG_BOOL(12))
-		(void) start_backfill(id, source_row_count(mapping_get(id)), NULL, 0);
+		(void) api_start_backfill(id, source_row_count(mapping_get(id)), NULL, 0);
 	shmem_wake_at_commit();
 	PG_RETURN_TEXT_P(cstring_to_text(new.name));
 }
@@ -701,15 +724,15 @@ sfsync_create_mapping(PG_FUNCTION_ARGS)
  * alter_mapping, set_delete_policy
  */
 
-static void
-lock_source(const Mapping *mapping)
+void
+api_lock_source(const Mapping *mapping)
 {
 	if (mapping->source_name)
 		LockRelationOid(mapping->source, ShareRowExclusiveLock);
 }
 
-static void
-changed(const Mapping *mapping)
+void
+api_changed(const Mapping *mapping)
 {
 	mapping_changed(mapping->source);
 	shmem_wake_at_commit();
@@ -754,7 +777,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 		api_unsupported("capture_replicated", "true", "Rows that arrive by logical replication are not captured.");
 	if (zone)
 		check_zone(zone);
-	lock_source(mapping);
+	api_lock_source(mapping);
 	if (updated_at && updated_at[0] != '\0')
 	{
 		Relation	rel = table_open(mapping->source, NoLock);
@@ -766,7 +789,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	SQL_RUN(&scope, alter_query, sql_arg_int(mapping->id), sql_arg_text(policy), sql_arg_text(columns),
 			sql_arg_text(updated_at), sql_arg_text(zone));
 	sql_close(&scope);
-	changed(mapping);
+	api_changed(mapping);
 	PG_RETURN_TEXT_P(cstring_to_text(mapping->name));
 }
 
@@ -798,7 +821,7 @@ sfsync_set_delete_policy(PG_FUNCTION_ARGS)
 	SQL_RUN(&scope, "UPDATE sfsync.mapping SET on_delete = coalesce($2, on_delete) WHERE id = $1",
 			sql_arg_int(mapping->id), sql_arg_text(on_delete));
 	sql_close(&scope);
-	changed(mapping);
+	api_changed(mapping);
 	PG_RETURN_TEXT_P(cstring_to_text(mapping->name));
 }
 
@@ -867,211 +890,13 @@ sfsync_drop_mapping(PG_FUNCTION_ARGS)
 	mapping = api_mapping(api_text(fcinfo, 0));
 	source = mapping->source;
 	exists = mapping->source_name != NULL;
-	lock_source(mapping);
+	api_lock_source(mapping);
 	delete_mapping(mapping, !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
 	CommandCounterIncrement();
 	if (exists && !is_mapped(source))
 		detach_triggers(source);
 	mapping_changed(source);
 	shmem_wake_at_commit();
-	PG_RETURN_VOID();
-}
-
-/*
- * Rules
- */
-
-AttrNumber
-api_column(const Mapping *mapping, const char *name)
-{
-	Relation	rel = table_open(mapping->source, AccessShareLock);
-	AttrNumber	attnum = column_number(rel, "column_name", name);
-
-	table_close(rel, NoLock);
-	return attnum;
-}
-
-const SfField *
-api_field(const Mapping *mapping, const char *name)
-{
-	const SfField *field;
-
-	if (!mapping->meta)
-		return NULL;
-	field = describe_field(mapping->meta, name);
-	if (!field)
-		unknown_field(mapping->meta, "field", name);
-	return field;
-}
-
-static void
-check_field(const Mapping *mapping, const SfField *field, const char *name)
-{
-	if (pg_strcasecmp(name, mapping->external_id) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("field \"%s\" carries the key of mapping \"%s\"", mapping->external_id, mapping->name),
-				 errhint("The key columns feed it; no other column can.")));
-	if (field && !field->createable && !field->updateable)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("field \"%s\" of object %s is read-only", field->name, mapping->object),
-				 errdetail("It is a formula or system field, or the integration user may not edit it.")));
-}
-
-static const char *const null_rules[] = {"clear", "keep"};
-static const char *const overlong_rules[] = {"reject", "truncate"};
-static const char *const field_policies[] = {"newest_wins", "strict", "source_wins", "fill_if_empty", "create_only"};
-
-static const char rule_query[] =
-"INSERT INTO sfsync.rule (mapping, field, column_name, attnum, null_rule, overlong)"
-" VALUES ($1, $2, $3, $4::smallint, $5, $6)"
-" ON CONFLICT (mapping, field) DO UPDATE SET column_name = excluded.column_name, attnum = excluded.attnum,"
-" null_rule = excluded.null_rule, overlong = excluded.overlong";
-
-static void
-check_rule(FunctionCallInfo fcinfo, const char *null_rule, const char *overlong)
-{
-	char	   *policy = api_text(fcinfo, 6);
-
-	if (PG_ARGISNULL(2) == PG_ARGISNULL(3))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("exactly one of the arguments \"column_name\" and \"expression\" must be given")));
-	api_choice("null_rule", null_rule, null_rules, lengthof(null_rules));
-	api_choice("overlong", overlong, overlong_rules, lengthof(overlong_rules));
-	if (policy)
-	{
-		api_choice("conflict_policy", policy, field_policies, lengthof(field_policies));
-		api_unsupported("conflict_policy", policy, "Leave the argument out.");
-	}
-	if (!PG_ARGISNULL(3))
-		api_unsupported("expression", api_text(fcinfo, 3), "Add a generated column to the table and map that.");
-}
-
-static char *
-text_or(FunctionCallInfo fcinfo, int i, const char *otherwise)
-{
-	char	   *value = api_text(fcinfo, i);
-
-	return value ? value : pstrdup(otherwise);
-}
-
-PG_FUNCTION_INFO_V1(sfsync_map_field);
-
-/* Rows whose column was not sent before are sent now, that column only. */
-Datum
-sfsync_map_field(PG_FUNCTION_ARGS)
-{
-	Mapping    *mapping;
-	const SfField *field;
-	char	   *name = api_text(fcinfo, 1);
-	char	   *column = api_name(fcinfo, 2);
-	char	   *null_rule = text_or(fcinfo, 4, "clear");
-	char	   *overlong = text_or(fcinfo, 5, "reject");
-	AttrNumber	attnum;
-	SqlScope	scope;
-	uint8		bitmap[(MaxHeapAttributeNumber + 7) / 8] = {0};
-
-	api_require(fcinfo, 0, "mapping");
-	api_require(fcinfo, 1, "field");
-	mapping = api_mapping(api_text(fcinfo, 0));
-	check_rule(fcinfo, null_rule, overlong);
-	check_api_name("field", name);
-	field = api_field(mapping, name);
-	check_field(mapping, field, name);
-	attnum = api_column(mapping, column);
-	lock_source(mapping);
-	sql_open(&scope, false);
-	SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND field IS NULL AND column_name = $2",
-			sql_arg_int(mapping->id), sql_arg_name(column));
-	SQL_RUN(&scope, rule_query, sql_arg_int(mapping->id), sql_arg_text(field ? field->name : name),
-			sql_arg_name(column), sql_arg_int(attnum),
-			sql_arg_text(null_rule), sql_arg_text(overlong));
-	sql_close(&scope);
-	bitmap[(attnum - 1) / 8] = 1 << ((attnum - 1) % 8);
-	(void) start_backfill(mapping->id, source_row_count(mapping), bitmap, (attnum - 1) / 8 + 1);
-	changed(mapping);
-	PG_RETURN_VOID();
-}
-
-static void
-no_rule(const Mapping *mapping, const char *what, const char *name)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("mapping \"%s\" has no explicit rule for %s \"%s\"", mapping->name, what, name),
-			 errhint("sfsync.field_map shows the rule of every column.")));
-}
-
-PG_FUNCTION_INFO_V1(sfsync_unmap_field);
-
-Datum
-sfsync_unmap_field(PG_FUNCTION_ARGS)
-{
-	Mapping    *mapping;
-	SqlScope	scope;
-	char	   *field = api_text(fcinfo, 1);
-	uint64		n;
-
-	api_require(fcinfo, 0, "mapping");
-	api_require(fcinfo, 1, "field");
-	mapping = api_mapping(api_text(fcinfo, 0));
-	lock_source(mapping);
-	sql_open(&scope, false);
-	n = SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND pg_catalog.lower(field) = pg_catalog.lower($2)",
-				sql_arg_int(mapping->id), sql_arg_text(field));
-	sql_close(&scope);
-	if (n == 0)
-		no_rule(mapping, "field", field);
-	changed(mapping);
-	PG_RETURN_VOID();
-}
-
-PG_FUNCTION_INFO_V1(sfsync_exclude_column);
-
-Datum
-sfsync_exclude_column(PG_FUNCTION_ARGS)
-{
-	Mapping    *mapping;
-	SqlScope	scope;
-	char	   *column = api_name(fcinfo, 1);
-	AttrNumber	attnum;
-
-	api_require(fcinfo, 0, "mapping");
-	api_require(fcinfo, 1, "column_name");
-	mapping = api_mapping(api_text(fcinfo, 0));
-	attnum = api_column(mapping, column);
-	lock_source(mapping);
-	sql_open(&scope, false);
-	SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND column_name = $2",
-			sql_arg_int(mapping->id), sql_arg_name(column));
-	SQL_RUN(&scope, "INSERT INTO sfsync.rule (mapping, column_name, attnum) VALUES ($1, $2, $3::smallint)",
-			sql_arg_int(mapping->id), sql_arg_name(column), sql_arg_int(attnum));
-	sql_close(&scope);
-	changed(mapping);
-	PG_RETURN_VOID();
-}
-
-PG_FUNCTION_INFO_V1(sfsync_reset_column);
-
-Datum
-sfsync_reset_column(PG_FUNCTION_ARGS)
-{
-	Mapping    *mapping;
-	SqlScope	scope;
-	char	   *column = api_name(fcinfo, 1);
-
-	api_require(fcinfo, 0, "mapping");
-	api_require(fcinfo, 1, "column_name");
-	mapping = api_mapping(api_text(fcinfo, 0));
-	(void) api_column(mapping, column);
-	lock_source(mapping);
-	sql_open(&scope, false);
-	SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND column_name = $2",
-			sql_arg_int(mapping->id), sql_arg_name(column));
-	sql_close(&scope);
-	changed(mapping);
 	PG_RETURN_VOID();
 }
 
@@ -1094,7 +919,7 @@ sfsync_backfill(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("mapping \"%s\" can't be backfilled", mapping->name),
 				 errdetail("%s", mapping->broken)));
-	PG_RETURN_INT64(start_backfill(mapping->id, source_row_count(mapping), NULL, 0));
+	PG_RETURN_INT64(api_start_backfill(mapping->id, source_row_count(mapping), NULL, 0));
 }
 
 PG_FUNCTION_INFO_V1(sfsync_cancel_backfill);

@@ -31,6 +31,21 @@ extern Mapping *api_mapping(const char *name);
 extern AttrNumber api_column(const Mapping *mapping, const char *name);
 extern const SfField *api_field(const Mapping *mapping, const char *name);
 
+/* An error unless value has the form of an API name of Salesforce. */
+extern void api_check_name(const char *argument, const char *value);
+
+/* Keep writers off the mapped table until the transaction ends. */
+extern void api_lock_source(const Mapping *mapping);
+
+/* Tell everybody that the mapping is another, and wake the worker, at commit. */
+extern void api_changed(const Mapping *mapping);
+
+/*
+ * Queue a backfill, of the columns in changed (a bitmap by attribute number - 1;
+ * NULL: all).  Returns its id.
+ */
+extern int64 api_start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len);
+
 /* Attach the triggers of a mapped table and of its partitions that lack them. */
 extern void api_attach_triggers(Oid relid);
 

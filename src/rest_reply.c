@@ -1,0 +1,546 @@
+/*
+ * rest_reply.c
+ *		Replies of the REST API: hostile bytes into values.  Pure.
+ */
+#define SFSYNC_USE_JSON_C
+#include "compat.h"
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "rest.h"
+
+#define MAX_DEPTH			32	/* of a reply's JSON */
+#define MAX_MESSAGE			1000	/* bytes of an error's message */
+#define MAX_CODE			100
+#define MAX_EXCERPT			200 /* bytes shown of a body that is not JSON */
+#define MAX_ERROR_FIELDS	100
+
+/*
+ * Strict: depth bounded, valid UTF-8, no bytes behind it (rest.h).
+ */
+json_object *
+rest_parse_json(const char *text, size_t len)
+{
+	json_tokener *tokener;
+	json_object *json;
+
+	/* json-c takes white space behind a value for garbage */
+	while (len > 0 && rest_is_blank(text[len - 1]))
+		len--;
+	if (len == 0 || len > PG_INT32_MAX || memchr(text, '\0', len) != NULL)
+		return NULL;
+
+	/* json-c's own check lets overlong forms and surrogates through */
+	if (pg_encoding_verifymbstr(PG_UTF8, text, (int) len) != (int) len)
+		return NULL;
+	tokener = json_tokener_new_ex(MAX_DEPTH);
+	if (tokener == NULL)
+		return NULL;
+
+	/*
+	 * Even strict, json-c takes NaN and Infinity for numbers; readers of numbers
+	 * ask for integers or go through rest_plain_number.
+	 */
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
+	json = json_tokener_parse_ex(tokener, text, (int) len);
+	if (json_tokener_get_error(tokener) != json_tokener_success ||
+		json_tokener_get_parse_end(tokener) != len)
+	{
+		json_object_put(json);
+		json = NULL;
+	}
+	json_tokener_free(tokener);
+	return json;
+}
+
+static json_object *
+member(json_object *parent, const char *key)
+{
+	json_object *value = NULL;
+
+	if (json_object_is_type(parent, json_type_object))
+		json_object_object_get_ex(parent, key, &value);
+	return value;
+}
+
+/* A member whatever its case; for field names, which come in canonical case. */
+static json_object *
+member_nocase(json_object *parent, const char *key)
+{
+	json_object_object_foreach(parent, name, value)
+	{
+		if (pg_strcasecmp(name, key) == 0)
+			return value;
+	}
+	return NULL;
+}
+
+/* A string without U+0000, in json-c's memory; NULL if the value is none. */
+static const char *
+plain_string(json_object *value)
+{
+	const char *text;
+
+	if (!json_object_is_type(value, json_type_string))
+		return NULL;
+	text = json_object_get_string(value);
+	return strlen(text) == (size_t) json_object_get_string_len(value) ? text : NULL;
+}
+
+/*
+ * Text of Salesforce as it may stand in logs and views: one line, no control
+ * characters, valid UTF-8, no longer than max bytes.
+ */
+static char *
+clean_text(const char *text, size_t len, size_t max)
+{
+	bool		valid;
+	size_t		cut = Min(len, max);
+	char	   *clean;
+
+	/* not in the middle of a character */
+	while (cut > 0 && cut < len && ((unsigned char) text[cut] & 0xC0) == 0x80)
+		cut--;
+	valid = memchr(text, '\0', cut) == NULL &&
+		pg_encoding_verifymbstr(PG_UTF8, text, (int) cut) == (int) cut;
+	clean = palloc(cut + 1);
+	for (size_t i = 0; i < cut; i++)
+	{
+		unsigned char c = (unsigned char) text[i];
+
+		if (c < 0x20 || c == 0x7F)
+			clean[i] = ' ';
+		else
+			clean[i] = c >= 0x80 && !valid ? '?' : text[i];
+	}
+	clean[cut] = '\0';
+	return clean;
+}
+
+static char *
+clean_string(json_object *value, size_t max)
+{
+	if (!json_object_is_type(value, json_type_string))
+		return NULL;
+	return clean_text(json_object_get_string(value),
+					  (size_t) json_object_get_string_len(value), max);
+}
+
+static void
+read_error_fields(json_object *array, RestError *error)
+{
+	size_t		n;
+
+	if (!json_object_is_type(array, json_type_array))
+		return;
+	n = Min(json_object_array_length(array), MAX_ERROR_FIELDS);
+	if (n == 0)
+		return;
+	error->fields = palloc(sizeof(char *) * n);
+	for (size_t i = 0; i < n; i++)
+	{
+		char	   *name = clean_string(json_object_array_get_idx(array, i), MAX_CODE);
+
+		if (name != NULL)
+			error->fields[error->nfields++] = name;
+	}
+}
+
+/*
+ * One error: statusCode in collections, errorCode of requests (trap 23), error
+ * of OAuth.  False when it is none of these.
+ */
+static bool
+read_error(json_object *json, RestError *error)
+{
+	memset(error, 0, sizeof(*error));
+	if (!json_object_is_type(json, json_type_object))
+		return false;
+	error->code = clean_string(member(json, "statusCode"), MAX_CODE);
+	if (error->code == NULL)
+		error->code = clean_string(member(json, "errorCode"), MAX_CODE);
+	if (error->code == NULL)
+		error->code = clean_string(member(json, "error"), MAX_CODE);
+	error->message = clean_string(member(json, "message"), MAX_MESSAGE);
+	if (error->message == NULL)
+		error->message = clean_string(member(json, "error_description"), MAX_MESSAGE);
+	read_error_fields(member(json, "fields"), error);
+	if (error->code == NULL && error->message == NULL)
+		return false;
+	if (error->message == NULL)
+		error->message = pstrdup(error->code);
+	return true;
+}
+
+/* Array of errors, or one bare (section 0.3). */
+static bool
+read_error_body(json_object *json, RestError *error)
+{
+	if (json_object_is_type(json, json_type_array))
+		json = json_object_array_length(json) > 0 ? json_object_array_get_idx(json, 0) : NULL;
+	return read_error(json, error);
+}
+
+RestError
+rest_parse_error(int http_status, const char *body, size_t len)
+{
+	RestError	error;
+	json_object *json = len > 0 ? rest_parse_json(body, len) : NULL;
+	bool		understood = read_error_body(json, &error);
+
+	json_object_put(json);
+	if (understood)
+		return error;
+
+	memset(&error, 0, sizeof(error));
+	if (len == 0)
+		error.message = psprintf("HTTP %d without a body", http_status);
+	else
+		error.message = psprintf("HTTP %d with a body that is not Salesforce's: %s",
+								 http_status, clean_text(body, len, MAX_EXCERPT));
+	return error;
+}
+
+/* ------------------------------------------------------------------------
+ * Replies of collections
+ * ------------------------------------------------------------------------
+ */
+
+static bool
+read_success(json_object *json, int index, RestResult *result, char **error)
+{
+	const char *id = plain_string(member(json, "id"));
+	json_object *created = member(json, "created");
+
+	result->id = id != NULL ? rest_id18(id) : NULL;
+	if (result->id == NULL)
+	{
+		*error = psprintf("result %d has no valid Id", index + 1);
+		return false;
+	}
+	if (created != NULL && !json_object_is_type(created, json_type_boolean))
+	{
+		*error = psprintf("result %d: \"created\" is not true or false", index + 1);
+		return false;
+	}
+	result->success = true;
+	result->created = created != NULL && json_object_get_boolean(created);
+	return true;
+}
+
+static bool
+read_result(json_object *json, int index, RestResult *result, char **error)
+{
+	json_object *success = member(json, "success");
+
+	if (!json_object_is_type(success, json_type_boolean))
+	{
+		*error = psprintf("result %d does not tell success", index + 1);
+		return false;
+	}
+	if (json_object_get_boolean(success))
+		return read_success(json, index, result, error);
+	if (!json_object_is_type(member(json, "errors"), json_type_array) ||
+		!read_error_body(member(json, "errors"), &result->error))
+		result->error.message = pstrdup("Salesforce gave no reason");
+	return true;
+}
+
+bool
+rest_parse_results(const char *body, size_t len, int nresults,
+				   RestResult *results, char **error)
+{
+	json_object *json = rest_parse_json(body, len);
+	bool		ok = false;
+
+	*error = NULL;
+	memset(results, 0, sizeof(RestResult) * nresults);
+	if (!json_object_is_type(json, json_type_array))
+		*error = pstrdup("the reply is not a list of results");
+	else if (json_object_array_length(json) != (size_t) nresults)
+		*error = psprintf("the reply has %zu results for %d records",
+						  (size_t) json_object_array_length(json), nresults);
+	else
+	{
+		ok = true;
+		for (int i = 0; i < nresults && ok; i++)
+			ok = read_result(json_object_array_get_idx(json, i), i, &results[i], error);
+	}
+	json_object_put(json);
+	return ok;
+}
+
+/* ------------------------------------------------------------------------
+ * Replies of lookups
+ * ------------------------------------------------------------------------
+ */
+
+/* What is gathered from the parts of a lookup. */
+typedef struct Lookup
+{
+	const char *ext_field;
+	RestFound  *found;
+	int			nfound;
+	char	   *next;
+	char	   *error;
+} Lookup;
+
+/*
+ * A path that we are told to ask: of this API, and without anything that could
+ * end the line or lead elsewhere.
+ */
+static bool
+is_next_path(const char *path)
+{
+	static const char safe[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/%?=&";
+	static const char prefix[] = "/services/data/";
+
+	return path != NULL && strlen(path) <= 2000 &&
+		strncmp(path, prefix, sizeof(prefix) - 1) == 0 &&
+		strspn(path, safe) == strlen(path) &&
+		strstr(path, "..") == NULL;
+}
+
+static bool
+read_found(Lookup *lookup, json_object *record)
+{
+	RestFound  *found = &lookup->found[lookup->nfound];
+	const char *id = plain_string(member(record, "Id"));
+	json_object *key;
+
+	found->id = id != NULL ? rest_id18(id) : NULL;
+	if (found->id == NULL)
+	{
+		lookup->error = pstrdup("a record of the reply has no valid Id");
+		return false;
+	}
+	key = member_nocase(record, lookup->ext_field);
+	if (json_object_is_type(key, json_type_int) || json_object_is_type(key, json_type_double))
+		found->key = rest_number_key(json_object_get_string(key));
+	else
+		found->key = plain_string(key) != NULL ? pstrdup(plain_string(key)) : NULL;
+	if (found->key == NULL)
+	{
+		lookup->error = psprintf("a record of the reply has no %s", lookup->ext_field);
+		return false;
+	}
+	lookup->nfound++;
+	return true;
+}
+
+/* The reply of one query: its records, and where the rest of them is. */
+static bool
+read_page(Lookup *lookup, json_object *page)
+{
+	json_object *records = member(page, "records");
+	json_object *done = member(page, "done");
+	json_object *next = member(page, "nextRecordsUrl");
+	int			n;
+
+	if (!json_object_is_type(records, json_type_array) ||
+		!json_object_is_type(done, json_type_boolean) ||
+		json_object_get_boolean(done) != (next == NULL) ||
+		(next != NULL && !is_next_path(plain_string(next))))
+	{
+		lookup->error = pstrdup("the reply is not that of a query");
+		return false;
+	}
+	if (next != NULL && lookup->next != NULL)
+	{
+		lookup->error = pstrdup("several parts of the reply are incomplete: ask for fewer keys");
+		return false;
+	}
+	if (next != NULL)
+		lookup->next = pstrdup(plain_string(next));
+
+	n = (int) json_object_array_length(records);
+	lookup->found = repalloc(lookup->found, sizeof(RestFound) * (lookup->nfound + n + 1));
+	for (int i = 0; i < n; i++)
+	{
+		if (!read_found(lookup, json_object_array_get_idx(records, i)))
+			return false;
+	}
+	return true;
+}
+
+/* Does the part bear the name that append_lookup_part gave it? */
+static bool
+is_lookup_part(json_object *part, int index, int nparts)
+{
+	const char *reference = plain_string(member(part, "referenceId"));
+	char		expected[64];
+
+	snprintf(expected, sizeof(expected), "part%dof%d", index + 1, nparts);
+	return reference != NULL && strcmp(reference, expected) == 0;
+}
+
+/* The parts in the order asked, as collateSubrequests was false. */
+static bool
+read_parts(Lookup *lookup, json_object *parts, RestError *failure, int *http_status)
+{
+	int			n = (int) json_object_array_length(parts);
+
+	for (int i = 0; i < n; i++)
+	{
+		json_object *part = json_object_array_get_idx(parts, i);
+		json_object *status = member(part, "httpStatusCode");
+
+		if (!is_lookup_part(part, i, n) || !json_object_is_type(status, json_type_int))
+		{
+			lookup->error = pstrdup("the reply does not answer all parts of the request");
+			return false;
+		}
+		if (json_object_get_int(status) != 200)
+		{
+			*http_status = json_object_get_int(status);
+			if (!read_error_body(member(part, "body"), failure))
+				failure->message = psprintf("HTTP %d without a reason", *http_status);
+			return false;
+		}
+		if (!read_page(lookup, member(part, "body")))
+			return false;
+	}
+	if (n == 0)
+		lookup->error = pstrdup("the reply does not answer all parts of the request");
+	return n > 0;
+}
+
+bool
+rest_parse_lookup(const char *body, size_t len, const char *ext_field,
+				  RestFound **found, int *nfound, char **next,
+				  RestError *failure, int *http_status, char **error)
+{
+	json_object *json = rest_parse_json(body, len);
+	json_object *parts = member(json, "compositeResponse");
+	Lookup		lookup = {ext_field, palloc(sizeof(RestFound)), 0, NULL, NULL};
+	bool		ok;
+
+	memset(failure, 0, sizeof(*failure));
+	*http_status = 0;
+	if (json_object_is_type(parts, json_type_array))
+		ok = read_parts(&lookup, parts, failure, http_status);
+	else
+		ok = read_page(&lookup, json);
+	json_object_put(json);
+
+	*error = lookup.error;
+	*found = ok ? lookup.found : NULL;
+	*nfound = ok ? lookup.nfound : 0;
+	*next = ok ? lookup.next : NULL;
+	return ok;
+}
+
+/* ------------------------------------------------------------------------
+ * Usage and versions
+ * ------------------------------------------------------------------------
+ */
+
+/* Digits, bounded; NULL if there are none or too many, else where they end. */
+static const char *
+parse_digits(const char *text, int64 *value)
+{
+	const char *start = text;
+
+	*value = 0;
+	for (; *text >= '0' && *text <= '9'; text++)
+	{
+		if (text - start >= 18)
+			return NULL;
+		*value = *value * 10 + (*text - '0');
+	}
+	return text > start ? text : NULL;
+}
+
+bool
+rest_parse_limit_info(const char *header, int64 *used, int64 *limit)
+{
+	static const char word[] = "api-usage=";
+
+	for (const char *p = strstr(header, word); p != NULL; p = strstr(p + 1, word))
+	{
+		const char *end;
+		int64		u;
+		int64		l;
+
+		/* not that of per-app-api-usage= */
+		if (p > header && p[-1] == '-')
+			continue;
+		end = parse_digits(p + sizeof(word) - 1, &u);
+		if (end == NULL || *end != '/' || parse_digits(end + 1, &l) == NULL || l == 0)
+			return false;
+		*used = u;
+		*limit = l;
+		return true;
+	}
+	return false;
+}
+
+bool
+rest_parse_limits(const char *body, size_t len, int64 *used, int64 *limit)
+{
+	json_object *json = rest_parse_json(body, len);
+	json_object *daily = member(json, "DailyApiRequests");
+	json_object *max = member(daily, "Max");
+	json_object *remaining = member(daily, "Remaining");
+	bool		ok = json_object_is_type(max, json_type_int) &&
+		json_object_is_type(remaining, json_type_int);
+
+	if (ok)
+	{
+		int64		m = json_object_get_int64(max);
+		int64		r = json_object_get_int64(remaining);
+
+		/* what remains can be negative: more was used than was bought */
+		ok = m > 0 && m <= PG_INT64_MAX / 4 && r <= m && r >= -(PG_INT64_MAX / 4);
+		if (ok)
+		{
+			*used = m - r;
+			*limit = m;
+		}
+	}
+	json_object_put(json);
+	return ok;
+}
+
+/* "66.0" as 66 and 0 in one number; -1 if it is no version. */
+static int64
+version_number(const char *text)
+{
+	int64		major;
+	int64		minor;
+	const char *end = text != NULL ? parse_digits(text, &major) : NULL;
+
+	if (end == NULL || *end != '.')
+		return -1;
+	end = parse_digits(end + 1, &minor);
+	if (end == NULL || *end != '\0' || major > 100000 || minor > 999)
+		return -1;
+	return major * 1000 + minor;
+}
+
+bool
+rest_parse_versions(const char *body, size_t len, const char *version, char **newest)
+{
+	json_object *json = rest_parse_json(body, len);
+	int64		wanted = version_number(version);
+	int64		highest = -1;
+	bool		listed = false;
+	size_t		n = json_object_is_type(json, json_type_array) ? json_object_array_length(json) : 0;
+
+	for (size_t i = 0; i < n; i++)
+	{
+		json_object *entry = json_object_array_get_idx(json, i);
+		int64		number = version_number(plain_string(member(entry, "version")));
+
+		if (number < 0)
+			continue;
+		listed |= number == wanted;
+		highest = Max(highest, number);
+	}
+	json_object_put(json);
+	*newest = highest < 0 ? NULL :
+		psprintf("%d.%d", (int) (highest / 1000), (int) (highest % 1000));
+	return listed;
+}
