@@ -3,6 +3,7 @@ EXTENSION = sfsync
 MODULE_big = sfsync
 DATA = sql/sfsync--1.0.sql
 OBJS = \
+	src/alter.o \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
@@ -11,6 +12,7 @@ OBJS = \
 	src/claim.o \
 	src/coerce.o \
 	src/connection.o \
+	src/create.o \
 	src/datum.o \
 	src/deliver.o \
 	src/describe.o \

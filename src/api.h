@@ -6,6 +6,7 @@
 #define SFSYNC_API_H
 
 #include "fmgr.h"
+#include "utils/rel.h"
 #include "mapping.h"
 
 /* Argument i as text (type text or name); NULL if it is null. */
@@ -17,6 +18,15 @@ extern void api_require(FunctionCallInfo fcinfo, int i, const char *argument);
 
 /* An error with the accepted values and the nearest match unless value is one of them. */
 extern void api_choice(const char *argument, const char *value, const char *const *accepted, int n);
+
+/* "a, b, c" for messages. */
+extern char *api_list(const char *const *values, int n);
+
+/* Errors unless the value is one that the contract has, and this version supports. */
+extern void api_check_conflict_policy(const char *value);
+extern void api_check_delete_policy(const char *value);
+extern void api_check_new_columns(const char *value);
+extern void api_refuse_filter(const char *filter);
 
 /* ERRCODE_FEATURE_NOT_SUPPORTED for a value that the contract has and this version hasn't. */
 extern void api_unsupported(const char *argument, const char *value, const char *hint);
@@ -30,6 +40,13 @@ extern Mapping *api_mapping(const char *name);
 /* The columns of a table and the fields of an object, for "does not exist" errors with a hint. */
 extern AttrNumber api_column(const Mapping *mapping, const char *name);
 extern const SfField *api_field(const Mapping *mapping, const char *name);
+
+/* The same of an open table, and of an object's metadata. */
+extern AttrNumber api_column_number(Relation rel, const char *argument, const char *name);
+extern void api_unknown_field(const SfObject *object, const char *argument, const char *name);
+
+/* An error unless the column holds a point in time. */
+extern void api_check_updated_at(Relation rel, const char *name);
 
 /* An error unless value has the form of an API name of Salesforce. */
 extern void api_check_name(const char *argument, const char *value);
@@ -45,6 +62,8 @@ extern void api_changed(const Mapping *mapping);
  * NULL: all).  Returns its id.
  */
 extern int64 api_start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len);
+
+extern bool api_has_trigger(Oid relid, const char *name);
 
 /* Attach the triggers of a mapped table and of its partitions that lack them. */
 extern void api_attach_triggers(Oid relid);
