@@ -45,15 +45,16 @@ static const char *const truncate_policies[] = {"refuse", "apply"};
 static void
 detach_triggers(Oid relid)
 {
-	SqlScope	scope;
-	ListCell   *lc;
-	List	   *relids = find_all_inheritors(relid, NoLock, NULL);
+	SqlScope scope;
+	ListCell *lc;
+	List *relids = find_all_inheritors(relid, NoLock, NULL);
 
 	sql_open(&scope, false);
 	foreach(lc, relids)
 	{
-		Oid			child = lfirst_oid(lc);
-		char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(child)), get_rel_name(child));
+		Oid child = lfirst_oid(lc);
+		char *table =
+			quote_qualified_identifier(get_namespace_name(get_rel_namespace(child)), get_rel_name(child));
 
 		if (child == relid && api_has_trigger(child, CAPTURE_TRIGGER))
 			SPI_execute(psprintf("DROP TRIGGER %s ON %s", CAPTURE_TRIGGER, table), false, 0);
@@ -67,29 +68,28 @@ static void
 check_zone(const char *zone)
 {
 	if (!pg_tzset(zone))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for argument \"timestamp_zone\": \"%s\"", zone),
-				 errdetail("It must be a time zone, as pg_timezone_names lists them."),
-				 errhint("For example UTC, or Europe/Vienna.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("invalid value for argument \"timestamp_zone\": \"%s\"", zone),
+						errdetail("It must be a time zone, as pg_timezone_names lists them."),
+						errhint("For example UTC, or Europe/Vienna.")));
 }
 
 static const char alter_query[] =
-"UPDATE sfsync.mapping SET conflict_policy = coalesce($2, conflict_policy), new_columns = coalesce($3, new_columns),"
-" updated_at_column = CASE WHEN $4 IS NULL THEN updated_at_column ELSE NULLIF($4, '')::name END,"
-" timestamp_zone = coalesce($5, timestamp_zone) WHERE id = $1";
+	"UPDATE sfsync.mapping SET conflict_policy = coalesce($2, conflict_policy), new_columns = coalesce($3, new_columns),"
+	" updated_at_column = CASE WHEN $4 IS NULL THEN updated_at_column ELSE NULLIF($4, '')::name END,"
+	" timestamp_zone = coalesce($5, timestamp_zone) WHERE id = $1";
 
 PG_FUNCTION_INFO_V1(sfsync_alter_mapping);
 
 Datum
 sfsync_alter_mapping(PG_FUNCTION_ARGS)
 {
-	Mapping    *mapping;
-	SqlScope	scope;
-	char	   *policy = api_text(fcinfo, 1);
-	char	   *columns = api_text(fcinfo, 2);
-	char	   *updated_at = api_name(fcinfo, 4);
-	char	   *zone = api_text(fcinfo, 5);
+	Mapping *mapping;
+	SqlScope scope;
+	char *policy = api_text(fcinfo, 1);
+	char *columns = api_text(fcinfo, 2);
+	char *updated_at = api_name(fcinfo, 4);
+	char *zone = api_text(fcinfo, 5);
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
@@ -99,13 +99,14 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 		api_check_new_columns(columns);
 	api_refuse_filter(api_text(fcinfo, 3));
 	if (!PG_ARGISNULL(6) && PG_GETARG_BOOL(6))
-		api_unsupported("capture_replicated", "true", "Rows that arrive by logical replication are not captured.");
+		api_unsupported("capture_replicated", "true",
+						"Rows that arrive by logical replication are not captured.");
 	if (zone)
 		check_zone(zone);
 	api_lock_source(mapping);
 	if (updated_at && updated_at[0] != '\0')
 	{
-		Relation	rel = table_open(mapping->source, NoLock);
+		Relation rel = table_open(mapping->source, NoLock);
 
 		api_check_updated_at(rel, updated_at);
 		table_close(rel, NoLock);
@@ -123,10 +124,10 @@ PG_FUNCTION_INFO_V1(sfsync_set_delete_policy);
 Datum
 sfsync_set_delete_policy(PG_FUNCTION_ARGS)
 {
-	Mapping    *mapping;
-	SqlScope	scope;
-	char	   *on_delete = api_text(fcinfo, 1);
-	char	   *on_truncate = api_text(fcinfo, 3);
+	Mapping *mapping;
+	SqlScope scope;
+	char *on_delete = api_text(fcinfo, 1);
+	char *on_truncate = api_text(fcinfo, 3);
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
@@ -153,24 +154,27 @@ sfsync_set_delete_policy(PG_FUNCTION_ARGS)
 static void
 refuse_pending(SqlScope *scope, const Mapping *mapping)
 {
-	int64		pending;
+	int64 pending;
 
-	SQL_RUN(scope, "SELECT (SELECT pg_catalog.count(*) FROM sfsync.queue WHERE mapping = $1)"
-			" + (SELECT pg_catalog.count(*) FROM sfsync.deferred WHERE mapping = $1)", sql_arg_int(mapping->id));
+	SQL_RUN(scope,
+			"SELECT (SELECT pg_catalog.count(*) FROM sfsync.queue WHERE mapping = $1)"
+			" + (SELECT pg_catalog.count(*) FROM sfsync.deferred WHERE mapping = $1)",
+			sql_arg_int(mapping->id));
 	pending = sql_bigint(0, 1);
 	if (pending > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("mapping \"%s\" has pending changes", mapping->name),
-				 errdetail_plural("%lld change has not reached Salesforce.", "%lld changes have not reached Salesforce.",
-								  (unsigned long) pending, (long long) pending),
-				 errhint("Wait with sfsync.wait_for_sync, or pass discard_pending => true to give them up.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE), errmsg("mapping \"%s\" has pending changes", mapping->name),
+			 errdetail_plural("%lld change has not reached Salesforce.",
+							  "%lld changes have not reached Salesforce.", (unsigned long) pending,
+							  (long long) pending),
+			 errhint("Wait with sfsync.wait_for_sync, or pass discard_pending => true to give them up.")));
 }
 
 static void
 delete_mapping(const Mapping *mapping, bool discard)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
 	if (!discard)
@@ -179,7 +183,8 @@ delete_mapping(const Mapping *mapping, bool discard)
 	SQL_RUN(&scope, "DELETE FROM sfsync.deferred WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.record WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.intent WHERE mapping = $1", sql_arg_int(mapping->id));
-	SQL_RUN(&scope, "UPDATE sfsync.dead_letter SET status = 'discarded', resolved_at = pg_catalog.clock_timestamp(),"
+	SQL_RUN(&scope,
+			"UPDATE sfsync.dead_letter SET status = 'discarded', resolved_at = pg_catalog.clock_timestamp(),"
 			" note = 'the mapping was dropped' WHERE mapping = $1 AND status IN ('open', 'retrying')",
 			sql_arg_text(mapping->name));
 	SQL_RUN(&scope, "DELETE FROM sfsync.mapping WHERE id = $1", sql_arg_int(mapping->id));
@@ -189,8 +194,8 @@ delete_mapping(const Mapping *mapping, bool discard)
 static bool
 is_mapped(Oid relid)
 {
-	SqlScope	scope;
-	bool		mapped;
+	SqlScope scope;
+	bool mapped;
 
 	sql_open(&scope, true);
 	mapped = SQL_RUN(&scope, "SELECT FROM sfsync.mapping WHERE source::oid = $1", sql_arg_oid(relid)) > 0;
@@ -203,9 +208,9 @@ PG_FUNCTION_INFO_V1(sfsync_drop_mapping);
 Datum
 sfsync_drop_mapping(PG_FUNCTION_ARGS)
 {
-	Mapping    *mapping;
-	Oid			source;
-	bool		exists;
+	Mapping *mapping;
+	Oid source;
+	bool exists;
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
@@ -226,16 +231,15 @@ PG_FUNCTION_INFO_V1(sfsync_backfill);
 Datum
 sfsync_backfill(PG_FUNCTION_ARGS)
 {
-	Mapping    *mapping;
+	Mapping *mapping;
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
 	api_refuse_filter(api_text(fcinfo, 1));
 	if (!mapping->source_name)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("mapping \"%s\" can't be backfilled", mapping->name),
-				 errdetail("%s", mapping->broken)));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("mapping \"%s\" can't be backfilled", mapping->name),
+						errdetail("%s", mapping->broken)));
 	PG_RETURN_INT64(api_start_backfill(mapping->id, source_row_count(mapping), NULL, 0));
 }
 
@@ -244,21 +248,27 @@ PG_FUNCTION_INFO_V1(sfsync_cancel_backfill);
 Datum
 sfsync_cancel_backfill(PG_FUNCTION_ARGS)
 {
-	SqlScope	scope;
-	char	   *name = NULL;
-	bool		cancelled;
+	SqlScope scope;
+	char *name = NULL;
+	bool cancelled;
 
 	sql_open(&scope, true);
-	if (SQL_RUN(&scope, "SELECT m.name FROM sfsync.backfill_job b JOIN sfsync.mapping m ON m.id = b.mapping WHERE b.id = $1",
-				sql_arg_bigint(PG_GETARG_INT64(0))) == 1)
+	if (SQL_RUN(
+			&scope,
+			"SELECT m.name FROM sfsync.backfill_job b JOIN sfsync.mapping m ON m.id = b.mapping WHERE b.id = $1",
+			sql_arg_bigint(PG_GETARG_INT64(0))) == 1)
 		name = sql_text(&scope, 0, 1);
 	sql_close(&scope);
 	if (!name)
 		PG_RETURN_BOOL(false);
 	(void) api_mapping(name);
 	sql_open(&scope, false);
-	cancelled = SQL_RUN(&scope, "UPDATE sfsync.backfill_job SET state = 'cancelled', finished_at = pg_catalog.clock_timestamp()"
-						" WHERE id = $1 AND state = 'running'", sql_arg_bigint(PG_GETARG_INT64(0))) > 0;
+	cancelled =
+		SQL_RUN(
+			&scope,
+			"UPDATE sfsync.backfill_job SET state = 'cancelled', finished_at = pg_catalog.clock_timestamp()"
+			" WHERE id = $1 AND state = 'running'",
+			sql_arg_bigint(PG_GETARG_INT64(0))) > 0;
 	sql_close(&scope);
 	shmem_wake_at_commit();
 	PG_RETURN_BOOL(cancelled);

@@ -65,9 +65,8 @@ void
 api_require(FunctionCallInfo fcinfo, int i, const char *argument)
 {
 	if (PG_ARGISNULL(i))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", argument)));
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("argument \"%s\" must not be null", argument)));
 }
 
 char *
@@ -90,11 +89,10 @@ api_choice(const char *argument, const char *value, const char *const *accepted,
 		if (strcmp(value, accepted[i]) == 0)
 			return;
 	nearest = nearest_match(value, accepted, n);
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid value for argument \"%s\": \"%s\"", argument, value),
-			 errdetail("Accepted values are: %s.", api_list(accepted, n)),
-			 nearest ? errhint("Perhaps you meant \"%s\".", nearest) : 0));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("invalid value for argument \"%s\": \"%s\"", argument, value),
+					errdetail("Accepted values are: %s.", api_list(accepted, n)),
+					nearest ? errhint("Perhaps you meant \"%s\".", nearest) : 0));
 }
 
 void
@@ -144,14 +142,13 @@ api_refuse_filter(const char *filter)
 Mapping *
 api_mapping(const char *name)
 {
-	Mapping    *mapping = mapping_get(mapping_require(name));
+	Mapping *mapping = mapping_get(mapping_require(name));
 
 	if (!mapping)
 		elog(ERROR, "mapping \"%s\" has just been dropped", name);
 	if (!has_privs_of_role(GetUserId(), mapping->owner))
 		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of mapping \"%s\"", name),
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("must be owner of mapping \"%s\"", name),
 				 errdetail("Its owner is role \"%s\".", GetUserNameFromId(mapping->owner, false))));
 	return mapping;
 }
@@ -159,10 +156,10 @@ api_mapping(const char *name)
 static void
 unknown_column(Relation rel, const char *argument, const char *name)
 {
-	TupleDesc	desc = RelationGetDescr(rel);
+	TupleDesc desc = RelationGetDescr(rel);
 	const char **names = palloc(sizeof(char *) * Max(desc->natts, 1));
 	const char *nearest;
-	int			n = 0;
+	int n = 0;
 
 	for (int i = 0; i < desc->natts; i++)
 		if (!TupleDescAttr(desc, i)->attisdropped)
@@ -178,7 +175,7 @@ unknown_column(Relation rel, const char *argument, const char *name)
 AttrNumber
 api_column_number(Relation rel, const char *argument, const char *name)
 {
-	AttrNumber	attnum = get_attnum(RelationGetRelid(rel), name);
+	AttrNumber attnum = get_attnum(RelationGetRelid(rel), name);
 
 	if (attnum <= 0)
 		unknown_column(rel, argument, name);
@@ -188,14 +185,14 @@ api_column_number(Relation rel, const char *argument, const char *name)
 void
 api_check_updated_at(Relation rel, const char *name)
 {
-	AttrNumber	attnum = api_column_number(rel, "updated_at_column", name);
-	Oid			type = getBaseType(TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid);
+	AttrNumber attnum = api_column_number(rel, "updated_at_column", name);
+	Oid type = getBaseType(TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid);
 
 	if (type != TIMESTAMPOID && type != TIMESTAMPTZOID)
 		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" holds no point in time", name),
-				 errdetail("Argument \"updated_at_column\" must name a column of type timestamp or timestamptz.")));
+				(errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("column \"%s\" holds no point in time", name),
+				 errdetail(
+					 "Argument \"updated_at_column\" must name a column of type timestamp or timestamptz.")));
 }
 
 /*
@@ -205,16 +202,18 @@ api_check_updated_at(Relation rel, const char *name)
 void
 api_check_name(const char *argument, const char *value)
 {
-	bool		good = isalpha((unsigned char) value[0]);
+	bool good = isalpha((unsigned char) value[0]);
 
 	for (const char *p = value; *p && good; p++)
 		good = isalnum((unsigned char) *p) || *p == '_';
 	if (!good || strlen(value) > 255)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("invalid value for argument \"%s\": \"%s\"", argument, value),
-				 errdetail("It must be an API name of Salesforce: letters, digits and underscores, beginning with a letter."),
-				 errhint("For example Account, or Invoice__c.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_NAME),
+			 errmsg("invalid value for argument \"%s\": \"%s\"", argument, value),
+			 errdetail(
+				 "It must be an API name of Salesforce: letters, digits and underscores, beginning with a letter."),
+			 errhint("For example Account, or Invoice__c.")));
 }
 
 void
@@ -231,14 +230,14 @@ api_unknown_field(const SfObject *object, const char *argument, const char *name
 			 errmsg("field \"%s\" of object %s does not exist", name, object->name),
 			 errdetail("Argument \"%s\" must name a field that the integration user may see.", argument),
 			 nearest ? errhint("Perhaps you meant \"%s\".", nearest)
-			 : errhint("After a change in Salesforce run sfsync.refresh_schema().")));
+					 : errhint("After a change in Salesforce run sfsync.refresh_schema().")));
 }
 
 AttrNumber
 api_column(const Mapping *mapping, const char *name)
 {
-	Relation	rel = table_open(mapping->source, AccessShareLock);
-	AttrNumber	attnum = api_column_number(rel, "column_name", name);
+	Relation rel = table_open(mapping->source, AccessShareLock);
+	AttrNumber attnum = api_column_number(rel, "column_name", name);
 
 	table_close(rel, NoLock);
 	return attnum;
@@ -270,7 +269,8 @@ api_has_trigger(Oid relid, const char *name)
 static void
 make_trigger(Oid relid, const char *trigger, const char *events, const char *function)
 {
-	char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+	char *table =
+		quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 
 	if (api_has_trigger(relid, trigger))
 		return;
@@ -287,9 +287,9 @@ make_trigger(Oid relid, const char *trigger, const char *events, const char *fun
 void
 api_attach_triggers(Oid relid)
 {
-	SqlScope	scope;
-	ListCell   *lc;
-	List	   *relids = find_all_inheritors(relid, NoLock, NULL);
+	SqlScope scope;
+	ListCell *lc;
+	List *relids = find_all_inheritors(relid, NoLock, NULL);
 
 	sql_open(&scope, false);
 	make_trigger(relid, CAPTURE_TRIGGER, "AFTER INSERT OR UPDATE OR DELETE", "capture");
@@ -302,11 +302,12 @@ api_attach_triggers(Oid relid)
 int64
 api_start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len)
 {
-	SqlScope	scope;
-	int64		id;
+	SqlScope scope;
+	int64 id;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope, "INSERT INTO sfsync.backfill_job (mapping, rows_total, changed) VALUES ($1, $2, $3) RETURNING id",
+	SQL_RUN(&scope,
+			"INSERT INTO sfsync.backfill_job (mapping, rows_total, changed) VALUES ($1, $2, $3) RETURNING id",
 			sql_arg_int(mapping), sql_arg_bigint(rows), sql_arg_bytes(changed, changed ? changed_len : -1));
 	id = sql_bigint(0, 1);
 	sql_close(&scope);

@@ -68,4 +68,4 @@ extern bool api_has_trigger(Oid relid, const char *name);
 /* Attach the triggers of a mapped table and of its partitions that lack them. */
 extern void api_attach_triggers(Oid relid);
 
-#endif							/* SFSYNC_API_H */
+#endif /* SFSYNC_API_H */

@@ -19,13 +19,13 @@
 #include "auth.h"
 #include "rest.h"
 
-#define TOKEN_PATH		"/services/oauth2/token"
-#define JWT_GRANT		"urn:ietf:params:oauth:grant-type:jwt-bearer"
-#define JWT_LIFETIME	180		/* seconds; Salesforce takes about that much at most */
-#define MIN_RSA_BITS	2048
-#define MAX_TOKEN		12000	/* header lines are bounded at 16,384 bytes in all */
-#define MAX_ERROR_TEXT	300
-#define JSON_DEPTH		8
+#define TOKEN_PATH "/services/oauth2/token"
+#define JWT_GRANT "urn:ietf:params:oauth:grant-type:jwt-bearer"
+#define JWT_LIFETIME 180 /* seconds; Salesforce takes about that much at most */
+#define MIN_RSA_BITS 2048
+#define MAX_TOKEN 12000 /* header lines are bounded at 16,384 bytes in all */
+#define MAX_ERROR_TEXT 300
+#define JSON_DEPTH 8
 
 /* ----------------------------------------------------------------
  * The request
@@ -54,8 +54,8 @@ append_field(StringInfo form, const char *name, const char *value)
 	appendStringInfo(form, "%s=", name);
 	for (c = (const unsigned char *) value; *c != '\0'; c++)
 	{
-		if ((*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') ||
-			*c == '-' || *c == '.' || *c == '_' || *c == '~')
+		if ((*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') || *c == '-' ||
+			*c == '.' || *c == '_' || *c == '~')
 			appendStringInfoChar(form, *c);
 		else
 			appendStringInfo(form, "%%%02X", *c);
@@ -72,8 +72,8 @@ field_room(const char *value)
 static char *
 base64url(const unsigned char *data, size_t len)
 {
-	char	   *text = palloc(4 * ((len + 2) / 3) + 1);
-	char	   *c;
+	char *text = palloc(4 * ((len + 2) / 3) + 1);
+	char *c;
 
 	EVP_EncodeBlock((unsigned char *) text, data, (int) len);
 	for (c = text; *c != '\0'; c++)
@@ -99,9 +99,9 @@ refuse_passphrase(char *buf, int size, int writing, void *asked)
 static EVP_PKEY *
 read_private_key(const char *pem, char **error)
 {
-	BIO		   *bio = BIO_new_mem_buf(pem, -1);
-	EVP_PKEY   *key = NULL;
-	bool		asked = false;
+	BIO *bio = BIO_new_mem_buf(pem, -1);
+	EVP_PKEY *key = NULL;
+	bool asked = false;
 
 	if (bio != NULL)
 		key = PEM_read_bio_PrivateKey(bio, NULL, refuse_passphrase, &asked);
@@ -109,9 +109,8 @@ read_private_key(const char *pem, char **error)
 	ERR_clear_error();
 	if (key == NULL)
 	{
-		*error = pstrdup(asked ?
-						 "the private key is protected by a passphrase" :
-						 "the private key is not a private key in PEM format");
+		*error = pstrdup(asked ? "the private key is protected by a passphrase"
+							   : "the private key is not a private key in PEM format");
 		return NULL;
 	}
 	if (EVP_PKEY_get_base_id(key) != EVP_PKEY_RSA)
@@ -131,13 +130,11 @@ sign(EVP_PKEY *key, const char *text)
 {
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
 	unsigned char *signature = palloc(EVP_PKEY_get_size(key));
-	size_t		len = EVP_PKEY_get_size(key);
-	char	   *encoded = NULL;
+	size_t len = EVP_PKEY_get_size(key);
+	char *encoded = NULL;
 
-	if (context != NULL &&
-		EVP_DigestSignInit(context, NULL, EVP_sha256(), NULL, key) == 1 &&
-		EVP_DigestSign(context, signature, &len,
-					   (const unsigned char *) text, strlen(text)) == 1)
+	if (context != NULL && EVP_DigestSignInit(context, NULL, EVP_sha256(), NULL, key) == 1 &&
+		EVP_DigestSign(context, signature, &len, (const unsigned char *) text, strlen(text)) == 1)
 		encoded = base64url(signature, len);
 	EVP_MD_CTX_free(context);
 	ERR_clear_error();
@@ -173,15 +170,13 @@ jwt_claims(const ServerOptions *options, const Credentials *credentials, int64 n
 {
 	json_object *claims = json_object_new_object();
 	const char *text = NULL;
-	char	   *encoded = NULL;
+	char *encoded = NULL;
 
-	if (claims != NULL &&
-		add_string(claims, "iss", credentials->client_id) &&
+	if (claims != NULL && add_string(claims, "iss", credentials->client_id) &&
 		add_string(claims, "sub", credentials->username) &&
-		add_string(claims, "aud", options->jwt_audience) &&
-		add_number(claims, "exp", now + JWT_LIFETIME))
-		text = json_object_to_json_string_ext(claims, JSON_C_TO_STRING_PLAIN |
-											  JSON_C_TO_STRING_NOSLASHESCAPE);
+		add_string(claims, "aud", options->jwt_audience) && add_number(claims, "exp", now + JWT_LIFETIME))
+		text =
+			json_object_to_json_string_ext(claims, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
 	if (text != NULL)
 		encoded = base64url((const unsigned char *) text, strlen(text));
 	json_object_put(claims);
@@ -193,10 +188,10 @@ static char *
 jwt(const ServerOptions *options, const Credentials *credentials, int64 now, char **error)
 {
 	static const char header[] = "{\"alg\":\"RS256\"}";
-	EVP_PKEY   *key;
-	char	   *claims;
-	char	   *signature = NULL;
-	char	   *unsigned_part;
+	EVP_PKEY *key;
+	char *claims;
+	char *signature = NULL;
+	char *unsigned_part;
 
 	if (credentials->private_key == NULL || credentials->username == NULL)
 	{
@@ -212,8 +207,7 @@ jwt(const ServerOptions *options, const Credentials *credentials, int64 now, cha
 	key = read_private_key(credentials->private_key, error);
 	if (key == NULL)
 		return NULL;
-	unsigned_part = psprintf("%s.%s",
-							 base64url((const unsigned char *) header, strlen(header)), claims);
+	unsigned_part = psprintf("%s.%s", base64url((const unsigned char *) header, strlen(header)), claims);
 	signature = sign(key, unsigned_part);
 	EVP_PKEY_free(key);
 	if (signature == NULL)
@@ -227,9 +221,9 @@ jwt(const ServerOptions *options, const Credentials *credentials, int64 now, cha
 AuthCall *
 auth_call(const ServerOptions *options, const Credentials *credentials, int64 now, char **error)
 {
-	AuthCall   *call;
+	AuthCall *call;
 	StringInfoData form;
-	char	   *assertion = NULL;
+	char *assertion = NULL;
 
 	*error = NULL;
 	if (credentials->flow == AUTH_JWT_BEARER)
@@ -242,8 +236,7 @@ auth_call(const ServerOptions *options, const Credentials *credentials, int64 no
 	initStringInfo(&form);
 	enlargeStringInfo(&form, (int) (256 + field_room(credentials->client_id) +
 									field_room(credentials->client_secret) +
-									field_room(credentials->refresh_token) +
-									field_room(assertion)));
+									field_room(credentials->refresh_token) + field_room(assertion)));
 	switch (credentials->flow)
 	{
 		case AUTH_CLIENT_CREDENTIALS:
@@ -327,8 +320,8 @@ string_member(json_object *object, const char *name)
 static char *
 printable(const char *text)
 {
-	char	   *copy = pnstrdup(text, MAX_ERROR_TEXT);
-	char	   *c;
+	char *copy = pnstrdup(text, MAX_ERROR_TEXT);
+	char *c;
 
 	for (c = copy; *c != '\0'; c++)
 	{
@@ -353,8 +346,7 @@ parse_refusal(int http_status, json_object *object, ErrorScope *scope, char **er
 	{
 		/* Salesforce redirects from names that are no longer the org's. */
 		*scope = SCOPE_CONNECTION;
-		*error = psprintf("login refused: login_url answers with a redirect (HTTP status %d)",
-						  http_status);
+		*error = psprintf("login refused: login_url answers with a redirect (HTTP status %d)", http_status);
 	}
 	else
 		*error = psprintf("login refused: HTTP status %d", http_status);
@@ -365,7 +357,7 @@ parse_refusal(int http_status, json_object *object, ErrorScope *scope, char **er
 static bool
 is_token(const char *token)
 {
-	size_t		len = strlen(token);
+	size_t len = strlen(token);
 	const char *c;
 
 	if (len == 0 || len > MAX_TOKEN)
@@ -381,8 +373,7 @@ is_token(const char *token)
 static const char *
 instance_url_refused(const char *instance_url, const char *login_url)
 {
-	if (pg_strncasecmp(login_url, "https:", 6) == 0 &&
-		pg_strncasecmp(instance_url, "https:", 6) != 0)
+	if (pg_strncasecmp(login_url, "https:", 6) == 0 && pg_strncasecmp(instance_url, "https:", 6) != 0)
 		return "login_url is https";
 	return url_refused(instance_url);
 }
@@ -393,7 +384,7 @@ parse_identity(AuthToken *token, const char *identity)
 {
 	const char *organization = identity == NULL ? NULL : strstr(identity, "/id/");
 	const char *user;
-	char	   *copy;
+	char *copy;
 
 	if (organization == NULL)
 		return;
@@ -410,7 +401,7 @@ parse_identity(AuthToken *token, const char *identity)
 static char *
 without_slashes(const char *url)
 {
-	size_t		len = strlen(url);
+	size_t len = strlen(url);
 
 	while (len > 0 && url[len - 1] == '/')
 		len--;
@@ -423,7 +414,7 @@ parse_token(json_object *object, const char *login_url, ErrorScope *scope, char 
 	const char *access_token = string_member(object, "access_token");
 	const char *instance_url = string_member(object, "instance_url");
 	const char *reason;
-	AuthToken  *token;
+	AuthToken *token;
 
 	*scope = SCOPE_SERVER;
 	if (access_token == NULL || instance_url == NULL)
@@ -464,11 +455,11 @@ wipe_member(json_object *object, const char *name)
 }
 
 AuthToken *
-auth_parse(int http_status, const char *body, size_t len, const char *login_url,
-		   ErrorScope *scope, char **error)
+auth_parse(int http_status, const char *body, size_t len, const char *login_url, ErrorScope *scope,
+		   char **error)
 {
 	json_object *object = parse_object(body, len);
-	AuthToken  *token;
+	AuthToken *token;
 
 	*error = NULL;
 	*scope = SCOPE_SERVER;

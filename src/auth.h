@@ -11,44 +11,44 @@
 
 typedef struct AuthToken
 {
-	char	   *access_token;
-	char	   *instance_url;	/* held to the rules of login_url, no slash at the end */
-	char	   *organization_id;	/* 18 characters, from the identity URL; NULL if absent */
-	char	   *user_id;
+	char *access_token;
+	char *instance_url;    /* held to the rules of login_url, no slash at the end */
+	char *organization_id; /* 18 characters, from the identity URL; NULL if absent */
+	char *user_id;
 } AuthToken;
 
 typedef struct AuthCall
 {
-	char	   *url;
-	char	   *body;			/* a form; holds secrets: wipe with auth_call_wipe */
-	size_t		body_len;
+	char *url;
+	char *body; /* a form; holds secrets: wipe with auth_call_wipe */
+	size_t body_len;
 } AuthCall;
 
 /*
  * The token request of a flow; now in seconds since the epoch (JWT's exp).
  * NULL and *error when the private key can't be used.
  */
-extern AuthCall *auth_call(const ServerOptions *options, const Credentials *credentials,
-						   int64 now, char **error);
+extern AuthCall *auth_call(const ServerOptions *options, const Credentials *credentials, int64 now,
+						   char **error);
 extern void auth_call_wipe(AuthCall *call);
 
 /*
  * Parse the reply.  NULL, *scope and *error (a sentence without secrets) when
  * it holds no usable token.
  */
-extern AuthToken *auth_parse(int http_status, const char *body, size_t len,
-							 const char *login_url, ErrorScope *scope, char **error);
+extern AuthToken *auth_parse(int http_status, const char *body, size_t len, const char *login_url,
+							 ErrorScope *scope, char **error);
 
 typedef struct AuthUser
 {
-	char	   *organization_id;	/* 18 characters; NULL if absent */
-	char	   *user_id;
-	char	   *username;		/* ASCII; NULL if absent */
+	char *organization_id; /* 18 characters; NULL if absent */
+	char *user_id;
+	char *username; /* ASCII; NULL if absent */
 } AuthUser;
 
-#define AUTH_USERINFO_PATH	"/services/oauth2/userinfo"
+#define AUTH_USERINFO_PATH "/services/oauth2/userinfo"
 
 /* Parse the reply of userinfo (section 1.5); false when it is no such thing. */
 extern bool auth_parse_user(const char *body, size_t len, AuthUser *user);
 
-#endif							/* SFSYNC_AUTH_H */
+#endif /* SFSYNC_AUTH_H */

@@ -14,9 +14,9 @@
 /* Map of "mapping:key" to a unit: those at hand, and those a key moved to. */
 typedef struct UnitEntry
 {
-	char	   *name;
-	Unit	   *unit;
-	char		status;
+	char *name;
+	Unit *unit;
+	char status;
 } UnitEntry;
 
 #define SH_PREFIX units
@@ -35,10 +35,10 @@ typedef struct UnitEntry
 
 struct Work
 {
-	int			nunits;
-	units_hash *at_hand;		/* the first unit of each key */
-	units_hash *moved;			/* old key of a key change to the unit that has it */
-	int			nqueues;
+	int nunits;
+	units_hash *at_hand; /* the first unit of each key */
+	units_hash *moved;   /* old key of a key change to the unit that has it */
+	int nqueues;
 	MappingQueue **queues;
 };
 
@@ -55,7 +55,7 @@ create_map(void)
 Work *
 batch_create(void)
 {
-	Work	   *work = palloc0(sizeof(Work));
+	Work *work = palloc0(sizeof(Work));
 
 	work->at_hand = create_map();
 	work->moved = create_map();
@@ -87,9 +87,8 @@ batch_queue(Work *work, int mapping)
 	queue = palloc0(sizeof(MappingQueue));
 	queue->mapping = mapping;
 	dlist_init(&queue->ready);
-	work->queues = work->queues
-		? repalloc(work->queues, sizeof(MappingQueue *) * (work->nqueues + 1))
-		: palloc(sizeof(MappingQueue *));
+	work->queues = work->queues ? repalloc(work->queues, sizeof(MappingQueue *) * (work->nqueues + 1))
+								: palloc(sizeof(MappingQueue *));
 	work->queues[work->nqueues++] = queue;
 	return queue;
 }
@@ -97,8 +96,8 @@ batch_queue(Work *work, int mapping)
 static Unit *
 map_get(units_hash *map, int mapping, const char *key)
 {
-	char	   *name = psprintf("%d:%s", mapping, key);
-	UnitEntry  *entry = units_lookup(map, name);
+	char *name = psprintf("%d:%s", mapping, key);
+	UnitEntry *entry = units_lookup(map, name);
 
 	pfree(name);
 	return entry ? entry->unit : NULL;
@@ -107,9 +106,9 @@ map_get(units_hash *map, int mapping, const char *key)
 static void
 map_set(units_hash *map, int mapping, const char *key, Unit *unit)
 {
-	char	   *name = psprintf("%d:%s", mapping, key);
-	bool		found;
-	UnitEntry  *entry = units_insert(map, name, &found);
+	char *name = psprintf("%d:%s", mapping, key);
+	bool found;
+	UnitEntry *entry = units_insert(map, name, &found);
 
 	if (found)
 		pfree(name);
@@ -119,12 +118,12 @@ map_set(units_hash *map, int mapping, const char *key, Unit *unit)
 static void
 map_remove(units_hash *map, int mapping, const char *key)
 {
-	char	   *name = psprintf("%d:%s", mapping, key);
-	UnitEntry  *entry = units_lookup(map, name);
+	char *name = psprintf("%d:%s", mapping, key);
+	UnitEntry *entry = units_lookup(map, name);
 
 	if (entry)
 	{
-		char	   *owned = entry->name;
+		char *owned = entry->name;
 
 		units_delete_item(map, entry);
 		pfree(owned);
@@ -141,7 +140,7 @@ batch_find(Work *work, int mapping, const char *key)
 static Unit *
 make_unit(Work *work, MappingQueue *queue, const char *key)
 {
-	Unit	   *unit = palloc0(sizeof(Unit));
+	Unit *unit = palloc0(sizeof(Unit));
 
 	unit->queue = queue;
 	unit->key = pstrdup(key);
@@ -165,7 +164,7 @@ Unit *
 batch_unit(Work *work, int mapping, const char *key)
 {
 	MappingQueue *queue = batch_queue(work, mapping);
-	Unit	   *unit = batch_find(work, mapping, key);
+	Unit *unit = batch_find(work, mapping, key);
 
 	if (!unit)
 	{
@@ -188,9 +187,8 @@ batch_add_old_key(Work *work, Unit *unit, const char *old_key)
 	for (int i = 0; i < unit->nold; i++)
 		if (strcmp(unit->old_keys[i], old_key) == 0)
 			return;
-	unit->old_keys = unit->old_keys
-		? repalloc(unit->old_keys, sizeof(char *) * (unit->nold + 1))
-		: palloc(sizeof(char *));
+	unit->old_keys =
+		unit->old_keys ? repalloc(unit->old_keys, sizeof(char *) * (unit->nold + 1)) : palloc(sizeof(char *));
 	unit->old_keys[unit->nold++] = pstrdup(old_key);
 	map_set(work->moved, unit->queue->mapping, old_key, unit);
 }
@@ -200,7 +198,7 @@ batch_add_changed(Unit *unit, const uint8 *changed, int len)
 {
 	if (len > unit->changed_len)
 	{
-		uint8	   *larger = palloc0(len);
+		uint8 *larger = palloc0(len);
 
 		if (unit->changed)
 		{
@@ -229,9 +227,8 @@ add_ref(Unit *unit, QueueRef ref)
 	if (unit->nrefs == unit->max_refs)
 	{
 		unit->max_refs = Max(unit->max_refs * 2, 2);
-		unit->refs = unit->refs
-			? repalloc(unit->refs, sizeof(QueueRef) * unit->max_refs)
-			: palloc(sizeof(QueueRef) * unit->max_refs);
+		unit->refs = unit->refs ? repalloc(unit->refs, sizeof(QueueRef) * unit->max_refs)
+								: palloc(sizeof(QueueRef) * unit->max_refs);
 	}
 	unit->refs[unit->nrefs++] = ref;
 	if (unit->min_xid == 0 || ref.xid < unit->min_xid)
@@ -253,7 +250,7 @@ add_times(Unit *unit, int64 event_at)
 static void
 fold_key_change(Work *work, Unit *unit, const char *old_key, int64 event_at)
 {
-	Unit	   *left = batch_unit(work, unit->queue->mapping, old_key);
+	Unit *left = batch_unit(work, unit->queue->mapping, old_key);
 
 	batch_add_old_key(work, unit, old_key);
 	if (left != unit)
@@ -271,8 +268,8 @@ fold_key_change(Work *work, Unit *unit, const char *old_key, int64 event_at)
 Unit *
 batch_event(Work *work, const WorkEvent *event)
 {
-	Unit	   *first = batch_find(work, event->mapping, event->key);
-	Unit	   *unit;
+	Unit *first = batch_find(work, event->mapping, event->key);
+	Unit *unit;
 
 	for (unit = first; unit; unit = unit->next)
 		if (has_ref(unit, event->ref))
@@ -309,7 +306,7 @@ batch_event(Work *work, const WorkEvent *event)
 static bool
 must_wait(Work *work, const Unit *unit)
 {
-	Unit	   *mover = map_get(work->moved, unit->queue->mapping, unit->key);
+	Unit *mover = map_get(work->moved, unit->queue->mapping, unit->key);
 
 	if (!mover || mover == unit)
 		return false;
@@ -325,7 +322,7 @@ old_key_in_flight(Work *work, const Unit *unit)
 {
 	for (int i = 0; i < unit->nold; i++)
 	{
-		Unit	   *old = batch_find(work, unit->queue->mapping, unit->old_keys[i]);
+		Unit *old = batch_find(work, unit->queue->mapping, unit->old_keys[i]);
 
 		if (old && old->in_flight)
 			return true;
@@ -336,13 +333,13 @@ old_key_in_flight(Work *work, const Unit *unit)
 int
 batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked)
 {
-	UnitKind	kind = UNIT_UNDECIDED;
-	dlist_iter	iter;
-	int			n = 0;
+	UnitKind kind = UNIT_UNDECIDED;
+	dlist_iter iter;
+	int n = 0;
 
 	dlist_foreach(iter, &queue->ready)
 	{
-		Unit	   *unit = dlist_container(Unit, node, iter.cur);
+		Unit *unit = dlist_container(Unit, node, iter.cur);
 
 		if (n >= max)
 			break;
@@ -396,7 +393,7 @@ free_unit(Unit *unit)
 void
 batch_fold_next(Work *work, Unit *unit)
 {
-	Unit	   *next = unit->next;
+	Unit *next = unit->next;
 
 	if (!next)
 		return;

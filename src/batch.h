@@ -14,25 +14,25 @@
 #include "lib/ilist.h"
 
 /* Operations of captured events, as the queue has them. */
-#define EVENT_INSERT		'I'
-#define EVENT_UPDATE		'U'
-#define EVENT_DELETE		'D'
-#define EVENT_KEY_CHANGE	'K'
+#define EVENT_INSERT 'I'
+#define EVENT_UPDATE 'U'
+#define EVENT_DELETE 'D'
+#define EVENT_KEY_CHANGE 'K'
 
 /* What must be done for a unit, as far as it is known. */
 typedef enum UnitKind
 {
 	UNIT_UNDECIDED,
-	UNIT_UPSERT,				/* the whole row, by external ID */
-	UNIT_UPDATE,				/* changed fields, by Id */
-	UNIT_DELETE,				/* by Id */
-	UNIT_LOOKUP					/* its Id must be found first */
+	UNIT_UPSERT, /* the whole row, by external ID */
+	UNIT_UPDATE, /* changed fields, by Id */
+	UNIT_DELETE, /* by Id */
+	UNIT_LOOKUP  /* its Id must be found first */
 } UnitKind;
 
 typedef struct QueueRef
 {
-	uint64		xid;
-	int32		n;
+	uint64 xid;
+	int32 n;
 } QueueRef;
 
 typedef struct MappingQueue MappingQueue;
@@ -40,68 +40,68 @@ typedef struct MappingQueue MappingQueue;
 /* Rows of a backfill that are at hand; it is freed by its owner. */
 typedef struct Chunk
 {
-	int			pending;		/* units not done */
+	int pending; /* units not done */
 } Chunk;
 
 typedef struct Unit
 {
-	dlist_node	node;			/* in its mapping's ready list */
+	dlist_node node; /* in its mapping's ready list */
 	MappingQueue *queue;
-	char	   *key;
-	bool		in_flight;
-	UnitKind	kind;
-	bool		whole;			/* all fields, not only the changed ones */
-	bool		inserted;		/* its first captured event was an insert */
-	bool		deleted;		/* a delete was captured */
-	bool		key_left;		/* a key change left this key: its absence is no delete */
-	char	  **old_keys;		/* keys that the row had before, newest first */
-	int			nold;
-	uint8	   *changed;		/* bitmap by attribute number - 1 */
-	int			changed_len;
-	int64		first_event_at;
-	int64		event_at;
-	QueueRef   *refs;
-	int			nrefs;
-	int			max_refs;
+	char *key;
+	bool in_flight;
+	UnitKind kind;
+	bool whole;      /* all fields, not only the changed ones */
+	bool inserted;   /* its first captured event was an insert */
+	bool deleted;    /* a delete was captured */
+	bool key_left;   /* a key change left this key: its absence is no delete */
+	char **old_keys; /* keys that the row had before, newest first */
+	int nold;
+	uint8 *changed; /* bitmap by attribute number - 1 */
+	int changed_len;
+	int64 first_event_at;
+	int64 event_at;
+	QueueRef *refs;
+	int nrefs;
+	int max_refs;
 	/* from and for the table of deferred changes */
-	bool		deferred;		/* has a row there */
-	int			attempts;
-	uint64		min_xid;
-	uint64		missing_since;
+	bool deferred; /* has a row there */
+	int attempts;
+	uint64 min_xid;
+	uint64 missing_since;
 	/* during delivery */
-	bool		looked_up;		/* Salesforce was asked for its Id: there is none */
-	bool		refused_once;	/* for a reason that new metadata may have cured */
-	int			limit;			/* size of the next request with it; 0 any */
-	Chunk	   *chunk;
-	struct Unit *next;			/* successor */
+	bool looked_up;    /* Salesforce was asked for its Id: there is none */
+	bool refused_once; /* for a reason that new metadata may have cured */
+	int limit;         /* size of the next request with it; 0 any */
+	Chunk *chunk;
+	struct Unit *next; /* successor */
 } Unit;
 
 struct MappingQueue
 {
-	int			mapping;
-	int			nready;
-	int			nunits;
-	dlist_head	ready;
+	int mapping;
+	int nready;
+	int nunits;
+	dlist_head ready;
 };
 
 typedef struct Work Work;
 
 typedef struct WorkEvent
 {
-	int			mapping;
-	char		operation;		/* EVENT_... */
+	int mapping;
+	char operation; /* EVENT_... */
 	const char *key;
-	const char *old_key;		/* key change */
+	const char *old_key; /* key change */
 	const uint8 *changed;
-	int			changed_len;	/* < 0: none */
-	int64		event_at;
-	QueueRef	ref;
+	int changed_len; /* < 0: none */
+	int64 event_at;
+	QueueRef ref;
 } WorkEvent;
 
 extern Work *batch_create(void);
 
 /* Units at hand, in flight included. */
-extern int	batch_size(const Work *work);
+extern int batch_size(const Work *work);
 
 /* The queue of a mapping; made when missing. */
 extern MappingQueue *batch_queue(Work *work, int mapping);
@@ -128,7 +128,7 @@ extern void batch_add_changed(Unit *unit, const uint8 *changed, int len);
  * Up to max ready units of one mapping that can go into one request: all of
  * the kind of the first, or undecided; none whose turn has to wait for another.
  */
-extern int	batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked);
+extern int batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked);
 
 extern void batch_start(Unit *unit);
 
@@ -144,4 +144,4 @@ extern void batch_fold_next(Work *work, Unit *unit);
 /* Settled: frees it; its successor becomes ready. */
 extern void batch_done(Work *work, Unit *unit);
 
-#endif							/* SFSYNC_BATCH_H */
+#endif /* SFSYNC_BATCH_H */

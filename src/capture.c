@@ -47,50 +47,50 @@
 /* What a mapping wants to know of a relation's rows. */
 typedef struct Target
 {
-	int			mapping;
-	int			nkeys;
-	AttrNumber *keys;			/* attribute numbers of the relation at hand */
-	Oid		   *key_types;
-	bool		fix_settings;	/* a key's text depends on them */
-	bool	   *watched;		/* by attribute of the relation at hand */
-	AttrNumber *root;			/* its number in the mapped table; NULL: the same */
+	int mapping;
+	int nkeys;
+	AttrNumber *keys; /* attribute numbers of the relation at hand */
+	Oid *key_types;
+	bool fix_settings; /* a key's text depends on them */
+	bool *watched;     /* by attribute of the relation at hand */
+	AttrNumber *root;  /* its number in the mapped table; NULL: the same */
 } Target;
 
 typedef struct Captured
 {
-	Oid			relid;			/* hash key */
-	bool		valid;
-	MemoryContext context;		/* of targets */
-	int			ntargets;
-	Target	   *targets;
+	Oid relid; /* hash key */
+	bool valid;
+	MemoryContext context; /* of targets */
+	int ntargets;
+	Target *targets;
 } Captured;
 
 /* A note in the buffer; key, old key and bitmap follow it. */
 typedef struct Note
 {
 	TimestampTz at;
-	int32		mapping;
-	int32		key_len;
-	int32		old_len;		/* -1: none */
-	int32		changed_len;	/* -1: none */
-	char		operation;
+	int32 mapping;
+	int32 key_len;
+	int32 old_len;     /* -1: none */
+	int32 changed_len; /* -1: none */
+	char operation;
 } Note;
 
 typedef struct Mark
 {
-	int			level;			/* of the subtransaction */
-	int64		length;			/* of the buffer when it began */
+	int level;    /* of the subtransaction */
+	int64 length; /* of the buffer when it began */
 } Mark;
 
 /* The buffer: a file, empty at most times, and behind it a piece in memory. */
 typedef struct Notes
 {
-	BufFile    *file;
-	int64		file_length;
+	BufFile *file;
+	int64 file_length;
 	StringInfoData memory;
-	int			nmarks;
-	int			max_marks;
-	Mark	   *marks;
+	int nmarks;
+	int max_marks;
+	Mark *marks;
 } Notes;
 
 static HTAB *captured_relations = NULL;
@@ -114,7 +114,7 @@ void
 capture_invalidate(Oid relid)
 {
 	HASH_SEQ_STATUS scan;
-	Captured   *captured;
+	Captured *captured;
 
 	if (!captured_relations)
 		return;
@@ -127,7 +127,7 @@ capture_invalidate(Oid relid)
 static List *
 with_ancestors(Relation rel)
 {
-	List	   *relids = list_make1_oid(RelationGetRelid(rel));
+	List *relids = list_make1_oid(RelationGetRelid(rel));
 
 	if (rel->rd_rel->relispartition)
 		relids = list_concat(relids, get_partition_ancestors(RelationGetRelid(rel)));
@@ -137,29 +137,28 @@ with_ancestors(Relation rel)
 static Datum
 oid_array(List *oids)
 {
-	Datum	   *values = palloc(sizeof(Datum) * list_length(oids));
+	Datum *values = palloc(sizeof(Datum) * list_length(oids));
 
 	for (int i = 0; i < list_length(oids); i++)
 		values[i] = ObjectIdGetDatum(list_nth_oid(oids, i));
-	return PointerGetDatum(construct_array(values, list_length(oids), OIDOID, sizeof(Oid),
-										   true, TYPALIGN_INT));
+	return PointerGetDatum(
+		construct_array(values, list_length(oids), OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
 /* Elements of a name[]; *n of them. */
 static Datum *
 name_array(Datum array, int *n)
 {
-	Datum	   *names;
+	Datum *names;
 
-	deconstruct_array(DatumGetArrayTypeP(array), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR,
-					  &names, NULL, n);
+	deconstruct_array(DatumGetArrayTypeP(array), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, NULL, n);
 	return names;
 }
 
 static void
 set_keys(Target *target, Relation rel, Datum key_columns)
 {
-	Datum	   *names = name_array(key_columns, &target->nkeys);
+	Datum *names = name_array(key_columns, &target->nkeys);
 
 	target->keys = palloc(sizeof(AttrNumber) * target->nkeys);
 	target->key_types = palloc(sizeof(Oid) * target->nkeys);
@@ -183,9 +182,9 @@ set_keys(Target *target, Relation rel, Datum key_columns)
 static void
 set_watched(Target *target, Relation rel, Oid source, Datum excluded)
 {
-	TupleDesc	desc = RelationGetDescr(rel);
-	int			nexcluded;
-	Datum	   *names = name_array(excluded, &nexcluded);
+	TupleDesc desc = RelationGetDescr(rel);
+	int nexcluded;
+	Datum *names = name_array(excluded, &nexcluded);
 
 	target->watched = palloc0(sizeof(bool) * Max(desc->natts, 1));
 	if (source != RelationGetRelid(rel))
@@ -206,8 +205,8 @@ set_watched(Target *target, Relation rel, Oid source, Datum excluded)
 static void
 load_target(Target *target, Relation rel, HeapTuple row, TupleDesc desc)
 {
-	bool		isnull;
-	Oid			source;
+	bool isnull;
+	Oid source;
 
 	target->mapping = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 	source = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
@@ -216,9 +215,9 @@ load_target(Target *target, Relation rel, HeapTuple row, TupleDesc desc)
 }
 
 static const char load_query[] =
-"SELECT m.id, m.source::oid, m.key_columns,"
-" ARRAY(SELECT r.column_name FROM sfsync.rule r WHERE r.mapping = m.id AND r.field IS NULL)"
-" FROM sfsync.mapping m WHERE m.source::oid = ANY($1) ORDER BY m.id";
+	"SELECT m.id, m.source::oid, m.key_columns,"
+	" ARRAY(SELECT r.column_name FROM sfsync.rule r WHERE r.mapping = m.id AND r.field IS NULL)"
+	" FROM sfsync.mapping m WHERE m.source::oid = ANY($1) ORDER BY m.id";
 
 /*
  * Read the mappings of a relation.  With the latest snapshot: the mapping may
@@ -227,13 +226,13 @@ static const char load_query[] =
 static void
 load_targets(Captured *captured, Relation rel)
 {
-	Oid			types[1] = {OIDARRAYOID};
-	Datum		values[1];
+	Oid types[1] = {OIDARRAYOID};
+	Datum values[1];
 	OwnerContext saved;
 	MemoryContext caller = CurrentMemoryContext;
 
-	captured->context = AllocSetContextCreate(CacheMemoryContext, "sfsync captured relation",
-											  ALLOCSET_SMALL_SIZES);
+	captured->context =
+		AllocSetContextCreate(CacheMemoryContext, "sfsync captured relation", ALLOCSET_SMALL_SIZES);
 	sfsync_enter_owner(&saved);
 	PushActiveSnapshot(GetLatestSnapshot());
 	SPI_connect();
@@ -256,13 +255,13 @@ load_targets(Captured *captured, Relation rel)
 static Captured *
 captured_relation(Relation rel)
 {
-	Oid			relid = RelationGetRelid(rel);
-	Captured   *captured;
-	bool		found;
+	Oid relid = RelationGetRelid(rel);
+	Captured *captured;
+	bool found;
 
 	if (!captured_relations)
 	{
-		HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Captured)};
+		HASHCTL ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Captured)};
 
 		captured_relations = hash_create("sfsync captured relations", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
@@ -317,9 +316,8 @@ static void
 seek(int64 offset)
 {
 	if (BufFileSeek(buffer->file, 0, offset, SEEK_SET) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not seek in the temporary file of captured changes: %m")));
+		ereport(ERROR, (errcode_for_file_access(),
+						errmsg("could not seek in the temporary file of captured changes: %m")));
 }
 
 /* The file must outlive the subtransaction that happens to fill the memory. */
@@ -356,10 +354,10 @@ cut_buffer(int64 length)
 }
 
 static void
-append_note(int mapping, char operation, const char *key, const char *old_key,
-			const uint8 *changed, int changed_len)
+append_note(int mapping, char operation, const char *key, const char *old_key, const uint8 *changed,
+			int changed_len)
 {
-	Note		note = {0};
+	Note note = {0};
 
 	make_buffer();
 	note.at = GetCurrentTimestamp();
@@ -381,8 +379,8 @@ append_note(int mapping, char operation, const char *key, const char *old_key,
 void
 capture_at_subxact(SubXactEvent event)
 {
-	int			level = GetCurrentTransactionNestLevel();
-	int64		length = -1;
+	int level = GetCurrentTransactionNestLevel();
+	int64 length = -1;
 
 	/* without a buffer no mark is needed: one that is made later begins empty */
 	if (event == SUBXACT_EVENT_PRE_COMMIT_SUB || !buffer)
@@ -397,8 +395,8 @@ capture_at_subxact(SubXactEvent event)
 	{
 		buffer->max_marks = buffer->max_marks ? buffer->max_marks * 2 : 16;
 		buffer->marks = buffer->marks
-			? repalloc(buffer->marks, buffer->max_marks * sizeof(Mark))
-			: MemoryContextAlloc(TopTransactionContext, buffer->max_marks * sizeof(Mark));
+							? repalloc(buffer->marks, buffer->max_marks * sizeof(Mark))
+							: MemoryContextAlloc(TopTransactionContext, buffer->max_marks * sizeof(Mark));
 	}
 	buffer->marks[buffer->nmarks].level = level;
 	buffer->marks[buffer->nmarks++].length = buffer_length();
@@ -413,33 +411,33 @@ capture_at_subxact(SubXactEvent event)
 
 typedef struct Writer
 {
-	Relation	queue;
-	Relation	index;
-	IndexInfo  *index_info;
+	Relation queue;
+	Relation index;
+	IndexInfo *index_info;
 	BulkInsertState bulk;
-	MemoryContext context;		/* of one batch */
+	MemoryContext context; /* of one batch */
 	TupleTableSlot *slots[INSERT_BATCH];
-	int			nslots;
-	int			max_slots;
+	int nslots;
+	int max_slots;
 	FullTransactionId xid;
-	int32		n;
+	int32 n;
 } Writer;
 
 static void
 write_batch(Writer *writer)
 {
-	Datum		values[INDEX_MAX_KEYS];
-	bool		nulls[INDEX_MAX_KEYS];
+	Datum values[INDEX_MAX_KEYS];
+	bool nulls[INDEX_MAX_KEYS];
 
-	table_multi_insert(writer->queue, writer->slots, writer->nslots, GetCurrentCommandId(true),
-					   0, writer->bulk);
+	table_multi_insert(writer->queue, writer->slots, writer->nslots, GetCurrentCommandId(true), 0,
+					   writer->bulk);
 	for (int i = 0; i < writer->nslots; i++)
 	{
 		TupleTableSlot *slot = writer->slots[i];
 
 		FormIndexDatum(writer->index_info, slot, NULL, values, nulls);
-		(void) index_insert(writer->index, values, nulls, &slot->tts_tid, writer->queue,
-							UNIQUE_CHECK_NO, false, writer->index_info);
+		(void) index_insert(writer->index, values, nulls, &slot->tts_tid, writer->queue, UNIQUE_CHECK_NO,
+							false, writer->index_info);
 		ExecClearTuple(slot);
 	}
 	writer->nslots = 0;
@@ -449,7 +447,7 @@ write_batch(Writer *writer)
 static Datum
 bytes_datum(const char *bytes, int len)
 {
-	bytea	   *value = palloc(VARHDRSZ + len);
+	bytea *value = palloc(VARHDRSZ + len);
 
 	SET_VARSIZE(value, VARHDRSZ + len);
 	memcpy(VARDATA(value), bytes, len);
@@ -502,14 +500,13 @@ read_file(void *into, size_t size)
 {
 	if (BufFileRead(buffer->file, into, size) != size)
 		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not read the temporary file of captured changes")));
+				(errcode_for_file_access(), errmsg("could not read the temporary file of captured changes")));
 }
 
 static void
 write_notes(Writer *writer)
 {
-	int64		at = 0;
+	int64 at = 0;
 	StringInfoData data;
 
 	if (buffer->file_length > 0)
@@ -518,7 +515,7 @@ write_notes(Writer *writer)
 		seek(0);
 		while (at < buffer->file_length)
 		{
-			Note		note;
+			Note note;
 
 			read_file(&note, sizeof(note));
 			resetStringInfo(&data);
@@ -530,7 +527,7 @@ write_notes(Writer *writer)
 	}
 	for (at = 0; at < buffer->memory.len;)
 	{
-		Note		note;
+		Note note;
 
 		memcpy(&note, buffer->memory.data + at, sizeof(note));
 		write_note(writer, &note, buffer->memory.data + at + sizeof(note));
@@ -548,20 +545,20 @@ write_notes(Writer *writer)
 static void
 flush_buffer(void)
 {
-	Oid			queue = sfsync_relation("queue");
-	Oid			index = sfsync_relation("queue_order");
-	Writer	   *writer;
+	Oid queue = sfsync_relation("queue");
+	Oid index = sfsync_relation("queue_order");
+	Writer *writer;
 
 	if (!OidIsValid(queue) || !OidIsValid(index))
-		return;					/* the extension was dropped by this very transaction */
+		return; /* the extension was dropped by this very transaction */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	writer = palloc0(sizeof(Writer));
 	writer->queue = table_open(queue, RowExclusiveLock);
 	writer->index = index_open(index, RowExclusiveLock);
 	writer->index_info = BuildIndexInfo(writer->index);
 	writer->bulk = buffer_length() > 64 * 1024 ? GetBulkInsertState() : NULL;
-	writer->context = AllocSetContextCreate(CurrentMemoryContext, "sfsync queue rows",
-											ALLOCSET_DEFAULT_SIZES);
+	writer->context =
+		AllocSetContextCreate(CurrentMemoryContext, "sfsync queue rows", ALLOCSET_DEFAULT_SIZES);
 	writer->xid = GetTopFullTransactionId();
 
 	write_notes(writer);
@@ -595,7 +592,7 @@ capture_at_xact(XactEvent event)
 		buffer = NULL;
 	}
 	else if (event == XACT_EVENT_ABORT)
-		buffer = NULL;			/* memory and file go with the transaction */
+		buffer = NULL; /* memory and file go with the transaction */
 }
 
 /*
@@ -605,21 +602,20 @@ capture_at_xact(XactEvent event)
 static char *
 row_key(const Target *target, TupleTableSlot *slot)
 {
-	char	  **parts = palloc(sizeof(char *) * target->nkeys);
+	char **parts = palloc(sizeof(char *) * target->nkeys);
 	OwnerContext saved;
 
 	if (target->fix_settings)
 		sfsync_enter_user(GetUserId(), &saved);
 	for (int i = 0; i < target->nkeys; i++)
 	{
-		bool		isnull;
-		Datum		value = slot_getattr(slot, target->keys[i], &isnull);
+		bool isnull;
+		Datum value = slot_getattr(slot, target->keys[i], &isnull);
 
 		if (isnull)
-			ereport(ERROR,
-					(errcode(ERRCODE_NOT_NULL_VIOLATION),
-					 errmsg("null value in a key column of a table that is mapped to Salesforce"),
-					 errhint("Key columns of a mapping must be NOT NULL.")));
+			ereport(ERROR, (errcode(ERRCODE_NOT_NULL_VIOLATION),
+							errmsg("null value in a key column of a table that is mapped to Salesforce"),
+							errhint("Key columns of a mapping must be NOT NULL.")));
 		parts[i] = datum_key_text(value, target->key_types[i]);
 	}
 	if (target->fix_settings)
@@ -643,14 +639,14 @@ attribute_differs(TupleTableSlot *old, TupleTableSlot *new, int i)
 static int
 changed_columns(const Target *target, TupleTableSlot *old, TupleTableSlot *new, uint8 *bitmap)
 {
-	int			natts = new->tts_tupleDescriptor->natts;
-	int			len = 0;
+	int natts = new->tts_tupleDescriptor->natts;
+	int len = 0;
 
 	slot_getallattrs(old);
 	slot_getallattrs(new);
 	for (int i = 0; i < natts; i++)
 	{
-		int			attnum;
+		int attnum;
 
 		if (!target->watched[i] || !attribute_differs(old, new, i))
 			continue;
@@ -666,11 +662,11 @@ changed_columns(const Target *target, TupleTableSlot *old, TupleTableSlot *new, 
 static void
 capture_update(const Target *target, TupleTableSlot *old, TupleTableSlot *new)
 {
-	uint8		bitmap[(MaxHeapAttributeNumber + 7) / 8] = {0};
-	int			len = changed_columns(target, old, new, bitmap);
-	bool		key_touched = false;
-	char	   *key;
-	char	   *old_key = NULL;
+	uint8 bitmap[(MaxHeapAttributeNumber + 7) / 8] = {0};
+	int len = changed_columns(target, old, new, bitmap);
+	bool key_touched = false;
+	char *key;
+	char *old_key = NULL;
 
 	for (int i = 0; i < target->nkeys; i++)
 		if (attribute_differs(old, new, target->keys[i] - 1))
@@ -706,14 +702,13 @@ Datum
 sfsync_capture(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
-	Captured   *captured;
+	Captured *captured;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(data->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"sfsync.capture\" must be fired AFTER ROW"),
-				 errhint("sfsync.create_mapping attaches it.")));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"sfsync.capture\" must be fired AFTER ROW"),
+						errhint("sfsync.create_mapping attaches it.")));
 	if (!sfsync_capture_enabled)
 		return PointerGetDatum(NULL);
 	captured = captured_relation(data->tg_relation);
@@ -730,10 +725,9 @@ sfsync_capture_truncate(PG_FUNCTION_ARGS)
 	TriggerData *data = (TriggerData *) fcinfo->context;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_TRUNCATE(data->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"sfsync.capture_truncate\" must be fired by TRUNCATE"),
-				 errhint("sfsync.create_mapping attaches it.")));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"sfsync.capture_truncate\" must be fired by TRUNCATE"),
+						errhint("sfsync.create_mapping attaches it.")));
 	if (sfsync_capture_enabled && captured_relation(data->tg_relation)->ntargets > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

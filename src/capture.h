@@ -14,7 +14,7 @@ extern void capture_at_subxact(SubXactEvent event);
 extern void capture_invalidate(Oid relid);
 
 /* Names of the triggers that create_mapping attaches. */
-#define CAPTURE_TRIGGER		"sfsync_capture"
-#define TRUNCATE_TRIGGER	"sfsync_truncate"
+#define CAPTURE_TRIGGER "sfsync_capture"
+#define TRUNCATE_TRIGGER "sfsync_truncate"
 
-#endif							/* SFSYNC_CAPTURE_H */
+#endif /* SFSYNC_CAPTURE_H */

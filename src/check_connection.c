@@ -38,14 +38,14 @@
 #include "sfsync.h"
 
 /* Conflicts compare times to the second; a bigger skew deserves a look. */
-#define SKEW_TOLERATED	30.0	/* seconds */
+#define SKEW_TOLERATED 30.0 /* seconds */
 
 typedef struct CheckedMapping
 {
-	char	   *name;
-	char	   *object;
-	char	   *external_id;
-	char	   *on_delete;
+	char *name;
+	char *object;
+	char *external_id;
+	char *on_delete;
 } CheckedMapping;
 
 typedef struct Check
@@ -53,14 +53,14 @@ typedef struct Check
 	ReturnSetInfo *result;
 	ServerOptions *options;
 	CheckedMapping *mappings;
-	int			nmappings;
+	int nmappings;
 	HttpClient *client;
-	HttpReply  *reply;			/* the last one; not palloc'd */
-	AuthToken  *token;			/* NULL until logged in */
-	const char *failed;			/* the check that the login path ended at; NULL */
-	bool		version_failed;
-	bool		dated;			/* skew is known */
-	double		skew;			/* seconds that Salesforce's clock is ahead */
+	HttpReply *reply;   /* the last one; not palloc'd */
+	AuthToken *token;   /* NULL until logged in */
+	const char *failed; /* the check that the login path ended at; NULL */
+	bool version_failed;
+	bool dated;  /* skew is known */
+	double skew; /* seconds that Salesforce's clock is ahead */
 } Check;
 
 extern PGDLLEXPORT Datum sfsync_check_connection(PG_FUNCTION_ARGS);
@@ -76,11 +76,10 @@ PG_FUNCTION_INFO_V1(sfsync_check_connection);
 static Datum
 safe_text(const char *text)
 {
-	char	   *copy = pstrdup(text);
-	char	   *c;
+	char *copy = pstrdup(text);
+	char *c;
 
-	if (GetDatabaseEncoding() != PG_UTF8 ||
-		!pg_verify_mbstr(PG_UTF8, copy, (int) strlen(copy), true))
+	if (GetDatabaseEncoding() != PG_UTF8 || !pg_verify_mbstr(PG_UTF8, copy, (int) strlen(copy), true))
 	{
 		for (c = copy; *c != '\0'; c++)
 		{
@@ -94,8 +93,8 @@ safe_text(const char *text)
 static void
 add_row(Check *check, const char *name, bool ok, const char *detail, const char *hint)
 {
-	Datum		values[4];
-	bool		nulls[4] = {false};
+	Datum values[4];
+	bool nulls[4] = {false};
 
 	values[0] = safe_text(name);
 	values[1] = BoolGetDatum(ok);
@@ -121,14 +120,14 @@ add_unchecked(Check *check, const char *name, const char *failed)
 static void
 measure_skew(Check *check)
 {
-	HttpReply  *reply = check->reply;
+	HttpReply *reply = check->reply;
 	struct timeval now;
 
 	if (reply->outcome != HTTP_REPLIED || reply->server_date == 0)
 		return;
 	gettimeofday(&now, NULL);
-	check->skew = (double) reply->server_date + 0.5 -
-		((double) now.tv_sec + now.tv_usec / 1e6 - reply->elapsed / 2e6);
+	check->skew =
+		(double) reply->server_date + 0.5 - ((double) now.tv_sec + now.tv_usec / 1e6 - reply->elapsed / 2e6);
 	check->dated = true;
 }
 
@@ -166,7 +165,7 @@ get_rest(Check *check, const RestCall *call)
 static const char *
 reply_problem(const HttpReply *reply, const char **hint)
 {
-	RestError	error;
+	RestError error;
 
 	*hint = NULL;
 	if (reply->outcome != HTTP_REPLIED)
@@ -193,8 +192,8 @@ static void
 check_address_and_tls(Check *check)
 {
 	const char *url = check->options->login_url;
-	bool		https = pg_strncasecmp(url, "https:", 6) == 0;
-	HttpReply  *reply = get(check, url, rest_versions()->path, NULL);
+	bool https = pg_strncasecmp(url, "https:", 6) == 0;
+	HttpReply *reply = get(check, url, rest_versions()->path, NULL);
 
 	/* The address of the peer is known once TCP is connected. */
 	if (reply->outcome == HTTP_NOT_SENT && reply->resolved_ip == NULL)
@@ -210,10 +209,11 @@ check_address_and_tls(Check *check)
 	if (reply->outcome == HTTP_NOT_SENT)
 	{
 		check->failed = "tls";
-		add_row(check, "tls", false, reply->error,
-				check->options->ca_file != NULL ?
-				"The option ca_file must name a file that the server process can read, with the CA that issued the certificate." :
-				"If a proxy or a test server has a certificate of its own CA, name that in the option ca_file.");
+		add_row(
+			check, "tls", false, reply->error,
+			check->options->ca_file != NULL
+				? "The option ca_file must name a file that the server process can read, with the CA that issued the certificate."
+				: "If a proxy or a test server has a certificate of its own CA, name that in the option ca_file.");
 	}
 	else if (!https)
 		add_row(check, "tls", true, "not used: http to a loopback address", NULL);
@@ -243,7 +243,7 @@ load_credentials(Check *check)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -255,8 +255,9 @@ load_credentials(Check *check)
 			ReThrowError(error);
 		credentials = NULL;
 		add_row(check, "login", false, error->message,
-				error->hint ? error->hint :
-				error->detail ? error->detail : "Look at the options of the user mapping.");
+				error->hint     ? error->hint
+				: error->detail ? error->detail
+								: "Look at the options of the user mapping.");
 	}
 	PG_END_TRY();
 	return credentials;
@@ -267,10 +268,10 @@ static AuthToken *
 request_token(Check *check, AuthCall *call, const char **problem, const char **hint)
 {
 	HttpRequest request = {0};
-	HttpReply  *reply;
-	ErrorScope	scope;
-	char	   *error;
-	AuthToken  *token;
+	HttpReply *reply;
+	ErrorScope scope;
+	char *error;
+	AuthToken *token;
 
 	request.method = "POST";
 	request.url = call->url;
@@ -284,16 +285,16 @@ request_token(Check *check, AuthCall *call, const char **problem, const char **h
 		*problem = reply_problem(reply, hint);
 		return NULL;
 	}
-	token = auth_parse(reply->status, reply->body, reply->body_len,
-					   check->options->login_url, &scope, &error);
+	token =
+		auth_parse(reply->status, reply->body, reply->body_len, check->options->login_url, &scope, &error);
 	if (token == NULL)
 	{
-		RestError	refusal = rest_parse_error(reply->status, reply->body, reply->body_len);
+		RestError refusal = rest_parse_error(reply->status, reply->body, reply->body_len);
 
 		*problem = error;
-		*hint = reply->status == 200 || refusal.code == NULL ?
-			"Look at login_url: it must be the My Domain URL of the org." :
-			error_hint(refusal.code);
+		*hint = reply->status == 200 || refusal.code == NULL
+					? "Look at login_url: it must be the My Domain URL of the org."
+					: error_hint(refusal.code);
 	}
 	return token;
 }
@@ -303,9 +304,9 @@ check_login(Check *check)
 {
 	static const char *const flows[] = {"client_credentials", "jwt_bearer", "refresh_token"};
 	Credentials *credentials;
-	AuthCall   *call;
-	AuthFlow	flow;
-	char	   *error;
+	AuthCall *call;
+	AuthFlow flow;
+	char *error;
 	const char *problem = NULL;
 	const char *hint = NULL;
 
@@ -333,7 +334,8 @@ check_login(Check *check)
 	if (check->token == NULL)
 		check->failed = "login";
 	add_row(check, "login", check->token != NULL,
-			check->token ? psprintf("auth_flow %s, instance %s", flows[flow], check->token->instance_url) : problem,
+			check->token ? psprintf("auth_flow %s, instance %s", flows[flow], check->token->instance_url)
+						 : problem,
 			hint);
 }
 
@@ -348,9 +350,9 @@ check_api_version(Check *check)
 	const char *version = check->options->api_version;
 	const char *problem;
 	const char *hint;
-	HttpReply  *reply;
-	char	   *newest = NULL;
-	bool		listed;
+	HttpReply *reply;
+	char *newest = NULL;
+	bool listed;
 
 	reply = get(check, check->token->instance_url, rest_versions()->path, NULL);
 	problem = reply_problem(reply, &hint);
@@ -367,7 +369,8 @@ check_api_version(Check *check)
 	else if (!listed)
 		add_row(check, "api_version", false,
 				psprintf("the org has no API version %s; its newest is %s", version, newest),
-				psprintf("Set the server's option api_version to a version that the org has, such as %s.", newest));
+				psprintf("Set the server's option api_version to a version that the org has, such as %s.",
+						 newest));
 	else
 	{
 		check->version_failed = false;
@@ -378,11 +381,11 @@ check_api_version(Check *check)
 static void
 check_identity(Check *check)
 {
-	AuthToken  *token = check->token;
-	AuthUser	user = {0};
+	AuthToken *token = check->token;
+	AuthUser user = {0};
 	const char *problem;
 	const char *hint;
-	HttpReply  *reply;
+	HttpReply *reply;
 
 	reply = get(check, token->instance_url, AUTH_USERINFO_PATH, token->access_token);
 	problem = reply_problem(reply, &hint);
@@ -403,55 +406,58 @@ check_identity(Check *check)
 	else if (user.username != NULL)
 		add_row(check, "integration_user", true, psprintf("%s (%s)", user.username, user.user_id), NULL);
 	else
-		add_row(check, "integration_user", true,
-				psprintf("%s (user name not known: %s)", user.user_id, problem ? problem : "userinfo has none"), NULL);
+		add_row(
+			check, "integration_user", true,
+			psprintf("%s (user name not known: %s)", user.user_id, problem ? problem : "userinfo has none"),
+			NULL);
 }
 
 static void
 check_allowance(Check *check)
 {
-	HttpReply  *reply = get_rest(check, rest_limits(check->options->api_version));
-	int			budget = check->options->api_budget;
-	int64		used;
-	int64		limit;
+	HttpReply *reply = get_rest(check, rest_limits(check->options->api_version));
+	int budget = check->options->api_budget;
+	int64 used;
+	int64 limit;
 	const char *problem;
 	const char *hint;
-	bool		ok;
+	bool ok;
 
 	/* /limits needs a permission of its own; the header of any reply doesn't. */
 	problem = reply_problem(reply, &hint);
 	if (problem != NULL || !rest_parse_limits(reply->body, reply->body_len, &used, &limit))
 	{
-		if (reply->limit_info == NULL ||
-			!rest_parse_limit_info(reply->limit_info, &used, &limit))
+		if (reply->limit_info == NULL || !rest_parse_limit_info(reply->limit_info, &used, &limit))
 		{
-			add_row(check, "api_allowance", false,
-					problem ? problem : "the reply has no DailyApiRequests", hint);
+			add_row(check, "api_allowance", false, problem ? problem : "the reply has no DailyApiRequests",
+					hint);
 			return;
 		}
 	}
 	ok = limit > 0 && (double) used < (double) limit * budget / 100;
 	add_row(check, "api_allowance", ok,
-			psprintf("%lld of %lld API calls used in 24 hours; sfsync stops at %d %%",
-					 (long long) used, (long long) limit, budget),
+			psprintf("%lld of %lld API calls used in 24 hours; sfsync stops at %d %%", (long long) used,
+					 (long long) limit, budget),
 			ok ? NULL : "Nothing is sent until usage falls below the server's option api_budget.");
 }
 
 static void
 check_clock(Check *check)
 {
-	double		skew = fabs(check->skew);
+	double skew = fabs(check->skew);
 
 	if (!check->dated)
 		add_row(check, "clock_skew", false, "not checked: no reply has a Date header", NULL);
 	else if (skew <= 1.0)
 		add_row(check, "clock_skew", true, "less than a second or so", NULL);
 	else
-		add_row(check, "clock_skew", skew <= SKEW_TOLERATED,
-				psprintf("Salesforce's clock is %.0f s %s this server's", skew,
-						 check->skew > 0 ? "ahead of" : "behind"),
-				skew <= SKEW_TOLERATED ? NULL :
-				"Synchronize this server's clock: logins by JWT and the judgment of conflicts depend on it.");
+		add_row(
+			check, "clock_skew", skew <= SKEW_TOLERATED,
+			psprintf("Salesforce's clock is %.0f s %s this server's", skew,
+					 check->skew > 0 ? "ahead of" : "behind"),
+			skew <= SKEW_TOLERATED
+				? NULL
+				: "Synchronize this server's clock: logins by JWT and the judgment of conflicts depend on it.");
 }
 
 /* ----------------------------------------------------------------
@@ -465,7 +471,7 @@ check_external_id(Check *check, const CheckedMapping *mapping, const SfObject *o
 	const SfField *field = describe_field(object, mapping->external_id);
 	const char **names;
 	const char *nearest;
-	int			i;
+	int i;
 
 	if (field == NULL)
 	{
@@ -474,9 +480,12 @@ check_external_id(Check *check, const CheckedMapping *mapping, const SfObject *o
 			names[i] = object->fields[i].name;
 		nearest = nearest_match(mapping->external_id, names, object->nfields);
 		add_row(check, name, false,
-				psprintf("%s has no field %s that the integration user can see", object->name, mapping->external_id),
-				nearest ? psprintf("Perhaps it is %s; else create it, or grant the integration user the field.", nearest) :
-				"Create the field, or grant the integration user the field.");
+				psprintf("%s has no field %s that the integration user can see", object->name,
+						 mapping->external_id),
+				nearest
+					? psprintf("Perhaps it is %s; else create it, or grant the integration user the field.",
+							   nearest)
+					: "Create the field, or grant the integration user the field.");
 	}
 	else if (!field->external_id)
 		add_row(check, name, false, psprintf("%s.%s is not an External ID field", object->name, field->name),
@@ -485,7 +494,8 @@ check_external_id(Check *check, const CheckedMapping *mapping, const SfObject *o
 		add_row(check, name, false, psprintf("%s.%s is not unique", object->name, field->name),
 				"Tick Unique in the field's definition: without it one key may name several records.");
 	else if (!field->createable)
-		add_row(check, name, false, psprintf("the integration user may not set %s.%s", object->name, field->name),
+		add_row(check, name, false,
+				psprintf("the integration user may not set %s.%s", object->name, field->name),
 				"Grant the integration user edit access to the field.");
 	else
 		add_row(check, name, true, psprintf("%s.%s", object->name, field->name), NULL);
@@ -494,8 +504,8 @@ check_external_id(Check *check, const CheckedMapping *mapping, const SfObject *o
 static void
 check_permissions(Check *check, const CheckedMapping *mapping, const SfObject *object, const char *name)
 {
-	bool		hard = strcmp(mapping->on_delete, "hard_delete") == 0;
-	bool		deletes = hard || strcmp(mapping->on_delete, "delete") == 0;
+	bool hard = strcmp(mapping->on_delete, "hard_delete") == 0;
+	bool deletes = hard || strcmp(mapping->on_delete, "delete") == 0;
 	StringInfoData missing;
 
 	initStringInfo(&missing);
@@ -512,29 +522,29 @@ check_permissions(Check *check, const CheckedMapping *mapping, const SfObject *o
 				psprintf("the integration user may not %s records of %s", missing.data + 2, object->name),
 				"Grant the object permissions by a permission set.");
 	else if (hard)
-		add_row(check, name, true, psprintf("create, edit, delete records of %s", object->name),
-				"on_delete hard_delete needs the permission Bulk API Hard Delete too, which can't be seen from here.");
+		add_row(
+			check, name, true, psprintf("create, edit, delete records of %s", object->name),
+			"on_delete hard_delete needs the permission Bulk API Hard Delete too, which can't be seen from here.");
 	else
-		add_row(check, name, true, psprintf("create, edit%s records of %s",
-											deletes ? ", delete" : "", object->name), NULL);
+		add_row(check, name, true,
+				psprintf("create, edit%s records of %s", deletes ? ", delete" : "", object->name), NULL);
 }
 
 static void
 check_mapping(Check *check, const CheckedMapping *mapping)
 {
-	char	   *object_row = psprintf("mapping %s: object", mapping->name);
-	char	   *external_id_row = psprintf("mapping %s: external ID field", mapping->name);
-	char	   *permissions_row = psprintf("mapping %s: permissions", mapping->name);
-	const char *failed = check->failed ? check->failed :
-		check->version_failed ? "api_version" : NULL;
+	char *object_row = psprintf("mapping %s: object", mapping->name);
+	char *external_id_row = psprintf("mapping %s: external ID field", mapping->name);
+	char *permissions_row = psprintf("mapping %s: permissions", mapping->name);
+	const char *failed = check->failed ? check->failed : check->version_failed ? "api_version" : NULL;
 	const char *problem = NULL;
 	const char *hint = NULL;
-	SfObject   *object = NULL;
+	SfObject *object = NULL;
 
 	if (failed == NULL)
 	{
-		HttpReply  *reply = get_rest(check, rest_describe(check->options->api_version, mapping->object));
-		char	   *error;
+		HttpReply *reply = get_rest(check, rest_describe(check->options->api_version, mapping->object));
+		char *error;
 
 		problem = reply_problem(reply, &hint);
 		if (problem == NULL)
@@ -566,7 +576,7 @@ check_mapping(Check *check, const CheckedMapping *mapping)
 static void
 run_checks(Check *check)
 {
-	int			i;
+	int i;
 
 	check_address_and_tls(check);
 	check_login(check);
@@ -595,23 +605,23 @@ unknown_server(const char *name)
 {
 	const char **names;
 	const char *nearest;
-	uint64		i;
+	uint64 i;
 
 	SPI_connect();
 	if (SPI_execute("SELECT s.srvname::pg_catalog.text FROM pg_catalog.pg_foreign_server s"
 					" JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw"
-					" WHERE w.fdwname OPERATOR(pg_catalog.=) 'sfsync'", true, 0) != SPI_OK_SELECT)
+					" WHERE w.fdwname OPERATOR(pg_catalog.=) 'sfsync'",
+					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the list of servers");
 	names = palloc(sizeof(char *) * Max(SPI_processed, 1));
 	for (i = 0; i < SPI_processed; i++)
 		names[i] = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
 	nearest = nearest_match(name, names, (int) SPI_processed);
 	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("server \"%s\" does not exist", name),
-			 nearest ? errhint("Perhaps you meant the server \"%s\".", nearest) :
-			 errhint("Use: CREATE SERVER %s FOREIGN DATA WRAPPER sfsync OPTIONS (login_url '...')",
-					 quote_identifier(name))));
+			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" does not exist", name),
+			 nearest ? errhint("Perhaps you meant the server \"%s\".", nearest)
+					 : errhint("Use: CREATE SERVER %s FOREIGN DATA WRAPPER sfsync OPTIONS (login_url '...')",
+							   quote_identifier(name))));
 }
 
 /* The mappings of the server, as the extension's owner; palloc'd in the caller's context. */
@@ -619,10 +629,10 @@ static void
 load_mappings(Check *check)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	Oid			types[1] = {NAMEOID};
-	Datum		values[1];
+	Oid types[1] = {NAMEOID};
+	Datum values[1];
 	OwnerContext saved;
-	uint64		i;
+	uint64 i;
 
 	sfsync_enter_owner(&saved);
 	SPI_connect();
@@ -635,8 +645,8 @@ load_mappings(Check *check)
 	check->mappings = MemoryContextAlloc(caller, sizeof(CheckedMapping) * Max(SPI_processed, 1));
 	for (i = 0; i < SPI_processed; i++)
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
 		CheckedMapping *mapping = &check->mappings[i];
 
 		mapping->name = MemoryContextStrdup(caller, SPI_getvalue(tuple, desc, 1));
@@ -655,8 +665,7 @@ usable_server(const char *name)
 
 	if (server == NULL)
 		unknown_server(name);
-	if (!DatumGetBool(DirectFunctionCall2(has_server_privilege_id,
-										  ObjectIdGetDatum(server->serverid),
+	if (!DatumGetBool(DirectFunctionCall2(has_server_privilege_id, ObjectIdGetDatum(server->serverid),
 										  CStringGetTextDatum("USAGE"))))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_SERVER, name);
 	return server_options(server->serverid);
@@ -665,7 +674,7 @@ usable_server(const char *name)
 Datum
 sfsync_check_connection(PG_FUNCTION_ARGS)
 {
-	Check		check = {0};
+	Check check = {0};
 
 	check.options = usable_server(NameStr(*PG_GETARG_NAME(0)));
 	load_mappings(&check);
@@ -673,10 +682,8 @@ sfsync_check_connection(PG_FUNCTION_ARGS)
 	check.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	check.client = http_create();
 	if (check.client == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("could not make a client for HTTP"),
-				 errdetail("Out of memory or of file descriptors.")));
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not make a client for HTTP"),
+						errdetail("Out of memory or of file descriptors.")));
 	PG_TRY();
 	{
 		run_checks(&check);

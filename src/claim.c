@@ -25,28 +25,28 @@
 /* A unit while it is decided. */
 typedef struct Candidate
 {
-	Unit	   *unit;
-	char	   *record_key;
-	SourceRow  *row;
-	const RecordRow *record;	/* that we know under its key; NULL */
-	const RecordRow *old_record;	/* under a key that the row had before; NULL */
-	bool		old_key_free;	/* no row has the old key any more */
-	RestRecord	payload;
+	Unit *unit;
+	char *record_key;
+	SourceRow *row;
+	const RecordRow *record;     /* that we know under its key; NULL */
+	const RecordRow *old_record; /* under a key that the row had before; NULL */
+	bool old_key_free;           /* no row has the old key any more */
+	RestRecord payload;
 	const char *operation;
 	const char *salesforce_id;
 } Candidate;
 
 typedef struct Claim
 {
-	Delivery   *delivery;
+	Delivery *delivery;
 	MappingDelivery *state;
-	Mapping    *mapping;
+	Mapping *mapping;
 	Connection *connection;
-	MemoryContext context;		/* becomes the request's */
-	int			n;
-	Candidate  *candidates;
-	RecordRow  *records;
-	int			nrecords;
+	MemoryContext context; /* becomes the request's */
+	int n;
+	Candidate *candidates;
+	RecordRow *records;
+	int nrecords;
 } Claim;
 
 static char *
@@ -64,11 +64,11 @@ case_sensitive(const Mapping *mapping)
 static bool
 writes_record(List *requests, const char *object, const char *record_key)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, requests)
 	{
-		Request    *request = lfirst(lc);
+		Request *request = lfirst(lc);
 
 		if (request->nunits == 0 || strcmp(request->object, object) != 0)
 			continue;
@@ -84,7 +84,7 @@ static bool
 record_in_flight(const Claim *claim, const char *record_key)
 {
 	return writes_record(claim->delivery->requests, claim->mapping->object, record_key) ||
-		writes_record(claim->delivery->outgoing, claim->mapping->object, record_key);
+		   writes_record(claim->delivery->outgoing, claim->mapping->object, record_key);
 }
 
 /* Take units whose record is free; of two that share a record the first. */
@@ -94,8 +94,8 @@ gather(Claim *claim, Unit **units, int n)
 	claim->candidates = palloc0(sizeof(Candidate) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
-		char	   *record_key = rest_record_key(key_utf8(units[i]->key), case_sensitive(claim->mapping));
-		bool		taken = record_in_flight(claim, record_key);
+		char *record_key = rest_record_key(key_utf8(units[i]->key), case_sensitive(claim->mapping));
+		bool taken = record_in_flight(claim, record_key);
 
 		for (int j = 0; j < claim->n && !taken; j++)
 			taken = strcmp(claim->candidates[j].record_key, record_key) == 0;
@@ -118,16 +118,16 @@ find_record(const Claim *claim, const char *record_key)
 static void
 read_records(Claim *claim)
 {
-	int			max = 0;
-	char	  **keys;
-	int			n = 0;
+	int max = 0;
+	char **keys;
+	int n = 0;
 
 	for (int i = 0; i < claim->n; i++)
 		max += 1 + claim->candidates[i].unit->nold;
 	keys = palloc(sizeof(char *) * Max(max, 1));
 	for (int i = 0; i < claim->n; i++)
 	{
-		Unit	   *unit = claim->candidates[i].unit;
+		Unit *unit = claim->candidates[i].unit;
 
 		keys[n++] = claim->candidates[i].record_key;
 		for (int o = 0; o < unit->nold; o++)
@@ -142,15 +142,15 @@ read_records(Claim *claim)
 static void
 read_old_key(Claim *claim, Candidate *candidate)
 {
-	Unit	   *unit = candidate->unit;
-	SourceRow  *rows;
+	Unit *unit = candidate->unit;
+	SourceRow *rows;
 
 	if (unit->nold == 0 || candidate->record)
 		return;
 	rows = source_read(claim->mapping, unit->old_keys, unit->nold);
 	for (int o = 0; o < unit->nold; o++)
 	{
-		char	   *record_key = rest_record_key(key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
+		char *record_key = rest_record_key(key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
 		const RecordRow *record = find_record(claim, record_key);
 
 		if (!record || strcmp(record->key, unit->old_keys[o]) != 0)
@@ -165,8 +165,8 @@ read_old_key(Claim *claim, Candidate *candidate)
 static void
 read_dead_letters(Claim *claim, char *const *keys)
 {
-	int			n;
-	char	  **failed = dead_letters_of_keys(claim->mapping, keys, claim->n, &n);
+	int n;
+	char **failed = dead_letters_of_keys(claim->mapping, keys, claim->n, &n);
 
 	for (int f = 0; f < n; f++)
 		for (int i = 0; i < claim->n; i++)
@@ -177,8 +177,8 @@ read_dead_letters(Claim *claim, char *const *keys)
 static void
 read_all(Claim *claim)
 {
-	char	  **keys = palloc(sizeof(char *) * Max(claim->n, 1));
-	SourceRow  *rows;
+	char **keys = palloc(sizeof(char *) * Max(claim->n, 1));
+	SourceRow *rows;
 
 	for (int i = 0; i < claim->n; i++)
 		keys[i] = claim->candidates[i].unit->key;
@@ -199,7 +199,7 @@ read_all(Claim *claim)
 static UnitKind
 decided(Claim *claim, Candidate *candidate, OutcomeKind kind)
 {
-	Outcome    *outcome = delivery_decide(claim->delivery, candidate->unit, kind);
+	Outcome *outcome = delivery_decide(claim->delivery, candidate->unit, kind);
 
 	outcome->record_key = candidate->record_key;
 	return UNIT_UNDECIDED;
@@ -208,7 +208,7 @@ decided(Claim *claim, Candidate *candidate, OutcomeKind kind)
 static UnitKind
 dead(Claim *claim, Candidate *candidate, const RestError *error)
 {
-	Outcome    *outcome = delivery_decide(claim->delivery, candidate->unit, OUTCOME_DEAD);
+	Outcome *outcome = delivery_decide(claim->delivery, candidate->unit, OUTCOME_DEAD);
 
 	outcome->operation = candidate->operation;
 	outcome->record_key = candidate->record_key;
@@ -221,7 +221,7 @@ dead(Claim *claim, Candidate *candidate, const RestError *error)
 static UnitKind
 put_off(Claim *claim, Candidate *candidate, OutcomeKind kind, const char *reason)
 {
-	Outcome    *outcome = delivery_decide(claim->delivery, candidate->unit, kind);
+	Outcome *outcome = delivery_decide(claim->delivery, candidate->unit, kind);
 
 	outcome->reason = reason;
 	outcome->due_at = GetCurrentTimestamp() + (int64) sfsync_retry_base_delay * 1000;
@@ -232,8 +232,8 @@ put_off(Claim *claim, Candidate *candidate, OutcomeKind kind, const char *reason
 static bool
 key_is_taken(Claim *claim, Candidate *candidate, RestError *error)
 {
-	char	   *owner;
-	SourceRow  *row;
+	char *owner;
+	SourceRow *row;
 
 	if (!candidate->record || strcmp(candidate->record->key, candidate->unit->key) == 0)
 		return false;
@@ -242,10 +242,10 @@ key_is_taken(Claim *claim, Candidate *candidate, RestError *error)
 	if (!row->found)
 		return false;
 	error->code = pstrdup("DUPLICATE_KEY");
-	error->message = psprintf("to Salesforce the key is the same as \"%s\", whose row has the record: "
-							  "blanks at the ends%s make no difference in field %s",
-							  owner, case_sensitive(claim->mapping) ? "" : " and case",
-							  claim->mapping->external_id);
+	error->message =
+		psprintf("to Salesforce the key is the same as \"%s\", whose row has the record: "
+				 "blanks at the ends%s make no difference in field %s",
+				 owner, case_sensitive(claim->mapping) ? "" : " and case", claim->mapping->external_id);
 	error->fields = palloc(sizeof(char *));
 	error->fields[0] = claim->mapping->external_id;
 	error->nfields = 1;
@@ -256,23 +256,24 @@ static bool
 build(Claim *claim, Candidate *candidate, bool whole, PayloadUse use, RestError *error)
 {
 	return payload_build(claim->mapping, candidate->row, key_utf8(candidate->unit->key),
-						 whole ? NULL : candidate->unit->changed, candidate->unit->changed_len,
-						 use, &candidate->payload, error);
+						 whole ? NULL : candidate->unit->changed, candidate->unit->changed_len, use,
+						 &candidate->payload, error);
 }
 
 static UnitKind
 decide_present(Claim *claim, Candidate *candidate)
 {
-	Unit	   *unit = candidate->unit;
-	bool		known = candidate->record != NULL;
-	bool		moved = !known && candidate->old_record && candidate->old_key_free;
-	bool		whole = unit->whole || unit->deleted || !known;
-	RestError	error = {0};
-	bool		good;
+	Unit *unit = candidate->unit;
+	bool known = candidate->record != NULL;
+	bool moved = !known && candidate->old_record && candidate->old_key_free;
+	bool whole = unit->whole || unit->deleted || !known;
+	RestError error = {0};
+	bool good;
 
 	candidate->operation = moved ? "key_change" : whole ? "upsert" : "update";
-	candidate->salesforce_id = known ? candidate->record->salesforce_id :
-		moved ? candidate->old_record->salesforce_id : NULL;
+	candidate->salesforce_id = known   ? candidate->record->salesforce_id
+							   : moved ? candidate->old_record->salesforce_id
+									   : NULL;
 	if (unit->nold > 0 && !known && !candidate->old_record && !unit->looked_up)
 		return UNIT_LOOKUP;
 	if (!whole && !unit->changed)
@@ -293,7 +294,7 @@ decide_present(Claim *claim, Candidate *candidate)
 static UnitKind
 decide_deleted(Claim *claim, Candidate *candidate)
 {
-	Unit	   *unit = candidate->unit;
+	Unit *unit = candidate->unit;
 	const RecordRow *record = candidate->record;
 
 	candidate->operation = "delete";
@@ -328,7 +329,7 @@ decide_deleted(Claim *claim, Candidate *candidate)
 static UnitKind
 decide_missing(Claim *claim, Candidate *candidate)
 {
-	Unit	   *unit = candidate->unit;
+	Unit *unit = candidate->unit;
 
 	if (unit->key_left || (unit->chunk && unit->nrefs == 0 && !unit->deferred))
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
@@ -339,8 +340,9 @@ decide_missing(Claim *claim, Candidate *candidate)
 		unit->missing_since = U64FromFullTransactionId(next);
 	}
 	else if (claim->delivery->window.seen_xmin >= unit->missing_since)
-		return put_off(claim, candidate, OUTCOME_HELD,
-					   "the row is not in the table, or its owner may not see it, and no delete of it was captured");
+		return put_off(
+			claim, candidate, OUTCOME_HELD,
+			"the row is not in the table, or its owner may not see it, and no delete of it was captured");
 	return put_off(claim, candidate, OUTCOME_DEFERRED,
 				   "the row is not in the table; waiting for the change that removed it");
 }
@@ -368,7 +370,7 @@ request_name(UnitKind kind)
 static Request *
 make_request(Claim *claim, RequestKind kind)
 {
-	Request    *request = palloc0(sizeof(Request));
+	Request *request = palloc0(sizeof(Request));
 
 	request->context = claim->context;
 	request->kind = kind;
@@ -392,8 +394,8 @@ own_names(RestRecord *record)
 static char **
 distinct_fields(const Request *request, int *n)
 {
-	char	  **names;
-	int			max = 0;
+	char **names;
+	int max = 0;
 
 	for (int i = 0; i < request->nunits; i++)
 		max = Max(max, request->records[i].nfields);
@@ -402,7 +404,7 @@ distinct_fields(const Request *request, int *n)
 	for (int i = 0; i < request->nunits; i++)
 		for (int f = 0; f < request->records[i].nfields; f++)
 		{
-			bool		known = false;
+			bool known = false;
 
 			for (int k = 0; k < *n && !known; k++)
 				known = strcmp(names[k], request->records[i].fields[f].name) == 0;
@@ -415,9 +417,9 @@ distinct_fields(const Request *request, int *n)
 static void
 note_intent(Request *request, const char *operation)
 {
-	char	  **keys = palloc(sizeof(char *) * request->nunits);
-	int			nfields = 0;
-	char	  **fields = request->records ? distinct_fields(request, &nfields) : NULL;
+	char **keys = palloc(sizeof(char *) * request->nunits);
+	int nfields = 0;
+	char **fields = request->records ? distinct_fields(request, &nfields) : NULL;
 
 	for (int i = 0; i < request->nunits; i++)
 		keys[i] = request->outcomes[i].unit->key;
@@ -451,7 +453,7 @@ build_call(Claim *claim, Request *request, UnitKind kind)
 static void
 add_unit(Request *request, const Candidate *candidate)
 {
-	Outcome    *outcome = &request->outcomes[request->nunits];
+	Outcome *outcome = &request->outcomes[request->nunits];
 
 	outcome->unit = candidate->unit;
 	outcome->operation = candidate->operation;
@@ -467,8 +469,9 @@ add_unit(Request *request, const Candidate *candidate)
 static void
 prepare_write(Claim *claim, UnitKind kind, const UnitKind *kinds)
 {
-	Request    *request = make_request(claim, kind == UNIT_UPSERT ? REQUEST_UPSERT :
-									   kind == UNIT_UPDATE ? REQUEST_UPDATE : REQUEST_DELETE);
+	Request *request = make_request(claim, kind == UNIT_UPSERT   ? REQUEST_UPSERT
+										   : kind == UNIT_UPDATE ? REQUEST_UPDATE
+																 : REQUEST_DELETE);
 
 	request->outcomes = palloc0(sizeof(Outcome) * claim->n);
 	request->records = palloc0(sizeof(RestRecord) * claim->n);
@@ -483,8 +486,8 @@ prepare_write(Claim *claim, UnitKind kind, const UnitKind *kinds)
 static void
 prepare_lookup(Claim *claim, const UnitKind *kinds)
 {
-	Request    *request = make_request(claim, REQUEST_LOOKUP);
-	int			max = 0;
+	Request *request = make_request(claim, REQUEST_LOOKUP);
+	int max = 0;
 	const char **asked;
 
 	for (int i = 0; i < claim->n; i++)
@@ -495,7 +498,7 @@ prepare_lookup(Claim *claim, const UnitKind *kinds)
 	asked = palloc(sizeof(char *) * max);
 	for (int i = 0; i < claim->n; i++)
 	{
-		Unit	   *unit = claim->candidates[i].unit;
+		Unit *unit = claim->candidates[i].unit;
 
 		if (kinds[i] != UNIT_LOOKUP)
 			continue;
@@ -506,7 +509,8 @@ prepare_lookup(Claim *claim, const UnitKind *kinds)
 			const char *key = k < 0 ? unit->key : unit->old_keys[k];
 
 			request->keys[request->nkeys] = pstrdup(key);
-			request->record_keys[request->nkeys] = rest_record_key(key_utf8(key), case_sensitive(claim->mapping));
+			request->record_keys[request->nkeys] =
+				rest_record_key(key_utf8(key), case_sensitive(claim->mapping));
 			asked[request->nkeys++] = key_utf8(key);
 		}
 	}
@@ -523,12 +527,11 @@ static void
 prepare_login(Claim *claim)
 {
 	Connection *connection = claim->connection;
-	Request    *request = make_request(claim, REQUEST_LOGIN);
+	Request *request = make_request(claim, REQUEST_LOGIN);
 	Credentials *credentials = credentials_load(connection->serverid, connection->owner);
-	char	   *error = NULL;
+	char *error = NULL;
 
-	request->login = auth_call(connection->options, credentials,
-							   (int64) time(NULL), &error);
+	request->login = auth_call(connection->options, credentials, (int64) time(NULL), &error);
 	credentials_wipe(credentials);
 	if (!request->login)
 	{
@@ -542,7 +545,7 @@ prepare_login(Claim *claim)
 static void
 prepare_describe(Claim *claim)
 {
-	Request    *request = make_request(claim, REQUEST_DESCRIBE);
+	Request *request = make_request(claim, REQUEST_DESCRIBE);
 
 	if (claim->mapping->meta && claim->mapping->last_modified && !claim->state->describe_wanted)
 		request->if_modified_since = psprintf("If-Modified-Since: %s", claim->mapping->last_modified);
@@ -570,7 +573,7 @@ try_login(Claim *claim)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
@@ -596,7 +599,7 @@ static bool
 ready(Claim *claim)
 {
 	MappingDelivery *state = claim->state;
-	Mapping    *mapping = claim->mapping;
+	Mapping *mapping = claim->mapping;
 
 	if (!claim->connection->token)
 	{
@@ -634,11 +637,11 @@ discard_units(Delivery *delivery, MappingQueue *queue)
 static bool
 claim_batch(Claim *claim, MappingQueue *queue)
 {
-	int			max = Min(claim->connection->throttle.batch_size, REST_COLLECTION_LIMIT);
-	Unit	  **units = palloc(sizeof(Unit *) * max);
-	UnitKind   *kinds;
-	UnitKind	first = UNIT_UNDECIDED;
-	bool		progress = false;
+	int max = Min(claim->connection->throttle.batch_size, REST_COLLECTION_LIMIT);
+	Unit **units = palloc(sizeof(Unit *) * max);
+	UnitKind *kinds;
+	UnitKind first = UNIT_UNDECIDED;
+	bool progress = false;
 
 	gather(claim, units, batch_pick(claim->delivery->work, queue, max, units));
 	if (claim->n == 0)
@@ -668,8 +671,8 @@ claim_batch(Claim *claim, MappingQueue *queue)
 static bool
 may_send(const Delivery *delivery, const Connection *connection)
 {
-	int			waiting = 0;
-	ListCell   *lc;
+	int waiting = 0;
+	ListCell *lc;
 
 	foreach(lc, delivery->outgoing)
 		if (((Request *) lfirst(lc))->connection == connection)
@@ -684,13 +687,12 @@ may_send(const Delivery *delivery, const Connection *connection)
 static bool
 claim_once(Delivery *delivery, MappingDelivery *state, MappingQueue *queue)
 {
-	Claim		claim = {.delivery = delivery, .state = state};
+	Claim claim = {.delivery = delivery, .state = state};
 	MemoryContext caller = CurrentMemoryContext;
-	int			outgoing = list_length(delivery->outgoing);
-	bool		progress = false;
+	int outgoing = list_length(delivery->outgoing);
+	bool progress = false;
 
-	claim.context = AllocSetContextCreate(delivery->turn_context, "sfsync request",
-										  ALLOCSET_DEFAULT_SIZES);
+	claim.context = AllocSetContextCreate(delivery->turn_context, "sfsync request", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(claim.context);
 	claim.mapping = mapping_get(state->id);
 	if (!delivery_lock_source(claim.mapping))

@@ -14,10 +14,10 @@
 #include "describe.h"
 #include "rest.h"
 
-#define QUOTE_LIMIT			60	/* characters of a value shown in a reason */
-#define PICKLIST_LIMIT		255 /* characters of a picklist value */
-#define FIRST_YEAR			1700	/* section 3.4, valid ranges */
-#define LAST_YEAR			4000
+#define QUOTE_LIMIT 60     /* characters of a value shown in a reason */
+#define PICKLIST_LIMIT 255 /* characters of a picklist value */
+#define FIRST_YEAR 1700    /* section 3.4, valid ranges */
+#define LAST_YEAR 4000
 
 /* One coercion under way. */
 typedef struct Coercion
@@ -26,26 +26,24 @@ typedef struct Coercion
 	const SfField *field;
 	const CoerceOptions *options;
 	FieldValue *out;
-	char	   *reason;
+	char *reason;
 } Coercion;
 
-#define KIND(k)		(1 << (k))
+#define KIND(k) (1 << (k))
 
-#define SCALAR_KINDS \
-	(KIND(SRC_BOOL) | KIND(SRC_INTEGER) | KIND(SRC_NUMERIC) | KIND(SRC_FLOAT) | \
-	 KIND(SRC_TEXT) | KIND(SRC_DATE) | KIND(SRC_TIMESTAMPTZ) | KIND(SRC_TIME))
-#define NUMBER_KINDS \
-	(KIND(SRC_INTEGER) | KIND(SRC_NUMERIC) | KIND(SRC_FLOAT) | KIND(SRC_TEXT))
+#define SCALAR_KINDS                                                                                         \
+	(KIND(SRC_BOOL) | KIND(SRC_INTEGER) | KIND(SRC_NUMERIC) | KIND(SRC_FLOAT) | KIND(SRC_TEXT) |             \
+	 KIND(SRC_DATE) | KIND(SRC_TIMESTAMPTZ) | KIND(SRC_TIME))
+#define NUMBER_KINDS (KIND(SRC_INTEGER) | KIND(SRC_NUMERIC) | KIND(SRC_FLOAT) | KIND(SRC_TEXT))
 
 /* The kinds that a type takes, and what to say of the others. */
 typedef struct TypeRule
 {
-	int			kinds;
+	int kinds;
 	const char *refusal;
 } TypeRule;
 
-static const TypeRule type_rules[] =
-{
+static const TypeRule type_rules[] = {
 	[SF_ID] = {0, "the Id of a record can't be written"},
 	[SF_REFERENCE] = {KIND(SRC_TEXT), "a lookup takes Salesforce Ids, from a text column"},
 	[SF_STRING] = {~0, NULL},
@@ -57,14 +55,16 @@ static const TypeRule type_rules[] =
 	[SF_ENCRYPTED] = {~0, NULL},
 	[SF_PICKLIST] = {SCALAR_KINDS, "a picklist takes single values"},
 	[SF_MULTIPICKLIST] = {SCALAR_KINDS | KIND(SRC_ARRAY), "a multi-select picklist takes text or an array"},
-	[SF_BOOLEAN] = {KIND(SRC_BOOL) | NUMBER_KINDS, "a checkbox takes boolean, or text or numbers that spell one"},
+	[SF_BOOLEAN] = {KIND(SRC_BOOL) | NUMBER_KINDS,
+					"a checkbox takes boolean, or text or numbers that spell one"},
 	[SF_INT] = {NUMBER_KINDS, "a number field takes numbers, or text that is one"},
 	[SF_LONG] = {NUMBER_KINDS, "a number field takes numbers, or text that is one"},
 	[SF_DOUBLE] = {NUMBER_KINDS, "a number field takes numbers, or text that is one"},
 	[SF_CURRENCY] = {NUMBER_KINDS, "a currency field takes numbers, or text that is one"},
 	[SF_PERCENT] = {NUMBER_KINDS, "a percent field takes numbers, or text that is one"},
 	[SF_DATE] = {KIND(SRC_DATE) | KIND(SRC_TEXT), "a date field takes date, or text YYYY-MM-DD"},
-	[SF_DATETIME] = {KIND(SRC_TIMESTAMPTZ) | KIND(SRC_DATE) | KIND(SRC_TEXT), "a date/time field takes timestamp with time zone or date"},
+	[SF_DATETIME] = {KIND(SRC_TIMESTAMPTZ) | KIND(SRC_DATE) | KIND(SRC_TEXT),
+					 "a date/time field takes timestamp with time zone or date"},
 	[SF_TIME] = {KIND(SRC_TIME) | KIND(SRC_TEXT), "a time field takes time, or text HH:MM:SS"},
 	[SF_BASE64] = {KIND(SRC_BYTEA), "a base64 field takes bytea"},
 	[SF_OTHER] = {0, "fields of this type can't be written"},
@@ -94,7 +94,7 @@ accept(Coercion *c, FieldValueKind kind, char *text)
 static int
 count_characters(const char *text)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (; *text != '\0'; text++)
 		n += ((unsigned char) *text & 0xC0) != 0x80;
@@ -138,7 +138,7 @@ static char *
 quoted(const char *text)
 {
 	const char *end = character_at(text, QUOTE_LIMIT);
-	char	   *shown = psprintf("\"%.*s%s\"", (int) (end - text), text, *end != '\0' ? "..." : "");
+	char *shown = psprintf("\"%.*s%s\"", (int) (end - text), text, *end != '\0' ? "..." : "");
 
 	for (char *p = shown; *p != '\0'; p++)
 	{
@@ -151,10 +151,9 @@ quoted(const char *text)
 static bool
 valid_utf8(const char *text)
 {
-	size_t		len = strlen(text);
+	size_t len = strlen(text);
 
-	return len <= PG_INT32_MAX &&
-		pg_encoding_verifymbstr(PG_UTF8, text, (int) len) == (int) len;
+	return len <= PG_INT32_MAX && pg_encoding_verifymbstr(PG_UTF8, text, (int) len) == (int) len;
 }
 
 /* Control characters break JSON or are dropped on the way (trap 13). */
@@ -164,8 +163,9 @@ check_control_characters(Coercion *c, const char *text)
 	for (; *text != '\0'; text++)
 	{
 		if ((unsigned char) *text < 0x20 && *text != '\n' && *text != '\r' && *text != '\t')
-			return refuse(c, psprintf("value holds the control character U+%04X, which Salesforce does not keep",
-									  (unsigned char) *text));
+			return refuse(c,
+						  psprintf("value holds the control character U+%04X, which Salesforce does not keep",
+								   (unsigned char) *text));
 	}
 	return true;
 }
@@ -185,18 +185,18 @@ same_ignoring_case(const char *a, const char *b)
 static bool
 check_length(Coercion *c, const char *text)
 {
-	int			length = count_characters(text);
+	int length = count_characters(text);
 
 	if (c->field->length > 0 && length > c->field->length)
-		return refuse(c, psprintf("value has %d characters, field %s takes %d",
-								  length, c->field->name, c->field->length));
+		return refuse(c, psprintf("value has %d characters, field %s takes %d", length, c->field->name,
+								  c->field->length));
 	return true;
 }
 
 static bool
 coerce_text(Coercion *c, char *text)
 {
-	int			limit = c->field->length;
+	int limit = c->field->length;
 
 	if (!check_control_characters(c, text))
 		return false;
@@ -220,8 +220,7 @@ is_email(const char *text)
 			return false;
 	}
 	dot = strrchr(at, '.');
-	return dot != NULL && dot > at + 1 && dot[1] != '\0' && at[1] != '.' &&
-		strstr(at, "..") == NULL;
+	return dot != NULL && dot > at + 1 && dot[1] != '\0' && at[1] != '.' && strstr(at, "..") == NULL;
 }
 
 static bool
@@ -235,7 +234,7 @@ coerce_email(Coercion *c, char *text)
 static bool
 coerce_reference(Coercion *c, char *text)
 {
-	char	   *id = rest_id18(text);
+	char *id = rest_id18(text);
 
 	if (id == NULL)
 		return refuse(c, psprintf("%s is not a Salesforce Id of 15 or 18 characters", quoted(text)));
@@ -271,7 +270,7 @@ static const char *
 picklist_value(Coercion *c, const char *text)
 {
 	const char *spelling = text;
-	int			length = count_characters(text);
+	int length = count_characters(text);
 
 	if (!check_control_characters(c, text))
 		return NULL;
@@ -279,8 +278,8 @@ picklist_value(Coercion *c, const char *text)
 	{
 		spelling = picklist_spelling(c->field, text);
 		if (spelling == NULL)
-			refuse(c, psprintf("%s is not an active value of the restricted picklist %s",
-							   quoted(text), c->field->name));
+			refuse(c, psprintf("%s is not an active value of the restricted picklist %s", quoted(text),
+							   c->field->name));
 	}
 	else if (length > PICKLIST_LIMIT)
 	{
@@ -302,7 +301,7 @@ coerce_picklist(Coercion *c, const char *text)
 static bool
 append_choice(Coercion *c, StringInfo joined, const char *text, size_t len)
 {
-	char	   *part = trim(text, len);
+	char *part = trim(text, len);
 	const char *value;
 	const char *p = joined->data;
 
@@ -340,8 +339,9 @@ append_elements(Coercion *c, StringInfo joined)
 		if (!valid_utf8(elem->text))
 			return refuse(c, pstrdup("an element of the array is not valid UTF-8"));
 		if (strchr(elem->text, ';') != NULL)
-			return refuse(c, psprintf("the element %s holds a semicolon, which separates values in Salesforce",
-									  quoted(elem->text)));
+			return refuse(c,
+						  psprintf("the element %s holds a semicolon, which separates values in Salesforce",
+								   quoted(elem->text)));
 		if (!append_choice(c, joined, elem->text, strlen(elem->text)))
 			return false;
 	}
@@ -365,7 +365,7 @@ coerce_multipicklist(Coercion *c, const char *text)
 	{
 		for (;;)
 		{
-			size_t		len = strcspn(text, ";");
+			size_t len = strcspn(text, ";");
 
 			if (!append_choice(c, &joined, text, len))
 				return false;
@@ -387,9 +387,8 @@ coerce_multipicklist(Coercion *c, const char *text)
 static bool
 coerce_checkbox(Coercion *c, const char *text)
 {
-	static const char *const spellings[][2] = {
-		{"false", "true"}, {"f", "t"}, {"no", "yes"}, {"n", "y"}, {"off", "on"}, {"0", "1"}
-	};
+	static const char *const spellings[][2] = {{"false", "true"}, {"f", "t"},    {"no", "yes"},
+											   {"n", "y"},        {"off", "on"}, {"0", "1"}};
 
 	for (size_t i = 0; i < lengthof(spellings); i++)
 	{
@@ -409,8 +408,8 @@ coerce_checkbox(Coercion *c, const char *text)
 static char *
 increment(const char *digits)
 {
-	size_t		len = strlen(digits);
-	char	   *sum = palloc(len + 2);
+	size_t len = strlen(digits);
+	char *sum = palloc(len + 2);
 
 	sum[0] = '0';
 	memcpy(sum + 1, digits, len + 1);
@@ -436,7 +435,7 @@ static char *
 round_digits(const char *digits, int scale)
 {
 	const char *point = strchr(digits, '.');
-	char	   *kept;
+	char *kept;
 
 	if (point == NULL || strlen(point + 1) <= (size_t) scale)
 		return pstrdup(digits);
@@ -454,8 +453,8 @@ digits_left(const char *digits)
 static bool
 exceeds(const char *digits, const char *limit)
 {
-	size_t		len = strlen(digits);
-	size_t		limit_len = strlen(limit);
+	size_t len = strlen(digits);
+	size_t limit_len = strlen(limit);
 
 	return len != limit_len ? len > limit_len : strcmp(digits, limit) > 0;
 }
@@ -473,26 +472,27 @@ left_capacity(const SfField *field)
 static bool
 check_range(Coercion *c, const char *digits, bool negative)
 {
-	int			left = digits_left(digits);
-	int			capacity = left_capacity(c->field);
+	int left = digits_left(digits);
+	int capacity = left_capacity(c->field);
 
 	if (capacity >= 0 && left > capacity)
 		return refuse(c, psprintf("%s has %d digits left of the point, field %s takes %d",
 								  quoted(c->value->text), left, c->field->name, capacity));
 	if ((c->field->type == SF_INT && exceeds(digits, negative ? "2147483648" : "2147483647")) ||
-		(c->field->type == SF_LONG && exceeds(digits, negative ? "9223372036854775808" : "9223372036854775807")))
-		return refuse(c, psprintf("%s is beyond the range of field %s",
-								  quoted(c->value->text), c->field->name));
+		(c->field->type == SF_LONG &&
+		 exceeds(digits, negative ? "9223372036854775808" : "9223372036854775807")))
+		return refuse(c,
+					  psprintf("%s is beyond the range of field %s", quoted(c->value->text), c->field->name));
 	return true;
 }
 
 static bool
 coerce_number(Coercion *c, const char *text)
 {
-	bool		whole = c->field->type == SF_INT || c->field->type == SF_LONG;
-	char	   *plain = NULL;
-	char	   *digits;
-	bool		negative;
+	bool whole = c->field->type == SF_INT || c->field->type == SF_LONG;
+	char *plain = NULL;
+	char *digits;
+	bool negative;
 
 	/* only floats come with an exponent; text must be a plain number */
 	if (c->value->kind == SRC_FLOAT || strpbrk(text, "eE") == NULL)
@@ -550,33 +550,30 @@ days_in_month(int year, int month)
 static bool
 read_date(const char **text, int *year)
 {
-	int			year_digits = (int) strspn(*text, "0123456789");
-	int			month;
-	int			day;
+	int year_digits = (int) strspn(*text, "0123456789");
+	int month;
+	int day;
 
 	/* no zeros in front of four digits, and no more than fit an int */
-	return year_digits >= 4 && year_digits <= 7 &&
-		(year_digits == 4 || **text != '0') &&
-		read_digits(text, year_digits, year) && read_char(text, '-') &&
-		read_digits(text, 2, &month) && read_char(text, '-') &&
-		read_digits(text, 2, &day) &&
-		month >= 1 && month <= 12 && day >= 1 && day <= days_in_month(*year, month);
+	return year_digits >= 4 && year_digits <= 7 && (year_digits == 4 || **text != '0') &&
+		   read_digits(text, year_digits, year) && read_char(text, '-') && read_digits(text, 2, &month) &&
+		   read_char(text, '-') && read_digits(text, 2, &day) && month >= 1 && month <= 12 && day >= 1 &&
+		   day <= days_in_month(*year, month);
 }
 
 /* HH:MM:SS[.f...] at the front of the text; the fraction in milliseconds. */
 static bool
 read_time(const char **text, int *milliseconds)
 {
-	int			hour;
-	int			minute;
-	int			second;
-	int			weight = 100;
+	int hour;
+	int minute;
+	int second;
+	int weight = 100;
 
 	*milliseconds = 0;
-	if (!(read_digits(text, 2, &hour) && read_char(text, ':') &&
-		  read_digits(text, 2, &minute) && read_char(text, ':') &&
-		  read_digits(text, 2, &second) &&
-		  hour <= 23 && minute <= 59 && second <= 59))
+	if (!(read_digits(text, 2, &hour) && read_char(text, ':') && read_digits(text, 2, &minute) &&
+		  read_char(text, ':') && read_digits(text, 2, &second) && hour <= 23 && minute <= 59 &&
+		  second <= 59))
 		return false;
 	if (!read_char(text, '.'))
 		return true;
@@ -610,7 +607,7 @@ static bool
 coerce_date(Coercion *c, const char *text)
 {
 	const char *rest = text;
-	int			year;
+	int year;
 
 	if (is_infinite(text))
 		return refuse(c, psprintf("%s can't be stored in a date field", quoted(text)));
@@ -624,18 +621,17 @@ static bool
 coerce_datetime(Coercion *c, const char *text)
 {
 	const char *rest = text;
-	bool		date_only;
-	int			year;
-	int			milliseconds;
+	bool date_only;
+	int year;
+	int milliseconds;
 
 	if (is_infinite(text))
 		return refuse(c, psprintf("%s can't be stored in a date/time field", quoted(text)));
 	if (!read_date(&rest, &year))
 		return refuse(c, psprintf("%s is not a time stamp of the form YYYY-MM-DDTHH:MM:SSZ", quoted(text)));
 	date_only = *rest == '\0' || strcmp(rest, " BC") == 0;
-	if (!date_only &&
-		!(read_char(&rest, 'T') && read_time(&rest, &milliseconds) && read_char(&rest, 'Z') &&
-		  (*rest == '\0' || strcmp(rest, " BC") == 0)))
+	if (!date_only && !(read_char(&rest, 'T') && read_time(&rest, &milliseconds) && read_char(&rest, 'Z') &&
+						(*rest == '\0' || strcmp(rest, " BC") == 0)))
 		return refuse(c, psprintf("%s is not a time stamp of the form YYYY-MM-DDTHH:MM:SSZ", quoted(text)));
 	if (!check_year(c, year, rest))
 		return false;
@@ -648,7 +644,7 @@ static bool
 coerce_time(Coercion *c, const char *text)
 {
 	const char *rest = text;
-	int			milliseconds;
+	int milliseconds;
 
 	/* 24:00:00 is a time to PostgreSQL, not to Salesforce */
 	if (!read_time(&rest, &milliseconds) || (*rest != '\0' && strcmp(rest, "Z") != 0))
@@ -664,15 +660,15 @@ coerce_time(Coercion *c, const char *text)
 static bool
 coerce_base64(Coercion *c, char *text)
 {
-	size_t		len = strlen(text);
-	size_t		bytes = len / 4 * 3;
+	size_t len = strlen(text);
+	size_t bytes = len / 4 * 3;
 
 	if (len % 4 != 0 || len < 4)
 		return refuse(c, pstrdup("value is not base64"));
 	bytes -= text[len - 2] == '=' ? 2 : text[len - 1] == '=' ? 1 : 0;
 	if (c->field->length > 0 && bytes > (size_t) c->field->length)
-		return refuse(c, psprintf("value has %zu bytes, field %s takes %d",
-								  bytes, c->field->name, c->field->length));
+		return refuse(
+			c, psprintf("value has %zu bytes, field %s takes %d", bytes, c->field->name, c->field->length));
 	return accept(c, FV_STRING, text);
 }
 
@@ -742,7 +738,7 @@ static bool
 coerce(Coercion *c)
 {
 	const char *never = coerce_incompatible(c->value->kind, c->field);
-	char	   *text;
+	char *text;
 
 	if (never != NULL)
 		return refuse(c, pstrdup(never));
@@ -757,11 +753,11 @@ coerce(Coercion *c)
 }
 
 bool
-coerce_value(const SourceValue *value, const SfField *field,
-			 const CoerceOptions *options, FieldValue *out, char **reason)
+coerce_value(const SourceValue *value, const SfField *field, const CoerceOptions *options, FieldValue *out,
+			 char **reason)
 {
-	Coercion	c = {value, field, options, out, NULL};
-	bool		ok;
+	Coercion c = {value, field, options, out, NULL};
+	bool ok;
 
 	memset(out, 0, sizeof(*out));
 	ok = coerce(&c);

@@ -9,16 +9,15 @@
 
 typedef struct CoerceOptions
 {
-	bool		keep_null;		/* null_rule 'keep': NULL leaves the field alone */
-	bool		truncate;		/* overlong 'truncate' */
+	bool keep_null; /* null_rule 'keep': NULL leaves the field alone */
+	bool truncate;  /* overlong 'truncate' */
 } CoerceOptions;
 
 /*
  * Coerce one value.  False, and a reason (palloc'd, one line, without the
  * column's name) in *reason when the field can't take it.  *out is palloc'd.
  */
-extern bool coerce_value(const SourceValue *value, const SfField *field,
-						 const CoerceOptions *options,
+extern bool coerce_value(const SourceValue *value, const SfField *field, const CoerceOptions *options,
 						 FieldValue *out, char **reason);
 
 /*
@@ -27,4 +26,4 @@ extern bool coerce_value(const SourceValue *value, const SfField *field,
  */
 extern const char *coerce_incompatible(SourceKind kind, const SfField *field);
 
-#endif							/* SFSYNC_COERCE_H */
+#endif /* SFSYNC_COERCE_H */

@@ -23,16 +23,15 @@
 #if !defined(FRONTEND) && PG_VERSION_NUM < 160000
 #include "fmgr.h"
 #undef PG_FUNCTION_INFO_V1
-#define PG_FUNCTION_INFO_V1(funcname) \
-extern PGDLLEXPORT Datum funcname(PG_FUNCTION_ARGS); \
-extern PGDLLEXPORT const Pg_finfo_record *CppConcat(pg_finfo_, funcname) (void); \
-const Pg_finfo_record * \
-CppConcat(pg_finfo_, funcname) (void) \
-{ \
-	static const Pg_finfo_record my_finfo = {1}; \
-	return &my_finfo; \
-} \
-extern int no_such_variable
+#define PG_FUNCTION_INFO_V1(funcname)                                                                        \
+	extern PGDLLEXPORT Datum funcname(PG_FUNCTION_ARGS);                                                     \
+	extern PGDLLEXPORT const Pg_finfo_record *CppConcat(pg_finfo_, funcname)(void);                          \
+	const Pg_finfo_record *CppConcat(pg_finfo_, funcname)(void)                                              \
+	{                                                                                                        \
+		static const Pg_finfo_record my_finfo = {1};                                                         \
+		return &my_finfo;                                                                                    \
+	}                                                                                                        \
+	extern int no_such_variable
 #endif
 
 /* pg_b64_encode takes unsigned bytes from PostgreSQL 18 on */
@@ -61,4 +60,4 @@ extern int no_such_variable
 #include <json-c/json.h>
 #endif
 
-#endif							/* SFSYNC_COMPAT_H */
+#endif /* SFSYNC_COMPAT_H */

@@ -23,7 +23,7 @@ static List *connections = NIL;
 void
 connections_mark_stale(void)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, connections)
 		((Connection *) lfirst(lc))->stale = true;
@@ -57,7 +57,7 @@ micros(int milliseconds)
 static void
 set_text(Connection *connection, char **field, const char *text)
 {
-	char	   *copy = text ? MemoryContextStrdup(connection->context, text) : NULL;
+	char *copy = text ? MemoryContextStrdup(connection->context, text) : NULL;
 
 	if (*field)
 		pfree(*field);
@@ -73,7 +73,7 @@ changed_state(Connection *connection)
 void
 connection_drop_token(Connection *connection)
 {
-	AuthToken  *token = connection->token;
+	AuthToken *token = connection->token;
 
 	if (!token)
 		return;
@@ -110,11 +110,12 @@ connection_set_token(Connection *connection, const AuthToken *token)
 static uint64
 fingerprint(const Connection *connection)
 {
-	SqlScope	scope;
-	uint64		hash = 1;
+	SqlScope scope;
+	uint64 hash = 1;
 
 	sql_open(&scope, true);
-	if (SQL_RUN(&scope, "SELECT pg_catalog.hashtextextended(pg_catalog.concat(s.srvoptions,"
+	if (SQL_RUN(&scope,
+				"SELECT pg_catalog.hashtextextended(pg_catalog.concat(s.srvoptions,"
 				" (SELECT u.umoptions FROM pg_catalog.pg_user_mapping u"
 				" WHERE u.umserver = s.oid AND u.umuser IN (0, $2) ORDER BY u.umuser DESC LIMIT 1)), 0)"
 				" FROM pg_catalog.pg_foreign_server s WHERE s.oid = $1",
@@ -129,7 +130,8 @@ configure(Connection *connection, const ServerOptions *options)
 {
 	if (connection->throttle.batch_size == 0)
 		throttle_init(&connection->throttle, options->api_budget, options->max_concurrent_requests,
-					  options->max_batch_size, micros(sfsync_retry_base_delay), micros(sfsync_retry_max_delay));
+					  options->max_batch_size, micros(sfsync_retry_base_delay),
+					  micros(sfsync_retry_max_delay));
 	else
 		throttle_configure(&connection->throttle, options->api_budget, options->max_concurrent_requests,
 						   options->max_batch_size, micros(sfsync_retry_base_delay),
@@ -142,7 +144,7 @@ refresh(Connection *connection)
 {
 	MemoryContext fresh = AllocSetContextCreate(connection->context, "sfsync options", ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(fresh);
-	uint64		seen;
+	uint64 seen;
 
 	connection->options = server_options(connection->serverid);
 	connection->fenced = fence_reason(connection->options->name);
@@ -166,7 +168,7 @@ Connection *
 connection_get(Oid serverid, Oid owner)
 {
 	Connection *connection = NULL;
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, connections)
 	{
@@ -182,8 +184,8 @@ connection_get(Oid serverid, Oid owner)
 		connection = palloc0(sizeof(Connection));
 		connection->serverid = serverid;
 		connection->owner = owner;
-		connection->context = AllocSetContextCreate(TopMemoryContext, "sfsync connection",
-													ALLOCSET_SMALL_SIZES);
+		connection->context =
+			AllocSetContextCreate(TopMemoryContext, "sfsync connection", ALLOCSET_SMALL_SIZES);
 		connection->stale = true;
 		connections = lappend(connections, connection);
 		MemoryContextSwitchTo(caller);
@@ -215,8 +217,7 @@ void
 connection_block(Connection *connection, const char *reason, TimestampTz now)
 {
 	if (!connection->blocked || strcmp(connection->blocked, reason) != 0)
-		ereport(LOG,
-				(errmsg("sfsync: server \"%s\" is blocked: %s", connection->options->name, reason)));
+		ereport(LOG, (errmsg("sfsync: server \"%s\" is blocked: %s", connection->options->name, reason)));
 	set_text(connection, &connection->blocked, reason);
 	connection->blocked_until = now + micros(sfsync_retry_max_delay);
 	changed_state(connection);
@@ -237,8 +238,7 @@ void
 connection_limited(Connection *connection, const char *trouble, bool daily, TimestampTz now)
 {
 	if (!connection->limit)
-		ereport(LOG,
-				(errmsg("sfsync: server \"%s\" is throttled: %s", connection->options->name, trouble)));
+		ereport(LOG, (errmsg("sfsync: server \"%s\" is throttled: %s", connection->options->name, trouble)));
 	set_text(connection, &connection->limit, trouble);
 	if (daily)
 		throttle_daily_limit(&connection->throttle, now, connection_random());
@@ -268,19 +268,20 @@ connection_well(Connection *connection, int64 elapsed, bool backlog)
 void
 connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz now)
 {
-	int64		used;
-	int64		limit;
+	int64 used;
+	int64 limit;
 
 	connection->calls++;
 	connection->dirty = true;
 	if (reply->limit_info && rest_parse_limit_info(reply->limit_info, &used, &limit))
 	{
-		bool		was_over = connection->throttle.over_budget;
+		bool was_over = connection->throttle.over_budget;
 
 		throttle_usage(&connection->throttle, used, limit, now, connection_random());
 		if (connection->throttle.over_budget)
 			set_text(connection, &connection->limit,
-					 psprintf(INT64_FORMAT " of the org's " INT64_FORMAT " daily API calls are used; api_budget is %d percent",
+					 psprintf(INT64_FORMAT " of the org's " INT64_FORMAT
+										   " daily API calls are used; api_budget is %d percent",
 							  used, limit, connection->options->api_budget));
 		else
 			set_text(connection, &connection->limit, NULL);
@@ -291,9 +292,9 @@ connection_note_reply(Connection *connection, const HttpReply *reply, TimestampT
 	/* the header has whole seconds: only more than that is skew */
 	if (reply->server_date > 0)
 	{
-		int64		theirs = (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
-			USECS_PER_SEC;
-		int64		skew = theirs - now;
+		int64 theirs =
+			(reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) * USECS_PER_SEC;
+		int64 skew = theirs - now;
 
 		connection->clock_skew = (skew > 0 || skew < -USECS_PER_SEC) ? skew : 0;
 	}
@@ -302,7 +303,7 @@ connection_note_reply(Connection *connection, const HttpReply *reply, TimestampT
 bool
 connections_dirty(bool urgent_only)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, connections)
 	{
@@ -354,7 +355,7 @@ write_state(Connection *connection)
 void
 connections_write_state(bool all)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, connections)
 	{

@@ -15,28 +15,28 @@
 
 typedef struct Connection
 {
-	Oid			serverid;
-	Oid			owner;			/* whose user mapping is used */
+	Oid serverid;
+	Oid owner; /* whose user mapping is used */
 	MemoryContext context;
 	ServerOptions *options;
-	char	   *fenced;			/* why nothing may be sent; NULL */
-	bool		stale;			/* options or user mapping may have changed */
-	uint64		fingerprint;	/* of both, as the catalog has them; 0 not read yet */
+	char *fenced;       /* why nothing may be sent; NULL */
+	bool stale;         /* options or user mapping may have changed */
+	uint64 fingerprint; /* of both, as the catalog has them; 0 not read yet */
 	MemoryContext options_context;
-	AuthToken  *token;
-	int			token_serial;	/* counts tokens */
-	bool		login_in_flight;
-	int			session_failures;	/* in a row */
-	Throttle	throttle;
-	int			in_flight;
-	char	   *blocked;		/* an operator has to act; NULL */
-	TimestampTz blocked_until;	/* of the next probe */
-	char	   *trouble;		/* last failure of the server, while it backs off */
-	char	   *limit;			/* which limit was met, while throttled */
-	int64		calls;			/* since the state was last written */
-	int64		clock_skew;		/* Salesforce's clock less ours, microseconds */
-	bool		dirty;			/* state to be written */
-	bool		urgent;			/* at once: it is another state */
+	AuthToken *token;
+	int token_serial; /* counts tokens */
+	bool login_in_flight;
+	int session_failures; /* in a row */
+	Throttle throttle;
+	int in_flight;
+	char *blocked;             /* an operator has to act; NULL */
+	TimestampTz blocked_until; /* of the next probe */
+	char *trouble;             /* last failure of the server, while it backs off */
+	char *limit;               /* which limit was met, while throttled */
+	int64 calls;               /* since the state was last written */
+	int64 clock_skew;          /* Salesforce's clock less ours, microseconds */
+	bool dirty;                /* state to be written */
+	bool urgent;               /* at once: it is another state */
 } Connection;
 
 /* Once, in the worker. */
@@ -76,4 +76,4 @@ extern bool connections_dirty(bool urgent_only);
 /* A random number in [0, 1). */
 extern double connection_random(void);
 
-#endif							/* SFSYNC_CONNECTION_H */
+#endif /* SFSYNC_CONNECTION_H */

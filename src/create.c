@@ -48,20 +48,18 @@ check_rights(Oid owner, Oid relid, ForeignServer *server)
 {
 	if (!DatumGetBool(DirectFunctionCall3(has_table_privilege_id_id, ObjectIdGetDatum(owner),
 										  ObjectIdGetDatum(relid), CStringGetTextDatum("SELECT"))))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for table \"%s\"", get_rel_name(relid)),
-				 errdetail("The worker reads the table as the mapping's owner, role \"%s\".",
-						   GetUserNameFromId(owner, false)),
-				 errhint("Grant SELECT on the table to that role.")));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("permission denied for table \"%s\"", get_rel_name(relid)),
+						errdetail("The worker reads the table as the mapping's owner, role \"%s\".",
+								  GetUserNameFromId(owner, false)),
+						errhint("Grant SELECT on the table to that role.")));
 	if (!DatumGetBool(DirectFunctionCall3(has_server_privilege_id_id, ObjectIdGetDatum(owner),
 										  ObjectIdGetDatum(server->serverid), CStringGetTextDatum("USAGE"))))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for foreign server \"%s\"", server->servername),
-				 errdetail("The mapping's owner, role \"%s\", may not use the server.",
-						   GetUserNameFromId(owner, false)),
-				 errhint("Grant USAGE on the foreign server to that role.")));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("permission denied for foreign server \"%s\"", server->servername),
+						errdetail("The mapping's owner, role \"%s\", may not use the server.",
+								  GetUserNameFromId(owner, false)),
+						errhint("Grant USAGE on the foreign server to that role.")));
 }
 
 static void
@@ -69,22 +67,19 @@ refuse_source(Relation rel, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-			 errmsg("cannot map \"%s\" to Salesforce", RelationGetRelationName(rel)),
-			 errdetail("%s", detail),
+			 errmsg("cannot map \"%s\" to Salesforce", RelationGetRelationName(rel)), errdetail("%s", detail),
 			 errhint("The source must be an ordinary or a partitioned table whose rows are logged.")));
 }
 
 static Relation
 open_source(Oid relid)
 {
-	Relation	rel = try_relation_open(relid, ShareRowExclusiveLock);
-	char		kind;
+	Relation rel = try_relation_open(relid, ShareRowExclusiveLock);
+	char kind;
 
 	if (!rel)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table with OID %u does not exist", relid),
-				 errdetail("Argument \"source\" must be a table.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table with OID %u does not exist", relid),
+						errdetail("Argument \"source\" must be a table.")));
 	kind = rel->rd_rel->relkind;
 	if (kind == RELKIND_VIEW || kind == RELKIND_MATVIEW)
 		refuse_source(rel, "It is a view.");
@@ -116,12 +111,12 @@ no_key(Relation rel)
 static List *
 primary_key(Relation rel)
 {
-	List	   *names = NIL;
-	Oid			index;
-	HeapTuple	tuple;
+	List *names = NIL;
+	Oid index;
+	HeapTuple tuple;
 	Form_pg_index form;
 
-	(void) RelationGetIndexList(rel);	/* sets rd_pkindex */
+	(void) RelationGetIndexList(rel); /* sets rd_pkindex */
 	index = rel->rd_pkindex;
 	if (!OidIsValid(index))
 		no_key(rel);
@@ -138,16 +133,16 @@ primary_key(Relation rel)
 static bool
 is_unique_on(Oid index, Bitmapset *attnums)
 {
-	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
 	Form_pg_index form;
-	Bitmapset  *keys = NULL;
-	bool		good;
+	Bitmapset *keys = NULL;
+	bool good;
 
 	if (!HeapTupleIsValid(tuple))
 		return false;
 	form = (Form_pg_index) GETSTRUCT(tuple);
 	good = form->indisunique && form->indisvalid && form->indimmediate &&
-		heap_attisnull(tuple, Anum_pg_index_indpred, NULL);
+		   heap_attisnull(tuple, Anum_pg_index_indpred, NULL);
 	for (int i = 0; i < form->indnkeyatts; i++)
 		keys = bms_add_member(keys, form->indkey.values[i] > 0 ? form->indkey.values[i] : 0);
 	ReleaseSysCache(tuple);
@@ -157,53 +152,55 @@ is_unique_on(Oid index, Bitmapset *attnums)
 static List *
 given_key(Relation rel, ArrayType *array)
 {
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
-	List	   *names = NIL;
-	Bitmapset  *attnums = NULL;
-	ListCell   *lc;
+	Datum *elements;
+	bool *nulls;
+	int n;
+	List *names = NIL;
+	Bitmapset *attnums = NULL;
+	ListCell *lc;
 
 	deconstruct_array(array, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &elements, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
-		char	   *name = nulls[i] ? pstrdup("") : pstrdup(NameStr(*DatumGetName(elements[i])));
-		AttrNumber	attnum = api_column_number(rel, "key_columns", name);
+		char *name = nulls[i] ? pstrdup("") : pstrdup(NameStr(*DatumGetName(elements[i])));
+		AttrNumber attnum = api_column_number(rel, "key_columns", name);
 
 		if (!TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attnotnull)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("key column \"%s\" is nullable", name),
-					 errdetail("Columns in argument \"key_columns\" must be NOT NULL: each row needs an external ID."),
-					 errhint("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL", RelationGetRelationName(rel),
-							 quote_identifier(name))));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("key column \"%s\" is nullable", name),
+				 errdetail(
+					 "Columns in argument \"key_columns\" must be NOT NULL: each row needs an external ID."),
+				 errhint("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL", RelationGetRelationName(rel),
+						 quote_identifier(name))));
 		if (bms_is_member(attnum, attnums))
-			ereport(ERROR,
-					(errcode(ERRCODE_DUPLICATE_COLUMN),
-					 errmsg("column \"%s\" appears twice in argument \"key_columns\"", name)));
+			ereport(ERROR, (errcode(ERRCODE_DUPLICATE_COLUMN),
+							errmsg("column \"%s\" appears twice in argument \"key_columns\"", name)));
 		names = lappend(names, name);
 		attnums = bms_add_member(attnums, attnum);
 	}
 	foreach(lc, RelationGetIndexList(rel))
 		if (is_unique_on(lfirst_oid(lc), attnums))
 			return names;
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("key columns of table \"%s\" are not unique", RelationGetRelationName(rel)),
-			 errdetail("Argument \"key_columns\" must be just the columns of a unique constraint or index that is neither partial nor deferrable."),
-			 errhint("Add a unique constraint on them, or use the primary key.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		 errmsg("key columns of table \"%s\" are not unique", RelationGetRelationName(rel)),
+		 errdetail(
+			 "Argument \"key_columns\" must be just the columns of a unique constraint or index that is neither partial nor deferrable."),
+		 errhint("Add a unique constraint on them, or use the primary key.")));
 }
 
 static const char **
 sfsync_servers(int *n)
 {
-	SqlScope	scope;
+	SqlScope scope;
 	const char **names;
 
 	sql_open(&scope, true);
 	*n = SQL_RUN0(&scope, "SELECT s.srvname FROM pg_catalog.pg_foreign_server s"
-				  " JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw"
-				  " WHERE w.fdwname = 'sfsync' ORDER BY s.srvname");
+						  " JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw"
+						  " WHERE w.fdwname = 'sfsync' ORDER BY s.srvname");
 	names = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
 		names[i] = sql_text(&scope, i, 1);
@@ -214,46 +211,54 @@ sfsync_servers(int *n)
 static ForeignServer *
 choose_server(const char *name)
 {
-	int			n;
+	int n;
 	const char **names = sfsync_servers(&n);
 	const char *nearest;
 
 	if (!name && n == 1)
 		return GetForeignServerByName(names[0], false);
 	if (!name)
-		ereport(ERROR,
-				(errcode(n == 0 ? ERRCODE_UNDEFINED_OBJECT : ERRCODE_INVALID_PARAMETER_VALUE),
-				 n == 0 ? errmsg("there is no sfsync server") : errmsg("argument \"server\" is needed: there are %d sfsync servers", n),
-				 n == 0 ? 0 : errdetail("Accepted values are: %s.", api_list(names, n)),
-				 n == 0 ? errhint("CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')") : 0));
+		ereport(
+			ERROR,
+			(errcode(n == 0 ? ERRCODE_UNDEFINED_OBJECT : ERRCODE_INVALID_PARAMETER_VALUE),
+			 n == 0 ? errmsg("there is no sfsync server")
+					: errmsg("argument \"server\" is needed: there are %d sfsync servers", n),
+			 n == 0 ? 0 : errdetail("Accepted values are: %s.", api_list(names, n)),
+			 n == 0
+				 ? errhint("CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')")
+				 : 0));
 	for (int i = 0; i < n; i++)
 		if (strcmp(names[i], name) == 0)
 			return GetForeignServerByName(name, false);
 	nearest = nearest_match(name, names, n);
 	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("server \"%s\" is no sfsync server", name),
-			 n == 0 ? errdetail("There is no sfsync server.") : errdetail("Accepted values are: %s.", api_list(names, n)),
-			 nearest ? errhint("Perhaps you meant \"%s\".", nearest)
-			 : errhint("CREATE SERVER %s FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')",
-					   quote_identifier(name))));
+			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" is no sfsync server", name),
+			 n == 0 ? errdetail("There is no sfsync server.")
+					: errdetail("Accepted values are: %s.", api_list(names, n)),
+			 nearest
+				 ? errhint("Perhaps you meant \"%s\".", nearest)
+				 : errhint("CREATE SERVER %s FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')",
+						   quote_identifier(name))));
 }
 
 /* Canonical names of object and key field where they are known. */
 static void
 check_object(const char *server, char **object, char **external_id)
 {
-	SqlScope	scope;
-	char	   *describe = NULL;
-	bool		known;
-	char	   *error;
-	SfObject   *meta;
+	SqlScope scope;
+	char *describe = NULL;
+	bool known;
+	char *error;
+	SfObject *meta;
 	const SfField *field;
 
 	sql_open(&scope, true);
-	known = SQL_RUN(&scope, "SELECT describe::text, object FROM sfsync.object"
-					" WHERE server = $1 AND pg_catalog.lower(object) = pg_catalog.lower($2) AND fetched_at IS NOT NULL",
-					sql_arg_name(server), sql_arg_text(*object)) > 0;
+	known =
+		SQL_RUN(
+			&scope,
+			"SELECT describe::text, object FROM sfsync.object"
+			" WHERE server = $1 AND pg_catalog.lower(object) = pg_catalog.lower($2) AND fetched_at IS NOT NULL",
+			sql_arg_name(server), sql_arg_text(*object)) > 0;
 	if (known)
 		describe = sql_text(&scope, 0, 1);
 	sql_close(&scope);
@@ -263,73 +268,77 @@ check_object(const char *server, char **object, char **external_id)
 	if (!meta)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("object \"%s\" does not exist in Salesforce, or the integration user may not see it", *object),
+				 errmsg("object \"%s\" does not exist in Salesforce, or the integration user may not see it",
+						*object),
 				 errhint("After a change in Salesforce run sfsync.refresh_schema().")));
 	*object = meta->name;
 	field = describe_field(meta, *external_id);
 	if (!field)
 		api_unknown_field(meta, "external_id", *external_id);
 	if (!field->external_id && !field->id_lookup)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("field \"%s\" of object %s is not an External ID", field->name, meta->name),
-				 errhint("Mark it as External ID and Unique in Salesforce, then run sfsync.refresh_schema().")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("field \"%s\" of object %s is not an External ID", field->name, meta->name),
+			 errhint("Mark it as External ID and Unique in Salesforce, then run sfsync.refresh_schema().")));
 	*external_id = field->name;
 }
 
 typedef struct NewMapping
 {
-	char	   *name;
-	Oid			source;
-	char	   *server;
-	char	   *object;
-	char	   *external_id;
-	Oid			owner;
-	List	   *keys;
-	char	   *on_delete;
-	char	   *conflict_policy;
-	char	   *new_columns;
-	char	   *updated_at_column;
+	char *name;
+	Oid source;
+	char *server;
+	char *object;
+	char *external_id;
+	Oid owner;
+	List *keys;
+	char *on_delete;
+	char *conflict_policy;
+	char *new_columns;
+	char *updated_at_column;
 } NewMapping;
 
 static void
 check_duplicate(const NewMapping *new)
 {
-	SqlScope	scope;
-	char	   *other = NULL;
+	SqlScope scope;
+	char *other = NULL;
 
 	if (mapping_find(new->name) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("mapping \"%s\" exists already", new->name),
-				 errhint("Pass another name, change it with sfsync.alter_mapping, or end it with sfsync.drop_mapping.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("mapping \"%s\" exists already", new->name),
+			 errhint(
+				 "Pass another name, change it with sfsync.alter_mapping, or end it with sfsync.drop_mapping.")));
 	sql_open(&scope, true);
-	if (SQL_RUN(&scope, "SELECT name FROM sfsync.mapping WHERE source::oid = $1 AND server = $2 AND object = $3",
+	if (SQL_RUN(&scope,
+				"SELECT name FROM sfsync.mapping WHERE source::oid = $1 AND server = $2 AND object = $3",
 				sql_arg_oid(new->source), sql_arg_name(new->server), sql_arg_text(new->object)) > 0)
 		other = sql_text(&scope, 0, 1);
 	sql_close(&scope);
 	if (other)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("table \"%s\" is mapped to object %s already", get_rel_name(new->source), new->object),
-				 errdetail("Mapping \"%s\" does so.", other)));
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+						errmsg("table \"%s\" is mapped to object %s already", get_rel_name(new->source),
+							   new->object),
+						errdetail("Mapping \"%s\" does so.", other)));
 }
 
 static const char insert_query[] =
-"INSERT INTO sfsync.mapping (name, source, server, object, external_id, owner, key_columns, key_attnums,"
-" attnums_of, on_delete, conflict_policy, new_columns, updated_at_column, known_columns)"
-" VALUES ($1, $2::oid::regclass, $3, $4, $5, $6::oid::regrole, $7, $8, $2, $9, $10, $11, $12,"
-" ARRAY(SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = $2 AND attnum > 0 AND NOT attisdropped))"
-" RETURNING id";
+	"INSERT INTO sfsync.mapping (name, source, server, object, external_id, owner, key_columns, key_attnums,"
+	" attnums_of, on_delete, conflict_policy, new_columns, updated_at_column, known_columns)"
+	" VALUES ($1, $2::oid::regclass, $3, $4, $5, $6::oid::regrole, $7, $8, $2, $9, $10, $11, $12,"
+	" ARRAY(SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = $2 AND attnum > 0 AND NOT attisdropped))"
+	" RETURNING id";
 
 static int
 insert_mapping(const NewMapping *new)
 {
-	SqlScope	scope;
-	int			n = list_length(new->keys);
-	char	  **keys = palloc(sizeof(char *) * n);
-	int16	   *attnums = palloc(sizeof(int16) * n);
-	int			id;
+	SqlScope scope;
+	int n = list_length(new->keys);
+	char **keys = palloc(sizeof(char *) * n);
+	int16 *attnums = palloc(sizeof(int16) * n);
+	int id;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -337,10 +346,10 @@ insert_mapping(const NewMapping *new)
 		attnums[i] = get_attnum(new->source, keys[i]);
 	}
 	sql_open(&scope, false);
-	SQL_RUN(&scope, insert_query, sql_arg_text(new->name), sql_arg_oid(new->source), sql_arg_name(new->server),
-			sql_arg_text(new->object), sql_arg_text(new->external_id), sql_arg_oid(new->owner),
-			sql_arg_names(keys, n), sql_arg_smallints(attnums, n), sql_arg_text(new->on_delete),
-			sql_arg_text(new->conflict_policy), sql_arg_text(new->new_columns),
+	SQL_RUN(&scope, insert_query, sql_arg_text(new->name), sql_arg_oid(new->source),
+			sql_arg_name(new->server), sql_arg_text(new->object), sql_arg_text(new->external_id),
+			sql_arg_oid(new->owner), sql_arg_names(keys, n), sql_arg_smallints(attnums, n),
+			sql_arg_text(new->on_delete), sql_arg_text(new->conflict_policy), sql_arg_text(new->new_columns),
 			sql_arg_name(new->updated_at_column));
 	id = sql_int(0, 1);
 	SQL_RUN(&scope, "INSERT INTO sfsync.mapping_state (mapping) VALUES ($1)", sql_arg_int(id));
@@ -361,9 +370,7 @@ check_new_mapping(FunctionCallInfo fcinfo, NewMapping *new, Relation rel)
 	new->new_columns = PG_ARGISNULL(9) ? pstrdup("auto") : api_text(fcinfo, 9);
 	new->updated_at_column = api_name(fcinfo, 11);
 	if (new->name[0] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("argument \"name\" must not be empty")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME), errmsg("argument \"name\" must not be empty")));
 	api_check_name("object", new->object);
 	api_check_name("external_id", new->external_id);
 	api_check_delete_policy(new->on_delete);
@@ -390,9 +397,9 @@ PG_FUNCTION_INFO_V1(sfsync_create_mapping);
 Datum
 sfsync_create_mapping(PG_FUNCTION_ARGS)
 {
-	NewMapping	new = {0};
-	Relation	rel;
-	int			id;
+	NewMapping new = {0};
+	Relation rel;
+	int id;
 
 	api_require(fcinfo, 0, "source");
 	api_require(fcinfo, 1, "object");

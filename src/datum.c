@@ -40,8 +40,8 @@ datum_fix_settings(void)
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
 }
 
 bool
@@ -75,7 +75,7 @@ datum_needs_fixed_settings(Oid type)
 SourceKind
 datum_kind(Oid type)
 {
-	Oid			base = getBaseType(type);
+	Oid base = getBaseType(type);
 
 	switch (base)
 	{
@@ -111,7 +111,7 @@ datum_kind(Oid type)
 static char *
 float_text(Datum value, Oid base)
 {
-	char	   *text = palloc(DOUBLE_SHORTEST_DECIMAL_LEN);
+	char *text = palloc(DOUBLE_SHORTEST_DECIMAL_LEN);
 
 	if (base == FLOAT4OID)
 		float_to_shortest_decimal_buf(DatumGetFloat4(value), text);
@@ -124,7 +124,7 @@ float_text(Datum value, Oid base)
 static char *
 datetime_text(Datum value, Oid base)
 {
-	char	   *text = palloc(MAXDATELEN + 1);
+	char *text = palloc(MAXDATELEN + 1);
 
 	JsonEncodeDateTime(text, value, base, NULL);
 	return text;
@@ -134,8 +134,8 @@ datetime_text(Datum value, Oid base)
 static char *
 instant_text(TimestampTz value)
 {
-	char	   *text = datetime_text(TimestampTzGetDatum(value), TIMESTAMPOID);
-	char	   *bc;
+	char *text = datetime_text(TimestampTzGetDatum(value), TIMESTAMPOID);
+	char *bc;
 
 	if (TIMESTAMP_NOT_FINITE(value))
 		return text;
@@ -146,8 +146,8 @@ instant_text(TimestampTz value)
 static char *
 output_text(Datum value, Oid base)
 {
-	Oid			function;
-	bool		varlena;
+	Oid function;
+	bool varlena;
 
 	getTypeOutputInfo(base, &function, &varlena);
 	return OidOutputFunctionCall(function, value);
@@ -156,10 +156,10 @@ output_text(Datum value, Oid base)
 static char *
 base64_text(Datum value)
 {
-	bytea	   *bytes = DatumGetByteaPP(value);
-	int			len = VARSIZE_ANY_EXHDR(bytes);
-	int			size = pg_b64_enc_len(len);
-	char	   *text = palloc(size + 1);
+	bytea *bytes = DatumGetByteaPP(value);
+	int len = VARSIZE_ANY_EXHDR(bytes);
+	int size = pg_b64_enc_len(len);
+	char *text = palloc(size + 1);
 
 	size = pg_b64_encode(BASE64_INPUT(VARDATA_ANY(bytes)), len, text, size);
 	if (size < 0)
@@ -177,13 +177,13 @@ to_utf8(char *text)
 static void
 read_array(Datum value, Oid base, const char *zone, SourceValue *out)
 {
-	ArrayType  *array = DatumGetArrayTypeP(value);
-	Oid			element = ARR_ELEMTYPE(array);
-	int16		typlen;
-	bool		byval;
-	char		align;
-	Datum	   *values;
-	bool	   *nulls;
+	ArrayType *array = DatumGetArrayTypeP(value);
+	Oid element = ARR_ELEMTYPE(array);
+	int16 typlen;
+	bool byval;
+	char align;
+	Datum *values;
+	bool *nulls;
 	StringInfoData json;
 
 	get_typlenbyvalalign(element, &typlen, &byval, &align);
@@ -210,14 +210,13 @@ read_array(Datum value, Oid base, const char *zone, SourceValue *out)
 static TimestampTz
 timestamp_in_zone(Datum value, const char *zone)
 {
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone,
-												   CStringGetTextDatum(zone), value));
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone, CStringGetTextDatum(zone), value));
 }
 
 void
 datum_read(Datum value, bool isnull, Oid type, const char *zone, SourceValue *out)
 {
-	Oid			base = getBaseType(type);
+	Oid base = getBaseType(type);
 
 	memset(out, 0, sizeof(*out));
 	out->isnull = isnull;
@@ -238,7 +237,7 @@ datum_read(Datum value, bool isnull, Oid type, const char *zone, SourceValue *ou
 			break;
 		case SRC_TIMESTAMPTZ:
 			out->text = instant_text(base == TIMESTAMPOID ? timestamp_in_zone(value, zone)
-									 : DatumGetTimestampTz(value));
+														  : DatumGetTimestampTz(value));
 			break;
 		case SRC_BYTEA:
 			out->text = base64_text(value);
@@ -254,7 +253,7 @@ datum_read(Datum value, bool isnull, Oid type, const char *zone, SourceValue *ou
 char *
 datum_key_text(Datum value, Oid type)
 {
-	Oid			base = getBaseType(type);
+	Oid base = getBaseType(type);
 
 	switch (base)
 	{
@@ -306,9 +305,9 @@ key_join(char *const *parts, int nparts)
 char **
 key_split(const char *key, int nparts)
 {
-	char	  **parts = palloc(sizeof(char *) * nparts);
+	char **parts = palloc(sizeof(char *) * nparts);
 	StringInfoData part;
-	int			n = 0;
+	int n = 0;
 
 	if (nparts == 1)
 	{

@@ -40,4 +40,4 @@ extern char *key_join(char *const *parts, int nparts);
 /* The parts of a key again; palloc'd.  NULL if there aren't just nparts. */
 extern char **key_split(const char *key, int nparts);
 
-#endif							/* SFSYNC_DATUM_H */
+#endif /* SFSYNC_DATUM_H */

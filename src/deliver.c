@@ -30,16 +30,16 @@
 Delivery *
 deliver_create(HttpClient *http)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "sfsync delivery",
-												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+		AllocSetContextCreate(TopMemoryContext, "sfsync delivery", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	Delivery   *delivery = palloc0(sizeof(Delivery));
+	Delivery *delivery = palloc0(sizeof(Delivery));
 
 	delivery->context = context;
 	delivery->turn_context = AllocSetContextCreate(context, "sfsync turn", ALLOCSET_DEFAULT_SIZES);
 	delivery->http = http;
 	delivery->work = batch_create();
-	delivery->next_verify = 1;	/* look at the first turn */
+	delivery->next_verify = 1; /* look at the first turn */
 	MemoryContextSwitchTo(caller);
 	connection_init();
 	return delivery;
@@ -50,7 +50,7 @@ delivery_of(Delivery *delivery, int mapping)
 {
 	MappingDelivery *state;
 	MemoryContext caller;
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, delivery->mappings)
 	{
@@ -70,7 +70,7 @@ delivery_of(Delivery *delivery, int mapping)
 static int64
 block_delay(const MappingDelivery *state)
 {
-	int64		delay = (int64) sfsync_retry_base_delay << Min(state->failures, 20);
+	int64 delay = (int64) sfsync_retry_base_delay << Min(state->failures, 20);
 
 	return Min(delay, sfsync_retry_max_delay) * INT64CONST(1000);
 }
@@ -78,11 +78,11 @@ block_delay(const MappingDelivery *state)
 void
 delivery_block(Delivery *delivery, MappingDelivery *state, const char *reason, TimestampTz now)
 {
-	char	   *copy = MemoryContextStrdup(delivery->context, reason);
+	char *copy = MemoryContextStrdup(delivery->context, reason);
 
 	if (!state->blocked || strcmp(state->blocked, reason) != 0)
 	{
-		Mapping    *mapping = mapping_get(state->id);
+		Mapping *mapping = mapping_get(state->id);
 
 		ereport(LOG,
 				(errmsg("sfsync: mapping \"%s\" is blocked: %s", mapping ? mapping->name : "?", reason)));
@@ -109,7 +109,7 @@ Outcome *
 delivery_decide(Delivery *delivery, Unit *unit, OutcomeKind kind)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->turn_context);
-	Outcome    *outcome = palloc0(sizeof(Outcome));
+	Outcome *outcome = palloc0(sizeof(Outcome));
 
 	outcome->unit = unit;
 	outcome->kind = kind;
@@ -150,7 +150,7 @@ delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, voi
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
@@ -176,7 +176,7 @@ delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, voi
 typedef struct Look
 {
 	TimestampTz now;
-	TimestampTz next;			/* when to look again; 0 never */
+	TimestampTz next; /* when to look again; 0 never */
 } Look;
 
 static void
@@ -189,15 +189,15 @@ soonest(TimestampTz *next, TimestampTz candidate)
 static void
 look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 {
-	Look	   *look = arg;
-	Mapping    *mapping = mapping_get(state->id);
+	Look *look = arg;
+	Mapping *mapping = mapping_get(state->id);
 	Connection *connection;
 	TimestampTz again;
 
 	state->deliverable = state->needs_metadata = false;
 	if (!mapping)
 	{
-		state->deliverable = true;	/* what is left of it is thrown away */
+		state->deliverable = true; /* what is left of it is thrown away */
 		return;
 	}
 	if (state->blocked && Max(state->blocked_until, state->refused_until) > look->now)
@@ -227,13 +227,13 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 static void
 look_at_mappings(Delivery *delivery)
 {
-	Look		look = {GetCurrentTimestamp(), 0};
-	ListCell   *lc;
+	Look look = {GetCurrentTimestamp(), 0};
+	ListCell *lc;
 
 	if (mapping_was_invalidated())
 	{
-		int			n;
-		int		   *ids = mapping_ids(&n);
+		int n;
+		int *ids = mapping_ids(&n);
 
 		connections_mark_stale();
 		for (int i = 0; i < n; i++)
@@ -247,7 +247,7 @@ look_at_mappings(Delivery *delivery)
 	foreach(lc, delivery->mappings)
 	{
 		MappingDelivery *state = lfirst(lc);
-		bool		was = state->deliverable;
+		bool was = state->deliverable;
 
 		if (!delivery_guard(delivery, state, look_at_mapping, &look))
 			state->deliverable = false;
@@ -263,12 +263,12 @@ look_at_mappings(Delivery *delivery)
 static void
 claim_all(Delivery *delivery)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, delivery->mappings)
 	{
 		MappingDelivery *state = lfirst(lc);
-		ClaimRound	round = {NULL, true};
+		ClaimRound round = {NULL, true};
 		MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 
 		round.queue = batch_queue(delivery->work, state->id);
@@ -307,7 +307,7 @@ request_headers(const Request *request)
 {
 	const ServerOptions *options = request->connection->options;
 	const char **headers = palloc0(sizeof(char *) * 8);
-	int			n = 0;
+	int n = 0;
 
 	headers[n++] = "Accept: application/json";
 	if (request->kind == REQUEST_LOGIN)
@@ -366,13 +366,13 @@ may_be_sent(const Request *request)
 static void
 send_outgoing(Delivery *delivery)
 {
-	List	   *outgoing = delivery->outgoing;
-	ListCell   *lc;
+	List *outgoing = delivery->outgoing;
+	ListCell *lc;
 
 	delivery->outgoing = NIL;
 	foreach(lc, outgoing)
 	{
-		Request    *request = lfirst(lc);
+		Request *request = lfirst(lc);
 		MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 
 		delivery->requests = lappend(delivery->requests, request);
@@ -382,8 +382,10 @@ send_outgoing(Delivery *delivery)
 		request->token_serial = request->connection->token_serial;
 		if (!may_be_sent(request) || !send(delivery, request))
 		{
-			HttpReply	none = {.tag = request, .outcome = HTTP_NOT_SENT, .retry_after = -1,
-			.error = "the request could not be started"};
+			HttpReply none = {.tag = request,
+							  .outcome = HTTP_NOT_SENT,
+							  .retry_after = -1,
+							  .error = "the request could not be started"};
 
 			reply_settle(delivery, request, &none);
 		}
@@ -397,19 +399,19 @@ send_outgoing(Delivery *delivery)
 static void
 settle_decided(Delivery *delivery)
 {
-	int			n = list_length(delivery->decided);
-	Outcome    *outcomes = palloc(sizeof(Outcome) * Max(n, 1));
+	int n = list_length(delivery->decided);
+	Outcome *outcomes = palloc(sizeof(Outcome) * Max(n, 1));
 
 	delivery->again = n > 0;
 	while (delivery->decided != NIL)
 	{
-		int			mapping = ((Outcome *) linitial(delivery->decided))->unit->queue->mapping;
-		ListCell   *lc;
+		int mapping = ((Outcome *) linitial(delivery->decided))->unit->queue->mapping;
+		ListCell *lc;
 
 		n = 0;
 		foreach(lc, delivery->decided)
 		{
-			Outcome    *outcome = lfirst(lc);
+			Outcome *outcome = lfirst(lc);
 
 			if (outcome->unit->queue->mapping != mapping)
 				continue;
@@ -427,7 +429,7 @@ settle_decided(Delivery *delivery)
 static bool
 state_dirty(const Delivery *delivery)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, delivery->mappings)
 		if (((MappingDelivery *) lfirst(lc))->dirty)
@@ -438,7 +440,7 @@ state_dirty(const Delivery *delivery)
 static void
 write_counters(Delivery *delivery)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, delivery->mappings)
 	{
@@ -459,7 +461,7 @@ void
 delivery_write_state(Delivery *delivery, bool idle)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		due = idle || TimestampDifferenceExceeds(delivery->state_written, now, STATE_INTERVAL_MS);
+	bool due = idle || TimestampDifferenceExceeds(delivery->state_written, now, STATE_INTERVAL_MS);
 
 	if (due)
 	{
@@ -481,7 +483,7 @@ begin_turn(void)
 static bool
 chunks_done(const Delivery *delivery)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, delivery->chunks)
 		if (((BackfillChunk *) lfirst(lc))->chunk.pending == 0)
@@ -493,11 +495,12 @@ chunks_done(const Delivery *delivery)
 static void
 finish_turn(Delivery *delivery)
 {
-	bool		idle = batch_size(delivery->work) == 0;
+	bool idle = batch_size(delivery->work) == 0;
 
 	if (!chunks_done(delivery) && !connections_dirty(true) &&
 		!(state_dirty(delivery) &&
-		  (idle || TimestampDifferenceExceeds(delivery->state_written, GetCurrentTimestamp(), STATE_INTERVAL_MS))))
+		  (idle ||
+		   TimestampDifferenceExceeds(delivery->state_written, GetCurrentTimestamp(), STATE_INTERVAL_MS))))
 		return;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -511,7 +514,7 @@ finish_turn(Delivery *delivery)
 static bool
 left_ready(Delivery *delivery)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	if (delivery->requests != NIL)
 		return false;
@@ -584,14 +587,14 @@ void
 deliver_recover(Delivery *delivery)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, delivery->decided)
 		batch_again(((Outcome *) lfirst(lc))->unit);
 	delivery->decided = NIL;
 	foreach(lc, delivery->outgoing)
 	{
-		Request    *request = lfirst(lc);
+		Request *request = lfirst(lc);
 
 		for (int i = 0; i < request->nunits; i++)
 			batch_again(request->outcomes[i].unit);
@@ -611,8 +614,8 @@ deliver_recover(Delivery *delivery)
 bool
 deliver_replies(Delivery *delivery)
 {
-	HttpReply  *reply;
-	bool		any = false;
+	HttpReply *reply;
+	bool any = false;
 
 	http_pump(delivery->http);
 	while ((reply = http_collect(delivery->http)) != NULL)

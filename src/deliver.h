@@ -19,18 +19,18 @@
 
 typedef struct MappingDelivery
 {
-	int			id;
-	char	   *blocked;		/* why nothing is sent; NULL */
+	int id;
+	char *blocked; /* why nothing is sent; NULL */
 	TimestampTz blocked_until;
-	TimestampTz refused_until;	/* Salesforce refused it with new metadata, too */
-	int			failures;		/* errors in a row */
-	bool		describe_in_flight;
-	bool		describe_wanted;	/* before anything else is sent */
-	bool		behind;			/* events were passed over while it couldn't be delivered */
-	bool		deliverable;	/* as of this turn */
-	bool		needs_metadata; /* even if nothing is to be sent */
+	TimestampTz refused_until; /* Salesforce refused it with new metadata, too */
+	int failures;              /* errors in a row */
+	bool describe_in_flight;
+	bool describe_wanted; /* before anything else is sent */
+	bool behind;          /* events were passed over while it couldn't be delivered */
+	bool deliverable;     /* as of this turn */
+	bool needs_metadata;  /* even if nothing is to be sent */
 	MappingCounters counters;
-	bool		dirty;
+	bool dirty;
 } MappingDelivery;
 
 typedef enum RequestKind
@@ -45,61 +45,61 @@ typedef enum RequestKind
 
 typedef struct Request
 {
-	MemoryContext context;		/* holds it and all it refers to */
+	MemoryContext context; /* holds it and all it refers to */
 	RequestKind kind;
 	Connection *connection;
-	int			mapping;
+	int mapping;
 	const char *object;
 	const char *external_id;
-	bool		key_is_number;
+	bool key_is_number;
 	const char *server;
-	RestCall   *call;
-	AuthCall   *login;
+	RestCall *call;
+	AuthCall *login;
 	const char *if_modified_since;
-	int			nunits;
-	Outcome    *outcomes;		/* one a unit, to be completed by the reply */
-	RestRecord *records;		/* one a unit; none for deletes and lookups */
-	int			nkeys;			/* lookup: record keys asked for, and the keys they are of */
-	char	  **keys;
-	char	  **record_keys;
-	int64		intent;
+	int nunits;
+	Outcome *outcomes;   /* one a unit, to be completed by the reply */
+	RestRecord *records; /* one a unit; none for deletes and lookups */
+	int nkeys;           /* lookup: record keys asked for, and the keys they are of */
+	char **keys;
+	char **record_keys;
+	int64 intent;
 	TimestampTz started;
-	int			token_serial;	/* of the token it was sent with */
-	bool		finished;		/* its units are let go of */
+	int token_serial; /* of the token it was sent with */
+	bool finished;    /* its units are let go of */
 } Request;
 
 /* A part of a backfill that is at hand. */
 typedef struct BackfillChunk
 {
-	Chunk		chunk;
-	int64		job;
-	int			mapping;
-	char	   *last_key;
-	int			rows;
-	bool		last;			/* nothing comes after it */
+	Chunk chunk;
+	int64 job;
+	int mapping;
+	char *last_key;
+	int rows;
+	bool last; /* nothing comes after it */
 } BackfillChunk;
 
 typedef struct Delivery
 {
-	MemoryContext context;		/* long-lived: work, window, states */
+	MemoryContext context;      /* long-lived: work, window, states */
 	MemoryContext turn_context; /* of one turn or reply */
 	HttpClient *http;
-	Work	   *work;
+	Work *work;
 	QueueWindow window;
-	bool		look;			/* the queue may hold something new */
-	bool		again;			/* units were settled that others may have waited for */
-	bool		prepared;		/* there are prepared transactions: look again soon */
-	TimestampTz deferred_from;	/* deferred rows due up to here are at hand */
-	TimestampTz next_due;		/* of the next one; 0 none */
-	TimestampTz next_verify;	/* of intents of unknown outcome; 0 none */
-	TimestampTz next_retry;		/* of a server or mapping that can't be used now; 0 none */
+	bool look;                 /* the queue may hold something new */
+	bool again;                /* units were settled that others may have waited for */
+	bool prepared;             /* there are prepared transactions: look again soon */
+	TimestampTz deferred_from; /* deferred rows due up to here are at hand */
+	TimestampTz next_due;      /* of the next one; 0 none */
+	TimestampTz next_verify;   /* of intents of unknown outcome; 0 none */
+	TimestampTz next_retry;    /* of a server or mapping that can't be used now; 0 none */
 	TimestampTz state_written;
-	bool		backfills_running;
-	List	   *chunks;			/* BackfillChunk, in order of key */
-	List	   *mappings;		/* MappingDelivery */
-	List	   *requests;		/* in flight */
-	List	   *outgoing;		/* to be sent after commit */
-	List	   *decided;		/* Outcome * that need no request, to be settled */
+	bool backfills_running;
+	List *chunks;   /* BackfillChunk, in order of key */
+	List *mappings; /* MappingDelivery */
+	List *requests; /* in flight */
+	List *outgoing; /* to be sent after commit */
+	List *decided;  /* Outcome * that need no request, to be settled */
 } Delivery;
 
 extern Delivery *deliver_create(HttpClient *http);
@@ -140,7 +140,7 @@ extern bool delivery_lock_source(const Mapping *mapping);
  * Run a step of one mapping's in a subtransaction: an error of it (a dropped
  * table, a type's broken function) blocks that mapping, no other.
  */
-typedef void (*MappingStep) (Delivery *delivery, MappingDelivery *state, void *arg);
+typedef void (*MappingStep)(Delivery *delivery, MappingDelivery *state, void *arg);
 extern bool delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, void *arg);
 
 /*
@@ -150,7 +150,7 @@ extern bool delivery_guard(Delivery *delivery, MappingDelivery *state, MappingSt
 typedef struct ClaimRound
 {
 	MappingQueue *queue;
-	bool		progress;
+	bool progress;
 } ClaimRound;
 
 extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
@@ -168,4 +168,4 @@ extern void reply_settle(Delivery *delivery, Request *request, const HttpReply *
  */
 extern void reply_finish(Delivery *delivery, int mapping, Outcome *outcomes, int n, Request *request);
 
-#endif							/* SFSYNC_DELIVER_H */
+#endif /* SFSYNC_DELIVER_H */

@@ -9,21 +9,20 @@
 #include "rest.h"
 
 /* A describe has some hundreds of fields; nobody's has this many. */
-#define MAX_FIELDS		5000
-#define MAX_NAME		255
+#define MAX_FIELDS 5000
+#define MAX_NAME 255
 
 /* The first thing that was wrong, as the parser goes along. */
 typedef struct Reader
 {
-	char	   *error;
+	char *error;
 } Reader;
 
 static const struct
 {
 	const char *name;
-	SfType		type;
-}			sf_types[] =
-{
+	SfType type;
+} sf_types[] = {
 	{"id", SF_ID},
 	{"reference", SF_REFERENCE},
 	{"string", SF_STRING},
@@ -48,16 +47,31 @@ static const struct
 };
 
 /* The keys read, which are those of the reduced form. */
-static const char *const object_keys[] = {
-	"name", "label", "keyPrefix", "createable", "updateable", "deletable", "queryable"
-};
+static const char *const object_keys[] = {"name",       "label",     "keyPrefix", "createable",
+										  "updateable", "deletable", "queryable"};
 
-static const char *const field_keys[] = {
-	"name", "label", "type", "length", "digits", "precision", "scale",
-	"createable", "updateable", "nillable", "defaultedOnCreate", "defaultValue",
-	"calculated", "custom", "externalId", "idLookup", "unique", "caseSensitive",
-	"restrictedPicklist", "htmlFormatted", "relationshipName", "referenceTo"
-};
+static const char *const field_keys[] = {"name",
+										 "label",
+										 "type",
+										 "length",
+										 "digits",
+										 "precision",
+										 "scale",
+										 "createable",
+										 "updateable",
+										 "nillable",
+										 "defaultedOnCreate",
+										 "defaultValue",
+										 "calculated",
+										 "custom",
+										 "externalId",
+										 "idLookup",
+										 "unique",
+										 "caseSensitive",
+										 "restrictedPicklist",
+										 "htmlFormatted",
+										 "relationshipName",
+										 "referenceTo"};
 
 static void
 complain(Reader *reader, const char *key, const char *expected)
@@ -90,7 +104,7 @@ static char *
 read_string(Reader *reader, json_object *parent, const char *key)
 {
 	json_object *value = member(parent, key);
-	char	   *copy;
+	char *copy;
 
 	if (value == NULL)
 		return NULL;
@@ -107,7 +121,7 @@ read_string(Reader *reader, json_object *parent, const char *key)
 static char *
 read_name(Reader *reader, json_object *parent, const char *key)
 {
-	char	   *name = read_string(reader, parent, key);
+	char *name = read_string(reader, parent, key);
 
 	if (name == NULL || name[0] == '\0' || strlen(name) > MAX_NAME ||
 		strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != strlen(name))
@@ -132,7 +146,7 @@ static int
 read_int(Reader *reader, json_object *parent, const char *key)
 {
 	json_object *value = member(parent, key);
-	int64		number;
+	int64 number;
 
 	if (value == NULL)
 		return 0;
@@ -154,8 +168,7 @@ read_array(Reader *reader, json_object *parent, const char *key, int *n)
 	*n = 0;
 	if (value == NULL)
 		return NULL;
-	if (!json_object_is_type(value, json_type_array) ||
-		json_object_array_length(value) > PG_INT32_MAX)
+	if (!json_object_is_type(value, json_type_array) || json_object_array_length(value) > PG_INT32_MAX)
 	{
 		complain(reader, key, "an array");
 		return NULL;
@@ -178,13 +191,13 @@ type_from_name(const char *name)
 static void
 read_reference_to(Reader *reader, json_object *json, SfField *field)
 {
-	int			n;
+	int n;
 	json_object *array = read_array(reader, json, "referenceTo", &n);
 
 	field->reference_to = palloc0(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
-		char	   *name = string_copy(json_object_array_get_idx(array, i));
+		char *name = string_copy(json_object_array_get_idx(array, i));
 
 		if (name == NULL)
 		{
@@ -199,14 +212,14 @@ read_reference_to(Reader *reader, json_object *json, SfField *field)
 static void
 read_picklist(Reader *reader, json_object *json, SfField *field)
 {
-	int			n;
+	int n;
 	json_object *array = read_array(reader, json, "picklistValues", &n);
 
 	field->picklist = palloc0(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
 		json_object *entry = json_object_array_get_idx(array, i);
-		char	   *value;
+		char *value;
 
 		if (!json_object_is_type(entry, json_type_object))
 		{
@@ -233,8 +246,7 @@ read_default_boolean(json_object *json)
 
 	if (json_object_is_type(value, json_type_boolean))
 		return json_object_get_boolean(value);
-	return json_object_is_type(value, json_type_string) &&
-		strcmp(json_object_get_string(value), "true") == 0;
+	return json_object_is_type(value, json_type_string) && strcmp(json_object_get_string(value), "true") == 0;
 }
 
 static void
@@ -287,7 +299,7 @@ read_field(Reader *reader, json_object *json, SfField *field)
 static void
 read_fields(Reader *reader, json_object *json, SfObject *object)
 {
-	int			n;
+	int n;
 	json_object *array = read_array(reader, json, "fields", &n);
 
 	if (array == NULL || n == 0 || n > MAX_FIELDS)
@@ -304,8 +316,8 @@ read_fields(Reader *reader, json_object *json, SfObject *object)
 static SfObject *
 read_object(json_object *json, char **error)
 {
-	Reader		reader = {NULL};
-	SfObject   *object = palloc0(sizeof(SfObject));
+	Reader reader = {NULL};
+	SfObject *object = palloc0(sizeof(SfObject));
 
 	object->name = read_name(&reader, json, "name");
 	object->label = read_string(&reader, json, "label");
@@ -341,7 +353,7 @@ SfObject *
 describe_parse(const char *json, size_t len, char **error)
 {
 	json_object *reply = open_reply(json, len, error);
-	SfObject   *object;
+	SfObject *object;
 
 	if (reply == NULL)
 		return NULL;
@@ -408,7 +420,7 @@ char *
 describe_reduce(const char *json, size_t len, char **error)
 {
 	json_object *reply = open_reply(json, len, error);
-	char	   *text = NULL;
+	char *text = NULL;
 
 	if (reply == NULL)
 		return NULL;
@@ -416,9 +428,8 @@ describe_reduce(const char *json, size_t len, char **error)
 	{
 		json_object *reduced = reduce_object(reply);
 
-		text = pstrdup(json_object_to_json_string_ext(reduced,
-													  JSON_C_TO_STRING_PLAIN |
-													  JSON_C_TO_STRING_NOSLASHESCAPE));
+		text = pstrdup(
+			json_object_to_json_string_ext(reduced, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
 		json_object_put(reduced);
 	}
 	json_object_put(reply);

@@ -27,4 +27,4 @@ extern const SfField *describe_field(const SfObject *object, const char *name);
 /* Required when a record is created (reference, section 3.3). */
 extern bool describe_required(const SfField *field);
 
-#endif							/* SFSYNC_DESCRIBE_H */
+#endif /* SFSYNC_DESCRIBE_H */

@@ -9,22 +9,22 @@
 typedef enum ErrorScope
 {
 	/* one record */
-	SCOPE_RECORD_PERMANENT,		/* dead letter at once */
-	SCOPE_RECORD_RETRY,			/* attempts are counted */
-	SCOPE_RECORD_PARENT,		/* Foreign key external ID ... not found: wait for it */
-	SCOPE_RECORD_GONE,			/* no such record (any more): done for a delete,
+	SCOPE_RECORD_PERMANENT,  /* dead letter at once */
+	SCOPE_RECORD_RETRY,      /* attempts are counted */
+	SCOPE_RECORD_PARENT,     /* Foreign key external ID ... not found: wait for it */
+	SCOPE_RECORD_GONE,       /* no such record (any more): done for a delete,
 								 * create for an update */
-	SCOPE_RECORD_COLLATERAL,	/* rolled back because of another: send again, free */
+	SCOPE_RECORD_COLLATERAL, /* rolled back because of another: send again, free */
 	/* all records of the mapping alike */
 	SCOPE_MAPPING,
 	/* the request or the server: back off, records keep their attempts */
-	SCOPE_REQUEST,				/* this request can't be parsed as it is: bisect */
+	SCOPE_REQUEST, /* this request can't be parsed as it is: bisect */
 	SCOPE_SERVER,
 	SCOPE_CONCURRENT_LIMIT,
 	SCOPE_DAILY_LIMIT,
 	/* the connection */
-	SCOPE_SESSION,				/* token ran out: log in once, repeat */
-	SCOPE_CONNECTION			/* blocked until an operator acts */
+	SCOPE_SESSION,   /* token ran out: log in once, repeat */
+	SCOPE_CONNECTION /* blocked until an operator acts */
 } ErrorScope;
 
 /*
@@ -39,4 +39,4 @@ extern ErrorScope error_classify_oauth(int http_status, const char *error, const
 /* A sentence on what to do about a code, ours included; never NULL. */
 extern const char *error_hint(const char *code);
 
-#endif							/* SFSYNC_ERRORS_H */
+#endif /* SFSYNC_ERRORS_H */

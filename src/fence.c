@@ -37,8 +37,8 @@ environment_mismatch(const char *name)
 char *
 fence_reason(const char *server)
 {
-	SqlScope	scope;
-	bool		elsewhere = false;
+	SqlScope scope;
+	bool elsewhere = false;
 
 	sql_open(&scope, true);
 	if (SQL_RUN(&scope, "SELECT system_identifier, database FROM sfsync.server_state WHERE server = $1",
@@ -47,17 +47,19 @@ fence_reason(const char *server)
 	sql_close(&scope);
 	if (elsewhere)
 		return psprintf("this database is a copy of the one that the server is bound to; "
-						"sfsync.adopt('%s') binds it here, once the other one no longer sends", server);
+						"sfsync.adopt('%s') binds it here, once the other one no longer sends",
+						server);
 	return environment_mismatch(server);
 }
 
 void
 fence_bind(const char *server)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope, "INSERT INTO sfsync.server_state (server, system_identifier, database)"
+	SQL_RUN(&scope,
+			"INSERT INTO sfsync.server_state (server, system_identifier, database)"
 			" VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
 			sql_arg_name(server), sql_arg_bigint((int64) GetSystemIdentifier()), sql_arg_oid(MyDatabaseId));
 	sql_close(&scope);
@@ -68,7 +70,7 @@ PG_FUNCTION_INFO_V1(sfsync_fence);
 Datum
 sfsync_fence(PG_FUNCTION_ARGS)
 {
-	char	   *reason = fence_reason(NameStr(*PG_GETARG_NAME(0)));
+	char *reason = fence_reason(NameStr(*PG_GETARG_NAME(0)));
 
 	if (!reason)
 		PG_RETURN_NULL();
@@ -83,47 +85,58 @@ PG_FUNCTION_INFO_V1(sfsync_adopt);
  * original say what it sent, not what we did: those records are looked at again.
  */
 static const char adopt_queue_query[] =
-"WITH q AS (DELETE FROM sfsync.queue q USING sfsync.mapping m WHERE m.id = q.mapping AND m.server = $1"
-" RETURNING q.*)"
-" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
-" first_event_at, event_at, xid)"
-" SELECT mapping, key, 'waiting', 'adopted with the database', pg_catalog.clock_timestamp(), 0, true,"
-" pg_catalog.bool_or(operation = 'D'), pg_catalog.array_agg(old_key) FILTER (WHERE old_key IS NOT NULL),"
-" pg_catalog.min(event_at), pg_catalog.max(event_at), pg_catalog.pg_current_xact_id()"
-" FROM q GROUP BY mapping, key"
-" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, deleted = d.deleted OR excluded.deleted,"
-" due_at = excluded.due_at, event_at = excluded.event_at";
+	"WITH q AS (DELETE FROM sfsync.queue q USING sfsync.mapping m WHERE m.id = q.mapping AND m.server = $1"
+	" RETURNING q.*)"
+	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
+	" first_event_at, event_at, xid)"
+	" SELECT mapping, key, 'waiting', 'adopted with the database', pg_catalog.clock_timestamp(), 0, true,"
+	" pg_catalog.bool_or(operation = 'D'), pg_catalog.array_agg(old_key) FILTER (WHERE old_key IS NOT NULL),"
+	" pg_catalog.min(event_at), pg_catalog.max(event_at), pg_catalog.pg_current_xact_id()"
+	" FROM q GROUP BY mapping, key"
+	" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, deleted = d.deleted OR excluded.deleted,"
+	" due_at = excluded.due_at, event_at = excluded.event_at";
 
 Datum
 sfsync_adopt(PG_FUNCTION_ARGS)
 {
 	const char *server = NameStr(*PG_GETARG_NAME(0));
-	SqlScope	scope;
-	uint64		updated;
+	SqlScope scope;
+	uint64 updated;
 
 	(void) GetForeignServerByName(server, false);
 	fence_bind(server);
 	sql_open(&scope, false);
-	updated = SQL_RUN(&scope, "UPDATE sfsync.server_state SET system_identifier = $2, database = $3"
+	updated = SQL_RUN(&scope,
+					  "UPDATE sfsync.server_state SET system_identifier = $2, database = $3"
 					  " WHERE server = $1 AND (system_identifier <> $2 OR database <> $3)",
 					  sql_arg_name(server), sql_arg_bigint((int64) GetSystemIdentifier()),
 					  sql_arg_oid(MyDatabaseId));
 	if (updated > 0)
 	{
 		SQL_RUN(&scope, adopt_queue_query, sql_arg_name(server));
-		SQL_RUN(&scope, "UPDATE sfsync.deferred d SET xid = pg_catalog.pg_current_xact_id(), missing_since = NULL"
-				" FROM sfsync.mapping m WHERE m.id = d.mapping AND m.server = $1", sql_arg_name(server));
-		SQL_RUN(&scope, "UPDATE sfsync.backfill_job b SET xid = pg_catalog.pg_current_xact_id()"
-				" FROM sfsync.mapping m WHERE m.id = b.mapping AND m.server = $1", sql_arg_name(server));
-		SQL_RUN(&scope, "UPDATE sfsync.intent i SET state = 'unknown'"
-				" FROM sfsync.mapping m WHERE m.id = i.mapping AND m.server = $1", sql_arg_name(server));
-		SQL_RUN(&scope, "UPDATE sfsync.mapping m SET attnums_of = m.source::oid, key_attnums ="
+		SQL_RUN(&scope,
+				"UPDATE sfsync.deferred d SET xid = pg_catalog.pg_current_xact_id(), missing_since = NULL"
+				" FROM sfsync.mapping m WHERE m.id = d.mapping AND m.server = $1",
+				sql_arg_name(server));
+		SQL_RUN(&scope,
+				"UPDATE sfsync.backfill_job b SET xid = pg_catalog.pg_current_xact_id()"
+				" FROM sfsync.mapping m WHERE m.id = b.mapping AND m.server = $1",
+				sql_arg_name(server));
+		SQL_RUN(&scope,
+				"UPDATE sfsync.intent i SET state = 'unknown'"
+				" FROM sfsync.mapping m WHERE m.id = i.mapping AND m.server = $1",
+				sql_arg_name(server));
+		SQL_RUN(&scope,
+				"UPDATE sfsync.mapping m SET attnums_of = m.source::oid, key_attnums ="
 				" ARRAY(SELECT a.attnum FROM pg_catalog.unnest(m.key_columns) WITH ORDINALITY k(c, o)"
 				" JOIN pg_catalog.pg_attribute a ON a.attrelid = m.source AND a.attname = k.c ORDER BY k.o)"
-				" WHERE m.server = $1", sql_arg_name(server));
-		SQL_RUN(&scope, "UPDATE sfsync.rule r SET attnum = a.attnum FROM sfsync.mapping m, pg_catalog.pg_attribute a"
-				" WHERE m.id = r.mapping AND m.server = $1 AND a.attrelid = m.source AND a.attname = r.column_name",
+				" WHERE m.server = $1",
 				sql_arg_name(server));
+		SQL_RUN(
+			&scope,
+			"UPDATE sfsync.rule r SET attnum = a.attnum FROM sfsync.mapping m, pg_catalog.pg_attribute a"
+			" WHERE m.id = r.mapping AND m.server = $1 AND a.attrelid = m.source AND a.attname = r.column_name",
+			sql_arg_name(server));
 	}
 	sql_close(&scope);
 	mapping_changed(InvalidOid);

@@ -12,4 +12,4 @@ extern char *fence_reason(const char *server);
 /* Bind the server to this database unless it is bound already. */
 extern void fence_bind(const char *server);
 
-#endif							/* SFSYNC_FENCE_H */
+#endif /* SFSYNC_FENCE_H */

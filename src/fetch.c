@@ -17,27 +17,27 @@
 #include "sfsync.h"
 #include "source.h"
 
-#define AT_HAND_LOW		1500	/* units below which more is read */
-#define AT_HAND_MAX		5000
-#define IDLE_MAPPING_MAX 500	/* units at hand of a mapping that can't go */
-#define PAGE			1000
-#define CHUNK_ROWS		1000
+#define AT_HAND_LOW 1500 /* units below which more is read */
+#define AT_HAND_MAX 5000
+#define IDLE_MAPPING_MAX 500 /* units at hand of a mapping that can't go */
+#define PAGE 1000
+#define CHUNK_ROWS 1000
 
 typedef struct Taking
 {
-	Delivery   *delivery;
-	List	   *fresh;			/* units that got an event: they may have a deferred row */
+	Delivery *delivery;
+	List *fresh; /* units that got an event: they may have a deferred row */
 } Taking;
 
 static void
 take_event(const WorkEvent *event, void *arg)
 {
-	Taking	   *taking = arg;
-	Delivery   *delivery = taking->delivery;
+	Taking *taking = arg;
+	Delivery *delivery = taking->delivery;
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 	MappingQueue *queue = batch_queue(delivery->work, event->mapping);
 	MappingDelivery *state = delivery_of(delivery, event->mapping);
-	Unit	   *unit = NULL;
+	Unit *unit = NULL;
 
 	if (!state->deliverable && queue->nunits >= IDLE_MAPPING_MAX)
 		state->behind = true;
@@ -78,16 +78,16 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 static void
 join_deferred(Delivery *delivery, List *fresh)
 {
-	int			n = list_length(fresh);
-	int32	   *mappings = palloc(sizeof(int32) * Max(n, 1));
-	char	  **keys = palloc(sizeof(char *) * Max(n, 1));
+	int n = list_length(fresh);
+	int32 *mappings = palloc(sizeof(int32) * Max(n, 1));
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
 	TimestampTz now = GetCurrentTimestamp();
 	DeferredRow *rows;
-	int			nrows;
+	int nrows;
 
 	for (int i = 0; i < n; i++)
 	{
-		Unit	   *unit = list_nth(fresh, i);
+		Unit *unit = list_nth(fresh, i);
 
 		mappings[i] = unit->queue->mapping;
 		keys[i] = unit->key;
@@ -95,8 +95,8 @@ join_deferred(Delivery *delivery, List *fresh)
 	rows = deferred_of_keys(mappings, keys, n, &nrows);
 	for (int i = 0; i < nrows; i++)
 	{
-		Unit	   *unit = batch_find(delivery->work, rows[i].mapping, rows[i].key);
-		Outcome    *outcome;
+		Unit *unit = batch_find(delivery->work, rows[i].mapping, rows[i].key);
+		Outcome *outcome;
 
 		while (unit && unit->in_flight)
 			unit = unit->next;
@@ -106,7 +106,7 @@ join_deferred(Delivery *delivery, List *fresh)
 		if (rows[i].held || rows[i].due_at <= now || rows[i].missing_since != 0)
 			continue;
 		if (batch_find(delivery->work, rows[i].mapping, rows[i].key) != unit)
-			continue;			/* its turn comes after the one in flight */
+			continue; /* its turn comes after the one in flight */
 		outcome = delivery_decide(delivery, unit, OUTCOME_DEFERRED);
 		outcome->reason = rows[i].reason;
 		outcome->due_at = rows[i].due_at;
@@ -117,8 +117,8 @@ join_deferred(Delivery *delivery, List *fresh)
 static int
 at_hand(Delivery *delivery)
 {
-	ListCell   *lc;
-	int			n = 0;
+	ListCell *lc;
+	int n = 0;
 
 	foreach(lc, delivery->mappings)
 	{
@@ -134,8 +134,8 @@ at_hand(Delivery *delivery)
 static void
 read_queue(Delivery *delivery)
 {
-	Taking		taking = {delivery, NIL};
-	int			nread;
+	Taking taking = {delivery, NIL};
+	int nread;
 
 	while (delivery->look && at_hand(delivery) < AT_HAND_LOW)
 		if (queue_read(&delivery->window, PAGE, delivery->context, take_event, &taking, &nread))
@@ -147,8 +147,8 @@ read_queue(Delivery *delivery)
 static int *
 deliverable_mappings(Delivery *delivery, int *n)
 {
-	int		   *ids = palloc(sizeof(int) * Max(list_length(delivery->mappings), 1));
-	ListCell   *lc;
+	int *ids = palloc(sizeof(int) * Max(list_length(delivery->mappings), 1));
+	ListCell *lc;
 
 	*n = 0;
 	foreach(lc, delivery->mappings)
@@ -165,11 +165,11 @@ static void
 read_deferred(Delivery *delivery)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int			nids;
-	int		   *ids;
-	int			room = AT_HAND_MAX - at_hand(delivery);
+	int nids;
+	int *ids;
+	int room = AT_HAND_MAX - at_hand(delivery);
 	DeferredRow *rows;
-	int			n;
+	int n;
 
 	if (delivery->next_due == 0 || delivery->next_due > now || room <= 0)
 		return;
@@ -178,8 +178,8 @@ read_deferred(Delivery *delivery)
 	for (int i = 0; i < n; i++)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(delivery->context);
-		Unit	   *first = batch_find(delivery->work, rows[i].mapping, rows[i].key);
-		Unit	   *unit = NULL;
+		Unit *first = batch_find(delivery->work, rows[i].mapping, rows[i].key);
+		Unit *unit = NULL;
 
 		if (!first || !(first->deferred || (first->next && first->next->deferred)))
 			unit = batch_unit(delivery->work, rows[i].mapping, rows[i].key);
@@ -204,8 +204,8 @@ read_deferred(Delivery *delivery)
 static int
 chunks_of(Delivery *delivery, int64 job, BackfillChunk **last)
 {
-	ListCell   *lc;
-	int			n = 0;
+	ListCell *lc;
+	int n = 0;
 
 	foreach(lc, delivery->chunks)
 	{
@@ -233,7 +233,7 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 		chunk->last_key = pstrdup(keys[nkeys - 1]);
 	for (int i = 0; i < nkeys; i++)
 	{
-		Unit	   *unit = batch_unit(delivery->work, job->mapping, keys[i]);
+		Unit *unit = batch_unit(delivery->work, job->mapping, keys[i]);
 
 		if (job->changed)
 			batch_add_changed(unit, job->changed, job->changed_len);
@@ -242,7 +242,7 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 		if (unit->min_xid == 0 || job->xid < unit->min_xid)
 			unit->min_xid = job->xid;
 		if (unit->chunk)
-			continue;			/* counted by an earlier chunk, which ends first */
+			continue; /* counted by an earlier chunk, which ends first */
 		unit->chunk = &chunk->chunk;
 		chunk->chunk.pending++;
 	}
@@ -255,13 +255,12 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 {
 	const BackfillJob *job = arg;
 	BackfillChunk *last = NULL;
-	int			nchunks = chunks_of(delivery, job->id, &last);
-	Mapping    *mapping;
-	char	  **keys;
-	int			nkeys;
+	int nchunks = chunks_of(delivery, job->id, &last);
+	Mapping *mapping;
+	char **keys;
+	int nkeys;
 
-	if (!state->deliverable || nchunks > 1 || (last && last->last) ||
-		at_hand(delivery) > AT_HAND_LOW)
+	if (!state->deliverable || nchunks > 1 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
 		return;
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
@@ -274,7 +273,7 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 static void
 read_backfills(Delivery *delivery)
 {
-	int			n;
+	int n;
 	BackfillJob *jobs;
 
 	if (!delivery->backfills_running)
@@ -289,8 +288,8 @@ read_backfills(Delivery *delivery)
 void
 fetch_note_chunks(Delivery *delivery)
 {
-	List	   *passed = NIL;	/* jobs with an open chunk: later ones of it must wait */
-	ListCell   *lc;
+	List *passed = NIL; /* jobs with an open chunk: later ones of it must wait */
+	ListCell *lc;
 
 	foreach(lc, delivery->chunks)
 	{
@@ -314,8 +313,8 @@ fetch_note_chunks(Delivery *delivery)
 static void
 catch_up(Delivery *delivery)
 {
-	ListCell   *lc;
-	bool		rewind = false;
+	ListCell *lc;
+	bool rewind = false;
 
 	foreach(lc, delivery->mappings)
 	{

@@ -31,50 +31,50 @@ typedef enum SfType
 	SF_DATETIME,
 	SF_TIME,
 	SF_BASE64,
-	SF_OTHER					/* address, location, anyType, ...: never written */
+	SF_OTHER /* address, location, anyType, ...: never written */
 } SfType;
 
 typedef struct SfField
 {
-	char	   *name;			/* API name, canonical case */
-	char	   *label;
-	char	   *type_name;		/* as the describe spells it */
-	SfType		type;
-	int			length;			/* characters, string-like types */
-	int			digits;			/* int: digits at most */
-	int			precision;		/* numbers: digits in all */
-	int			scale;			/* numbers: digits after the point */
-	bool		createable;
-	bool		updateable;
-	bool		nillable;
-	bool		defaulted_on_create;
-	bool		default_boolean;	/* a checkbox's default */
-	bool		calculated;
-	bool		custom;
-	bool		external_id;
-	bool		id_lookup;
-	bool		unique;
-	bool		case_sensitive;
-	bool		restricted_picklist;
-	bool		html_formatted;
-	char	  **picklist;		/* active values */
-	int			npicklist;
-	char	   *relationship_name;	/* NULL unless a reference */
-	char	  **reference_to;
-	int			nreference_to;
+	char *name; /* API name, canonical case */
+	char *label;
+	char *type_name; /* as the describe spells it */
+	SfType type;
+	int length;    /* characters, string-like types */
+	int digits;    /* int: digits at most */
+	int precision; /* numbers: digits in all */
+	int scale;     /* numbers: digits after the point */
+	bool createable;
+	bool updateable;
+	bool nillable;
+	bool defaulted_on_create;
+	bool default_boolean; /* a checkbox's default */
+	bool calculated;
+	bool custom;
+	bool external_id;
+	bool id_lookup;
+	bool unique;
+	bool case_sensitive;
+	bool restricted_picklist;
+	bool html_formatted;
+	char **picklist; /* active values */
+	int npicklist;
+	char *relationship_name; /* NULL unless a reference */
+	char **reference_to;
+	int nreference_to;
 } SfField;
 
 typedef struct SfObject
 {
-	char	   *name;
-	char	   *label;
-	char	   *key_prefix;		/* first three characters of its Ids; may be NULL */
-	bool		createable;
-	bool		updateable;
-	bool		deletable;
-	bool		queryable;
-	SfField    *fields;
-	int			nfields;
+	char *name;
+	char *label;
+	char *key_prefix; /* first three characters of its Ids; may be NULL */
+	bool createable;
+	bool updateable;
+	bool deletable;
+	bool queryable;
+	SfField *fields;
+	int nfields;
 } SfObject;
 
 /*
@@ -83,47 +83,47 @@ typedef struct SfObject
  */
 typedef enum SourceKind
 {
-	SRC_BOOL,					/* "true" | "false" */
-	SRC_INTEGER,				/* digits with an optional sign */
-	SRC_NUMERIC,				/* numeric_out: digits, or NaN, Infinity, -Infinity */
-	SRC_FLOAT,					/* shortest round-trip, may have an exponent; NaN,
+	SRC_BOOL,        /* "true" | "false" */
+	SRC_INTEGER,     /* digits with an optional sign */
+	SRC_NUMERIC,     /* numeric_out: digits, or NaN, Infinity, -Infinity */
+	SRC_FLOAT,       /* shortest round-trip, may have an exponent; NaN,
 								 * Infinity, -Infinity */
-	SRC_TEXT,					/* text kinds, enum, uuid, and whatever has no kind
+	SRC_TEXT,        /* text kinds, enum, uuid, and whatever has no kind
 								 * of its own */
-	SRC_DATE,					/* YYYY-MM-DD (year of four or more digits), " BC"
+	SRC_DATE,        /* YYYY-MM-DD (year of four or more digits), " BC"
 								 * appended where so; infinity, -infinity */
-	SRC_TIMESTAMPTZ,			/* the instant in UTC, YYYY-MM-DDTHH:MM:SS[.ffffff]Z
+	SRC_TIMESTAMPTZ, /* the instant in UTC, YYYY-MM-DDTHH:MM:SS[.ffffff]Z
 								 * (" BC" appended where so); infinity, -infinity */
-	SRC_TIME,					/* HH:MM:SS[.ffffff] */
-	SRC_BYTEA,					/* base64, no line breaks */
-	SRC_JSON,					/* JSON text */
-	SRC_ARRAY					/* elements in elems; text is the array as JSON */
+	SRC_TIME,        /* HH:MM:SS[.ffffff] */
+	SRC_BYTEA,       /* base64, no line breaks */
+	SRC_JSON,        /* JSON text */
+	SRC_ARRAY        /* elements in elems; text is the array as JSON */
 } SourceKind;
 
 typedef struct SourceValue
 {
-	bool		isnull;
-	SourceKind	kind;
-	char	   *text;
-	int			nelems;
+	bool isnull;
+	SourceKind kind;
+	char *text;
+	int nelems;
 	struct SourceValue *elems;
 } SourceValue;
 
 /* A value as it is sent. */
 typedef enum FieldValueKind
 {
-	FV_ABSENT,					/* not sent: the field keeps what it has */
-	FV_NULL,					/* clears the field */
+	FV_ABSENT, /* not sent: the field keeps what it has */
+	FV_NULL,   /* clears the field */
 	FV_BOOL,
-	FV_NUMBER,					/* text holds a JSON number, digit for digit */
+	FV_NUMBER, /* text holds a JSON number, digit for digit */
 	FV_STRING
 } FieldValueKind;
 
 typedef struct FieldValue
 {
 	FieldValueKind kind;
-	bool		boolean;
-	char	   *text;
+	bool boolean;
+	char *text;
 } FieldValue;
 
-#endif							/* SFSYNC_FIELD_H */
+#endif /* SFSYNC_FIELD_H */

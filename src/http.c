@@ -31,51 +31,51 @@
 #include "http.h"
 #include "secret.h"
 
-#define HTTP_DEFAULT_MAX_REPLY	((size_t) 64 * 1024 * 1024)
-#define HTTP_DEFAULT_TIMEOUT	(10 * 60 * 1000)	/* ms */
-#define HTTP_MAX_HEADER			((size_t) 256 * 1024)	/* all headers of a reply */
-#define HTTP_MAX_HEADER_VALUE	1024	/* of a header that is kept */
-#define HTTP_MAX_RETRY_AFTER	(7 * 24 * 60 * 60)
-#define HTTP_FIRST_BUFFER		((size_t) 16 * 1024)
-#define HTTP_ERROR_SIZE			512
-#define HTTP_POOL_SIZE			8
-#define HTTP_EVENTS				32
+#define HTTP_DEFAULT_MAX_REPLY ((size_t) 64 * 1024 * 1024)
+#define HTTP_DEFAULT_TIMEOUT (10 * 60 * 1000) /* ms */
+#define HTTP_MAX_HEADER ((size_t) 256 * 1024) /* all headers of a reply */
+#define HTTP_MAX_HEADER_VALUE 1024            /* of a header that is kept */
+#define HTTP_MAX_RETRY_AFTER (7 * 24 * 60 * 60)
+#define HTTP_FIRST_BUFFER ((size_t) 16 * 1024)
+#define HTTP_ERROR_SIZE 512
+#define HTTP_POOL_SIZE 8
+#define HTTP_EVENTS 32
 
 typedef struct HttpTransfer
 {
 	struct HttpTransfer *prev;
 	struct HttpTransfer *next;
 	HttpClient *client;
-	CURL	   *easy;			/* NULL when the request was refused at once */
+	CURL *easy; /* NULL when the request was refused at once */
 	struct curl_slist *headers;
-	char	   *url;
-	char	   *body;
-	size_t		body_len;
-	size_t		body_size;		/* allocated for the reply's body */
-	size_t		max_reply;
-	size_t		header_bytes;
-	int			timeout;
-	bool		sent;			/* sending may have begun */
-	bool		too_large;
-	bool		no_memory;
-	char	   *retry_after;	/* as received: needs Date, which may follow */
-	HttpReply  *reply;			/* under construction */
-	char		curl_error[CURL_ERROR_SIZE];
+	char *url;
+	char *body;
+	size_t body_len;
+	size_t body_size; /* allocated for the reply's body */
+	size_t max_reply;
+	size_t header_bytes;
+	int timeout;
+	bool sent; /* sending may have begun */
+	bool too_large;
+	bool no_memory;
+	char *retry_after; /* as received: needs Date, which may follow */
+	HttpReply *reply;  /* under construction */
+	char curl_error[CURL_ERROR_SIZE];
 } HttpTransfer;
 
 struct HttpClient
 {
-	CURLM	   *multi;
-	int			epoll_fd;
-	int			timer_fd;
-	int			event_fd;
-	bool		broken;			/* epoll refused a socket */
+	CURLM *multi;
+	int epoll_fd;
+	int timer_fd;
+	int event_fd;
+	bool broken; /* epoll refused a socket */
 	HttpTransfer *active;
-	HttpTransfer *done;			/* finished, oldest first */
+	HttpTransfer *done; /* finished, oldest first */
 	HttpTransfer *done_last;
-	int			in_flight;		/* submitted and not collected */
-	CURL	   *pool[HTTP_POOL_SIZE];
-	int			npool;
+	int in_flight; /* submitted and not collected */
+	CURL *pool[HTTP_POOL_SIZE];
+	int npool;
 };
 
 /*
@@ -86,7 +86,7 @@ struct HttpClient
 static void
 block_signals(sigset_t *saved)
 {
-	sigset_t	all;
+	sigset_t all;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, saved);
@@ -108,7 +108,7 @@ on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
 	HttpClient *client = arg;
 	struct epoll_event event = {0};
-	int			rc;
+	int rc;
 
 	if (what == CURL_POLL_REMOVE)
 	{
@@ -174,8 +174,8 @@ on_before_request(void *arg, char *remote_ip, char *local_ip, int remote_port, i
 static bool
 reserve_body(HttpTransfer *transfer, size_t needed)
 {
-	size_t		size = Max(transfer->body_size, HTTP_FIRST_BUFFER);
-	char	   *grown;
+	size_t size = Max(transfer->body_size, HTTP_FIRST_BUFFER);
+	char *grown;
 
 	if (needed <= transfer->body_size)
 		return true;
@@ -197,8 +197,8 @@ static size_t
 on_body(char *data, size_t size, size_t nmemb, void *arg)
 {
 	HttpTransfer *transfer = arg;
-	HttpReply  *reply = transfer->reply;
-	size_t		len = size * nmemb;
+	HttpReply *reply = transfer->reply;
+	size_t len = size * nmemb;
 
 	if (len > transfer->max_reply - reply->body_len)
 	{
@@ -220,9 +220,9 @@ on_body(char *data, size_t size, size_t nmemb, void *arg)
 static bool
 take_header(const char *line, size_t len, const char *name, char **value)
 {
-	size_t		name_len = strlen(name);
-	size_t		i;
-	char	   *copy;
+	size_t name_len = strlen(name);
+	size_t i;
+	char *copy;
 
 	if (len <= name_len || line[name_len] != ':' || pg_strncasecmp(line, name, name_len) != 0)
 		return false;
@@ -250,7 +250,7 @@ take_header(const char *line, size_t len, const char *name, char **value)
 static void
 forget_headers(HttpTransfer *transfer)
 {
-	HttpReply  *reply = transfer->reply;
+	HttpReply *reply = transfer->reply;
 
 	free(reply->limit_info);
 	free(reply->request_id);
@@ -267,9 +267,9 @@ static size_t
 on_header(char *line, size_t size, size_t nmemb, void *arg)
 {
 	HttpTransfer *transfer = arg;
-	HttpReply  *reply = transfer->reply;
-	size_t		len = size * nmemb;
-	char	   *date = NULL;
+	HttpReply *reply = transfer->reply;
+	size_t len = size * nmemb;
+	char *date = NULL;
 
 	transfer->header_bytes += len;
 	if (transfer->header_bytes > HTTP_MAX_HEADER)
@@ -282,10 +282,10 @@ on_header(char *line, size_t size, size_t nmemb, void *arg)
 	if (len >= 5 && memcmp(line, "HTTP/", 5) == 0)
 		forget_headers(transfer);
 	else if (reply->body_len > 0)
-		return len;				/* a trailer */
+		return len; /* a trailer */
 	else if (take_header(line, len, "Date", &date))
 	{
-		time_t		when = date == NULL ? -1 : curl_getdate(date, NULL);
+		time_t when = date == NULL ? -1 : curl_getdate(date, NULL);
 
 		reply->server_date = when > 0 ? when : 0;
 		free(date);
@@ -364,8 +364,7 @@ transfer_create(HttpClient *client, const HttpRequest *request)
 		if (transfer->body != NULL && request->body_len > 0)
 			memcpy(transfer->body, request->body, request->body_len);
 	}
-	if (transfer->reply->error == NULL ||
-		(request->content_type != NULL && transfer->body == NULL))
+	if (transfer->reply->error == NULL || (request->content_type != NULL && transfer->body == NULL))
 	{
 		transfer_free(transfer);
 		return NULL;
@@ -415,8 +414,8 @@ append_done(HttpClient *client, HttpTransfer *transfer)
 static const char *
 request_refused(const char *url)
 {
-	size_t		len = strcspn(url, "?");
-	char	   *base = strndup(url, len);
+	size_t len = strcspn(url, "?");
+	char *base = strndup(url, len);
 	const char *reason;
 
 	if (base == NULL)
@@ -433,8 +432,8 @@ static bool
 add_header(HttpTransfer *transfer, const char *name, const char *value)
 {
 	struct curl_slist *headers;
-	size_t		size;
-	char	   *line;
+	size_t size;
+	char *line;
 
 	/* A line break would be a header of the value's choice. */
 	if (name[strcspn(name, "\r\n")] != '\0' || value[strcspn(value, "\r\n")] != '\0')
@@ -460,11 +459,9 @@ set_headers(HttpTransfer *transfer, const HttpRequest *request)
 	/* curl's own Expect costs a round trip on bodies over 1 MB. */
 	if (!add_header(transfer, "Expect:", ""))
 		return false;
-	if (request->content_type != NULL &&
-		!add_header(transfer, "Content-Type: ", request->content_type))
+	if (request->content_type != NULL && !add_header(transfer, "Content-Type: ", request->content_type))
 		return false;
-	if (request->bearer != NULL &&
-		!add_header(transfer, "Authorization: Bearer ", request->bearer))
+	if (request->bearer != NULL && !add_header(transfer, "Authorization: Bearer ", request->bearer))
 		return false;
 	for (line = request->headers; line != NULL && *line != NULL; line++)
 	{
@@ -477,15 +474,15 @@ set_headers(HttpTransfer *transfer, const HttpRequest *request)
 static bool
 set_method(HttpTransfer *transfer, const HttpRequest *request)
 {
-	CURL	   *easy = transfer->easy;
+	CURL *easy = transfer->easy;
 
 	if (transfer->body != NULL || strcmp(request->method, "POST") == 0)
 	{
 		if (curl_easy_setopt(easy, CURLOPT_POST, 1L) != CURLE_OK ||
-			curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
-							 (curl_off_t) transfer->body_len) != CURLE_OK ||
-			curl_easy_setopt(easy, CURLOPT_POSTFIELDS,
-							 transfer->body != NULL ? transfer->body : "") != CURLE_OK)
+			curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) transfer->body_len) !=
+				CURLE_OK ||
+			curl_easy_setopt(easy, CURLOPT_POSTFIELDS, transfer->body != NULL ? transfer->body : "") !=
+				CURLE_OK)
 			return false;
 		if (strcmp(request->method, "POST") == 0)
 			return true;
@@ -501,21 +498,21 @@ static bool
 is_loopback(const char *url)
 {
 	const char *host = strstr(url, "://");
-	size_t		len;
+	size_t len;
 
 	if (host == NULL)
 		return false;
 	host += 3;
 	len = strcspn(host, ":/?#");
-	return (len == 9 && pg_strncasecmp(host, "localhost", 9) == 0) ||
-		strncmp(host, "127.", 4) == 0 || strncmp(host, "[::1]", 5) == 0;
+	return (len == 9 && pg_strncasecmp(host, "localhost", 9) == 0) || strncmp(host, "127.", 4) == 0 ||
+		   strncmp(host, "[::1]", 5) == 0;
 }
 
 /* Whom to talk to, and what must hold before a byte is sent. */
 static bool
 set_security(HttpTransfer *transfer, const HttpRequest *request)
 {
-	CURL	   *easy = transfer->easy;
+	CURL *easy = transfer->easy;
 
 	if (curl_easy_setopt(easy, CURLOPT_URL, transfer->url) != CURLE_OK ||
 		curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") != CURLE_OK ||
@@ -527,52 +524,50 @@ set_security(HttpTransfer *transfer, const HttpRequest *request)
 		return false;
 
 	/* A bundle of one's own replaces the system's, its directory included. */
-	if (request->ca_file != NULL &&
-		(curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file) != CURLE_OK ||
-		 curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) != CURLE_OK))
+	if (request->ca_file != NULL && (curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file) != CURLE_OK ||
+									 curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) != CURLE_OK))
 		return false;
 
 	/* The environment's proxy is a DBA's choice, but not for loopback. */
-	return !is_loopback(transfer->url) ||
-		curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK;
+	return !is_loopback(transfer->url) || curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK;
 }
 
 static bool
 set_transport(HttpTransfer *transfer, const HttpRequest *request)
 {
-	CURL	   *easy = transfer->easy;
-	long		connect_timeout = request->connect_timeout > 0 ?
-		Min(request->connect_timeout, transfer->timeout) : transfer->timeout;
+	CURL *easy = transfer->easy;
+	long connect_timeout =
+		request->connect_timeout > 0 ? Min(request->connect_timeout, transfer->timeout) : transfer->timeout;
 
 	/*
 	 * One request per connection at a time: with HTTP/2 the loss of a
 	 * connection would leave all requests in doubt at once.
 	 */
 	return curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, connect_timeout) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) transfer->timeout) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_USERAGENT, "sfsync/1.0") == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "") == CURLE_OK &&
-	/* Don't wait for a resolver that hangs when a request is dropped. */
-		curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK;
+		   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, connect_timeout) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) transfer->timeout) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_USERAGENT, "sfsync/1.0") == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "") == CURLE_OK &&
+		   /* Don't wait for a resolver that hangs when a request is dropped. */
+		   curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK;
 }
 
 static bool
 set_callbacks(HttpTransfer *transfer)
 {
-	CURL	   *easy = transfer->easy;
+	CURL *easy = transfer->easy;
 
 	return curl_easy_setopt(easy, CURLOPT_PRIVATE, (char *) transfer) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->curl_error) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_before_request) == CURLE_OK &&
-		curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer) == CURLE_OK;
+		   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->curl_error) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_before_request) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer) == CURLE_OK;
 }
 
 /* A handle that was used before keeps TLS sessions; connections are the multi's. */
@@ -630,7 +625,7 @@ is_tls_failure(CURLcode code)
 static const char *
 curl_reason(HttpTransfer *transfer, CURLcode code)
 {
-	char	   *c;
+	char *c;
 
 	if (transfer->curl_error[0] == '\0')
 		return curl_easy_strerror(code);
@@ -650,7 +645,7 @@ static const char *
 url_host(const char *url, int *len)
 {
 	const char *host = strstr(url, "://");
-	size_t		authority;
+	size_t authority;
 	const char *at;
 
 	host = host == NULL ? url : host + 3;
@@ -667,47 +662,47 @@ url_host(const char *url, int *len)
 static void
 describe_failure(HttpTransfer *transfer, CURLcode code)
 {
-	char	   *error = transfer->reply->error;
-	HttpReply  *reply = transfer->reply;
-	long		os_errno = 0;
-	int			len;
+	char *error = transfer->reply->error;
+	HttpReply *reply = transfer->reply;
+	long os_errno = 0;
+	int len;
 	const char *host = url_host(transfer->url, &len);
 
 	curl_easy_getinfo(transfer->easy, CURLINFO_OS_ERRNO, &os_errno);
 	if (transfer->no_memory || code == CURLE_OUT_OF_MEMORY)
 		snprintf(error, HTTP_ERROR_SIZE, "out of memory while talking to %.*s", len, host);
 	else if (reply->outcome == HTTP_TOO_LARGE)
-		snprintf(error, HTTP_ERROR_SIZE, "the reply of %.*s is larger than %zu bytes",
-				 len, host, reply->body_len == 0 ? HTTP_MAX_HEADER : transfer->max_reply);
+		snprintf(error, HTTP_ERROR_SIZE, "the reply of %.*s is larger than %zu bytes", len, host,
+				 reply->body_len == 0 ? HTTP_MAX_HEADER : transfer->max_reply);
 	else if (code == CURLE_COULDNT_RESOLVE_HOST)
 		snprintf(error, HTTP_ERROR_SIZE, "could not resolve the host name of %.*s", len, host);
 	else if (code == CURLE_COULDNT_RESOLVE_PROXY)
 		snprintf(error, HTTP_ERROR_SIZE, "could not resolve the host name of the proxy");
 	else if (code == CURLE_OPERATION_TIMEDOUT && transfer->sent)
-		snprintf(error, HTTP_ERROR_SIZE, "no complete reply from %.*s within %d ms",
-				 len, host, transfer->timeout);
+		snprintf(error, HTTP_ERROR_SIZE, "no complete reply from %.*s within %d ms", len, host,
+				 transfer->timeout);
 	else if (code == CURLE_OPERATION_TIMEDOUT)
 		snprintf(error, HTTP_ERROR_SIZE, "timed out while connecting to %.*s", len, host);
 	else if (transfer->sent)
-		snprintf(error, HTTP_ERROR_SIZE, "lost the connection to %.*s before the reply was complete: %s",
-				 len, host, curl_reason(transfer, code));
+		snprintf(error, HTTP_ERROR_SIZE, "lost the connection to %.*s before the reply was complete: %s", len,
+				 host, curl_reason(transfer, code));
 	else if (reply->tls_failed)
-		snprintf(error, HTTP_ERROR_SIZE, "could not establish TLS with %.*s: %s",
-				 len, host, curl_reason(transfer, code));
+		snprintf(error, HTTP_ERROR_SIZE, "could not establish TLS with %.*s: %s", len, host,
+				 curl_reason(transfer, code));
 	else if (code == CURLE_COULDNT_CONNECT && os_errno != 0)
-		snprintf(error, HTTP_ERROR_SIZE, "could not connect to %.*s: %s",
-				 len, host, strerror((int) os_errno));
+		snprintf(error, HTTP_ERROR_SIZE, "could not connect to %.*s: %s", len, host,
+				 strerror((int) os_errno));
 	else
-		snprintf(error, HTTP_ERROR_SIZE, "could not send the request to %.*s: %s",
-				 len, host, curl_reason(transfer, code));
+		snprintf(error, HTTP_ERROR_SIZE, "could not send the request to %.*s: %s", len, host,
+				 curl_reason(transfer, code));
 }
 
 /* Seconds, or a date that the server's own clock is held against. */
 static int
 parse_retry_after(const char *value, int64 server_date)
 {
-	char	   *end;
-	int64		seconds;
+	char *end;
+	int64 seconds;
 
 	if (value == NULL)
 		return -1;
@@ -728,10 +723,10 @@ parse_retry_after(const char *value, int64 server_date)
 static void
 finish(HttpClient *client, HttpTransfer *transfer, CURLcode code)
 {
-	HttpReply  *reply = transfer->reply;
-	curl_off_t	elapsed = 0;
-	char	   *ip = NULL;
-	long		status = 0;
+	HttpReply *reply = transfer->reply;
+	curl_off_t elapsed = 0;
+	char *ip = NULL;
+	long status = 0;
 
 	curl_easy_getinfo(transfer->easy, CURLINFO_TOTAL_TIME_T, &elapsed);
 	curl_easy_getinfo(transfer->easy, CURLINFO_PRIMARY_IP, &ip);
@@ -770,14 +765,14 @@ finish(HttpClient *client, HttpTransfer *transfer, CURLcode code)
 static void
 finish_completed(HttpClient *client)
 {
-	CURLMsg    *message;
-	int			left;
+	CURLMsg *message;
+	int left;
 
 	while ((message = curl_multi_info_read(client->multi, &left)) != NULL)
 	{
-		char	   *arg = NULL;
-		CURL	   *easy = message->easy_handle;
-		CURLcode	code = message->data.result;
+		char *arg = NULL;
+		CURL *easy = message->easy_handle;
+		CURLcode code = message->data.result;
 
 		if (message->msg != CURLMSG_DONE)
 			continue;
@@ -796,7 +791,7 @@ static bool
 initialize_curl(void)
 {
 	static bool initialized = false;
-	sigset_t	saved;
+	sigset_t saved;
 
 	if (!initialized)
 	{
@@ -831,8 +826,8 @@ http_create(void)
 	client->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	client->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	client->multi = curl_multi_init();
-	if (client->epoll_fd < 0 || client->multi == NULL ||
-		!watch(client, client->timer_fd) || !watch(client, client->event_fd) ||
+	if (client->epoll_fd < 0 || client->multi == NULL || !watch(client, client->timer_fd) ||
+		!watch(client, client->event_fd) ||
 		curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
 		curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client) != CURLM_OK ||
 		curl_multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
@@ -848,7 +843,7 @@ void
 http_destroy(HttpClient *client)
 {
 	HttpTransfer *transfer;
-	sigset_t	saved;
+	sigset_t saved;
 
 	if (client == NULL)
 		return;
@@ -883,13 +878,12 @@ http_destroy(HttpClient *client)
 static void
 refuse(HttpClient *client, HttpTransfer *transfer, const char *reason)
 {
-	uint64		one = 1;
-	int			len;
+	uint64 one = 1;
+	int len;
 	const char *host = url_host(transfer->url, &len);
 
 	transfer->reply->outcome = HTTP_NOT_SENT;
-	snprintf(transfer->reply->error, HTTP_ERROR_SIZE, "request to %.*s refused: %s",
-			 len, host, reason);
+	snprintf(transfer->reply->error, HTTP_ERROR_SIZE, "request to %.*s refused: %s", len, host, reason);
 	append_done(client, transfer);
 	client->in_flight++;
 	if (write(client->event_fd, &one, sizeof(one)) < 0)
@@ -901,8 +895,8 @@ http_submit(HttpClient *client, const HttpRequest *request)
 {
 	HttpTransfer *transfer = transfer_create(client, request);
 	const char *reason;
-	sigset_t	saved;
-	bool		started;
+	sigset_t saved;
+	bool started;
 
 	if (transfer == NULL)
 		return false;
@@ -915,11 +909,9 @@ http_submit(HttpClient *client, const HttpRequest *request)
 
 	block_signals(&saved);
 	transfer->easy = take_handle(client);
-	started = transfer->easy != NULL &&
-		set_security(transfer, request) && set_transport(transfer, request) &&
-		set_method(transfer, request) && set_headers(transfer, request) &&
-		set_callbacks(transfer) &&
-		curl_multi_add_handle(client->multi, transfer->easy) == CURLM_OK;
+	started = transfer->easy != NULL && set_security(transfer, request) && set_transport(transfer, request) &&
+			  set_method(transfer, request) && set_headers(transfer, request) && set_callbacks(transfer) &&
+			  curl_multi_add_handle(client->multi, transfer->easy) == CURLM_OK;
 	if (!started)
 		give_handle(client, transfer->easy);
 	restore_signals(&saved);
@@ -943,18 +935,18 @@ http_wait_fd(HttpClient *client)
 static void
 drain(int fd)
 {
-	uint64		count;
+	uint64 count;
 
 	if (read(fd, &count, sizeof(count)) < 0)
-		return;					/* not due, or due again soon */
+		return; /* not due, or due again soon */
 }
 
 static void
 handle_event(HttpClient *client, const struct epoll_event *event)
 {
-	int			fd = event->data.fd;
-	int			running;
-	int			mask = 0;
+	int fd = event->data.fd;
+	int running;
+	int mask = 0;
 
 	if (fd == client->event_fd)
 	{
@@ -984,7 +976,7 @@ static void
 pump_broken(HttpClient *client)
 {
 	struct itimerspec spec = {{0}};
-	int			running;
+	int running;
 
 	client->broken = false;
 	curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &running);
@@ -997,9 +989,9 @@ void
 http_pump(HttpClient *client)
 {
 	struct epoll_event events[HTTP_EVENTS];
-	sigset_t	saved;
-	int			n;
-	int			i;
+	sigset_t saved;
+	int n;
+	int i;
 
 	block_signals(&saved);
 	n = epoll_wait(client->epoll_fd, events, HTTP_EVENTS, 0);
@@ -1015,7 +1007,7 @@ HttpReply *
 http_collect(HttpClient *client)
 {
 	HttpTransfer *transfer = client->done;
-	HttpReply  *reply;
+	HttpReply *reply;
 
 	if (transfer == NULL)
 		return NULL;
@@ -1055,17 +1047,14 @@ http_in_flight(HttpClient *client)
 HttpReply *
 http_perform(HttpClient *client, const HttpRequest *request)
 {
-	HttpReply  *reply;
+	HttpReply *reply;
 
 	if (!http_submit(client, request))
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("could not start a request to Salesforce"),
-				 errdetail("Out of memory.")));
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start a request to Salesforce"),
+						errdetail("Out of memory.")));
 	while ((reply = http_collect(client)) == NULL)
 	{
-		(void) WaitLatchOrSocket(MyLatch,
-								 WL_LATCH_SET | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH,
+		(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH,
 								 http_wait_fd(client), -1, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();

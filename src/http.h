@@ -13,44 +13,44 @@ typedef struct HttpRequest
 {
 	const char *method;
 	const char *url;
-	const char *bearer;			/* token for Authorization; NULL: none */
-	const char *content_type;	/* NULL: no body */
-	const char *body;			/* copied */
-	size_t		body_len;
+	const char *bearer;       /* token for Authorization; NULL: none */
+	const char *content_type; /* NULL: no body */
+	const char *body;         /* copied */
+	size_t body_len;
 	const char *const *headers; /* further "Name: value" lines, NULL-terminated; may be NULL */
-	const char *ca_file;		/* NULL: the system's */
-	int			connect_timeout;	/* ms */
-	int			timeout;		/* ms, whole request */
-	size_t		max_reply;		/* bytes; more is HTTP_TOO_LARGE */
-	void	   *tag;			/* comes back with the reply */
+	const char *ca_file;        /* NULL: the system's */
+	int connect_timeout;        /* ms */
+	int timeout;                /* ms, whole request */
+	size_t max_reply;           /* bytes; more is HTTP_TOO_LARGE */
+	void *tag;                  /* comes back with the reply */
 } HttpRequest;
 
 typedef enum HttpOutcome
 {
-	HTTP_REPLIED,				/* a whole reply: look at status */
-	HTTP_NOT_SENT,				/* resolve, connect, TLS failed: nothing can have been applied */
-	HTTP_LOST,					/* cut or timed out after sending began: unknown whether applied */
-	HTTP_TOO_LARGE				/* reply over max_reply: applied or not, unknown */
+	HTTP_REPLIED,  /* a whole reply: look at status */
+	HTTP_NOT_SENT, /* resolve, connect, TLS failed: nothing can have been applied */
+	HTTP_LOST,     /* cut or timed out after sending began: unknown whether applied */
+	HTTP_TOO_LARGE /* reply over max_reply: applied or not, unknown */
 } HttpOutcome;
 
 typedef struct HttpReply
 {
-	void	   *tag;
+	void *tag;
 	HttpOutcome outcome;
-	int			status;
-	char	   *body;			/* zero-terminated; may be NULL */
-	size_t		body_len;
-	char	   *error;			/* sentence for users where outcome is not HTTP_REPLIED */
-	bool		tls_failed;		/* certificate or handshake */
-	bool		timed_out;
-	int64		elapsed;		/* microseconds */
-	int64		server_date;	/* Date header, seconds since the epoch; 0 if absent */
-	int			retry_after;	/* seconds; -1 if absent */
-	char	   *limit_info;		/* Sforce-Limit-Info; NULL if absent */
-	char	   *request_id;		/* X-Sfdc-Request-Id; NULL if absent */
-	char	   *content_type;
-	char	   *last_modified;
-	char	   *resolved_ip;	/* address talked to; NULL if none */
+	int status;
+	char *body; /* zero-terminated; may be NULL */
+	size_t body_len;
+	char *error;     /* sentence for users where outcome is not HTTP_REPLIED */
+	bool tls_failed; /* certificate or handshake */
+	bool timed_out;
+	int64 elapsed;     /* microseconds */
+	int64 server_date; /* Date header, seconds since the epoch; 0 if absent */
+	int retry_after;   /* seconds; -1 if absent */
+	char *limit_info;  /* Sforce-Limit-Info; NULL if absent */
+	char *request_id;  /* X-Sfdc-Request-Id; NULL if absent */
+	char *content_type;
+	char *last_modified;
+	char *resolved_ip; /* address talked to; NULL if none */
 } HttpReply;
 
 /* Memory is libc's (malloc), freed by http_reply_free: it outlives contexts. */
@@ -65,7 +65,7 @@ extern void http_destroy(HttpClient *client);
 extern bool http_submit(HttpClient *client, const HttpRequest *request);
 
 /* The one descriptor to wait on for reading: sockets and timer of all requests. */
-extern int	http_wait_fd(HttpClient *client);
+extern int http_wait_fd(HttpClient *client);
 
 /* Let libcurl do what it can now; never blocks. */
 extern void http_pump(HttpClient *client);
@@ -74,7 +74,7 @@ extern void http_pump(HttpClient *client);
 extern HttpReply *http_collect(HttpClient *client);
 extern void http_reply_free(HttpReply *reply);
 
-extern int	http_in_flight(HttpClient *client);
+extern int http_in_flight(HttpClient *client);
 
 /*
  * Submit and wait, for foreground use.  Waits on the latch too and calls
@@ -83,4 +83,4 @@ extern int	http_in_flight(HttpClient *client);
  */
 extern HttpReply *http_perform(HttpClient *client, const HttpRequest *request);
 
-#endif							/* SFSYNC_HTTP_H */
+#endif /* SFSYNC_HTTP_H */

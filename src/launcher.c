@@ -41,19 +41,19 @@
 #include "sfsync.h"
 #include "shmem.h"
 
-#define NAP_MS			60000	/* heals a lost wake-up; sees databases made otherwise */
-#define RESTART_MIN_MS	1000
-#define RESTART_MAX_MS	60000
+#define NAP_MS 60000 /* heals a lost wake-up; sees databases made otherwise */
+#define RESTART_MIN_MS 1000
+#define RESTART_MAX_MS 60000
 
 /* What the launcher remembers of a database. */
 typedef struct Database
 {
-	Oid			oid;			/* hash key */
-	bool		absent;			/* it was looked into: no extension */
-	bool		seen;			/* by the current scan of pg_database */
+	Oid oid;                        /* hash key */
+	bool absent;                    /* it was looked into: no extension */
+	bool seen;                      /* by the current scan of pg_database */
 	BackgroundWorkerHandle *handle; /* NULL: none started */
-	bool		proved;			/* its worker has been seen running */
-	int			failures;		/* in a row */
+	bool proved;                    /* its worker has been seen running */
+	int failures;                   /* in a row */
 	TimestampTz next_start;
 } Database;
 
@@ -65,7 +65,7 @@ static object_access_hook_type previous_access_hook = NULL;
 static HTAB *
 make_table(void)
 {
-	HASHCTL		ctl = {0};
+	HASHCTL ctl = {0};
 
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(Database);
@@ -77,7 +77,7 @@ static void
 forget_missing(HTAB *databases)
 {
 	HASH_SEQ_STATUS scan;
-	Database   *database;
+	Database *database;
 
 	hash_seq_init(&scan, databases);
 	while ((database = hash_seq_search(&scan)) != NULL)
@@ -94,10 +94,10 @@ static void
 scan_databases(HTAB *databases)
 {
 	HASH_SEQ_STATUS all;
-	Database   *database;
-	Relation	rel;
+	Database *database;
+	Relation rel;
 	TableScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple tuple;
 
 	hash_seq_init(&all, databases);
 	while ((database = hash_seq_search(&all)) != NULL)
@@ -110,7 +110,7 @@ scan_databases(HTAB *databases)
 	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-		bool		found;
+		bool found;
 
 		if (!form->datallowconn || form->datistemplate)
 			continue;
@@ -129,9 +129,9 @@ scan_databases(HTAB *databases)
 static void
 reap(Database *database, TimestampTz now)
 {
-	pid_t		pid;
+	pid_t pid;
 	BgwHandleStatus status;
-	SlotReport	report;
+	SlotReport report;
 
 	if (!database->handle)
 		return;
@@ -157,16 +157,15 @@ reap(Database *database, TimestampTz now)
 		database->failures = 0;
 	database->proved = false;
 	if (!report.kept_away)
-		database->next_start =
-			TimestampTzPlusMilliseconds(now, Min(RESTART_MIN_MS << Min(database->failures, 6),
-												 RESTART_MAX_MS));
+		database->next_start = TimestampTzPlusMilliseconds(
+			now, Min(RESTART_MIN_MS << Min(database->failures, 6), RESTART_MAX_MS));
 	database->failures++;
 }
 
 static bool
 wants_worker(Database *database, TimestampTz now)
 {
-	SlotReport	report;
+	SlotReport report;
 
 	if (database->handle || !database->seen || now < database->next_start)
 		return false;
@@ -188,7 +187,7 @@ start_worker(Database *database, TimestampTz now)
 		return;
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;	/* the launcher starts it again */
+	worker.bgw_restart_time = BGW_NEVER_RESTART; /* the launcher starts it again */
 	worker.bgw_notify_pid = MyProcPid;
 	worker.bgw_main_arg = ObjectIdGetDatum(database->oid);
 	strlcpy(worker.bgw_library_name, SFSYNC_LIBRARY, BGW_MAXLEN);
@@ -205,11 +204,12 @@ start_worker(Database *database, TimestampTz now)
 	shmem_mark_ended(database->oid);
 	database->next_start = TimestampTzPlusMilliseconds(now, RESTART_MAX_MS);
 	if (!complained)
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("could not start an sfsync worker: no background worker slot is free"),
-				 errdetail("Changes are captured and wait in the queue; another attempt follows in a minute."),
-				 errhint("Consider increasing the configuration parameter \"max_worker_processes\".")));
+		ereport(
+			WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("could not start an sfsync worker: no background worker slot is free"),
+			 errdetail("Changes are captured and wait in the queue; another attempt follows in a minute."),
+			 errhint("Consider increasing the configuration parameter \"max_worker_processes\".")));
 	complained = true;
 }
 
@@ -218,10 +218,10 @@ static long
 turn(HTAB *databases)
 {
 	HASH_SEQ_STATUS scan;
-	Database   *database;
+	Database *database;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = TimestampTzPlusMilliseconds(now, NAP_MS);
-	bool		probing = false;
+	bool probing = false;
 
 	hash_seq_init(&scan, databases);
 	while ((database = hash_seq_search(&scan)) != NULL)
@@ -248,7 +248,7 @@ turn(HTAB *databases)
 void
 sfsync_launcher_main(Datum arg)
 {
-	HTAB	   *databases;
+	HTAB *databases;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -258,7 +258,7 @@ sfsync_launcher_main(Datum arg)
 	databases = make_table();
 	for (;;)
 	{
-		long		wait;
+		long wait;
 
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
@@ -269,8 +269,7 @@ sfsync_launcher_main(Datum arg)
 		scan_databases(databases);
 		wait = turn(databases);
 		pgstat_report_activity(STATE_IDLE, NULL);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait,
-						 PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
 }
@@ -282,7 +281,7 @@ sfsync_launcher_main(Datum arg)
 static Oid
 database_to_clear(Node *statement)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	switch (nodeTag(statement))
 	{
@@ -310,9 +309,8 @@ database_to_clear(Node *statement)
 }
 
 static void
-run_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
-			ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *queryEnv,
-			DestReceiver *dest, QueryCompletion *qc)
+run_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree, ProcessUtilityContext context,
+			ParamListInfo params, QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
 	if (previous_utility_hook)
 		previous_utility_hook(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
@@ -321,11 +319,10 @@ run_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 }
 
 static void
-utility_hook(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
-			 ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *queryEnv,
-			 DestReceiver *dest, QueryCompletion *qc)
+utility_hook(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree, ProcessUtilityContext context,
+			 ParamListInfo params, QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
-	Oid			database = database_to_clear(pstmt->utilityStmt);
+	Oid database = database_to_clear(pstmt->utilityStmt);
 
 	if (!OidIsValid(database) || database == MyDatabaseId)
 	{

@@ -9,4 +9,4 @@
 
 extern void launcher_install(void);
 
-#endif							/* SFSYNC_LAUNCHER_H */
+#endif /* SFSYNC_LAUNCHER_H */

@@ -31,21 +31,21 @@
 
 typedef struct Cached
 {
-	int			id;				/* hash key */
-	bool		valid;
-	Mapping    *mapping;
+	int id; /* hash key */
+	bool valid;
+	Mapping *mapping;
 } Cached;
 
 static HTAB *cache = NULL;
-static Oid	config_relid = InvalidOid;	/* sfsync.mapping, as of the last load */
+static Oid config_relid = InvalidOid; /* sfsync.mapping, as of the last load */
 static bool invalidated = true;
 
 static void
 invalidate(Oid relid)
 {
-	bool		config = relid == InvalidOid || relid == config_relid || config_relid == InvalidOid;
+	bool config = relid == InvalidOid || relid == config_relid || config_relid == InvalidOid;
 	HASH_SEQ_STATUS scan;
-	Cached	   *cached;
+	Cached *cached;
 
 	if (config)
 		invalidated = true;
@@ -85,7 +85,7 @@ mapping_init(void)
 bool
 mapping_was_invalidated(void)
 {
-	bool		was = invalidated;
+	bool was = invalidated;
 
 	invalidated = false;
 	return was;
@@ -94,7 +94,7 @@ mapping_was_invalidated(void)
 void
 mapping_changed(Oid source)
 {
-	Oid			relid = sfsync_relation("mapping");
+	Oid relid = sfsync_relation("mapping");
 
 	if (OidIsValid(relid))
 		CacheInvalidateRelcacheByRelid(relid);
@@ -103,32 +103,32 @@ mapping_changed(Oid source)
 }
 
 static const char load_query[] =
-"SELECT m.name, m.source::oid, m.server, m.object, m.external_id, m.owner::oid, m.on_delete,"
-" m.conflict_policy, m.timestamp_zone, m.paused, m.key_columns, m.new_columns, m.known_columns,"
-" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified"
-" FROM sfsync.mapping m LEFT JOIN sfsync.object o ON o.server = m.server AND o.object = m.object"
-" WHERE m.id = $1";
+	"SELECT m.name, m.source::oid, m.server, m.object, m.external_id, m.owner::oid, m.on_delete,"
+	" m.conflict_policy, m.timestamp_zone, m.paused, m.key_columns, m.new_columns, m.known_columns,"
+	" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified"
+	" FROM sfsync.mapping m LEFT JOIN sfsync.object o ON o.server = m.server AND o.object = m.object"
+	" WHERE m.id = $1";
 
 static const char rules_query[] =
-"SELECT field, column_name, null_rule, overlong FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
+	"SELECT field, column_name, null_rule, overlong FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
 
 /* What load_query returns beside the Mapping itself. */
 typedef struct Loaded
 {
-	bool		ignore_new;
-	char	  **known;
-	int			nknown;
-	char	   *describe;
-	RouteRule  *rules;
-	char	  **rule_columns;
-	int			nrules;
+	bool ignore_new;
+	char **known;
+	int nknown;
+	char *describe;
+	RouteRule *rules;
+	char **rule_columns;
+	int nrules;
 } Loaded;
 
 static bool
 read_configuration(Mapping *mapping, Loaded *loaded)
 {
-	SqlScope	scope;
-	bool		found;
+	SqlScope scope;
+	bool found;
 
 	sql_open(&scope, true);
 	found = SQL_RUN(&scope, load_query, sql_arg_int(mapping->id)) == 1;
@@ -184,7 +184,7 @@ read_keys(Mapping *mapping)
 	mapping->key_types = palloc0(sizeof(Oid) * Max(mapping->nkeys, 1));
 	for (int i = 0; i < mapping->nkeys && !mapping->broken; i++)
 	{
-		int			column = column_index(mapping, mapping->key_columns[i]);
+		int column = column_index(mapping, mapping->key_columns[i]);
 
 		if (column < 0)
 			mapping->broken = psprintf("key column \"%s\" is not in table %s any more",
@@ -197,8 +197,8 @@ read_keys(Mapping *mapping)
 static void
 read_table(Mapping *mapping)
 {
-	Relation	rel = try_relation_open(mapping->source, AccessShareLock);
-	TupleDesc	desc;
+	Relation rel = try_relation_open(mapping->source, AccessShareLock);
+	TupleDesc desc;
 
 	if (!rel)
 	{
@@ -206,8 +206,8 @@ read_table(Mapping *mapping)
 		return;
 	}
 	desc = RelationGetDescr(rel);
-	mapping->source_name =
-		quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)), RelationGetRelationName(rel));
+	mapping->source_name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+													  RelationGetRelationName(rel));
 	mapping->columns = palloc0(sizeof(MappingColumn) * Max(desc->natts, 1));
 	for (int i = 0; i < desc->natts; i++)
 	{
@@ -250,12 +250,12 @@ resolve(Mapping *mapping, Loaded *loaded)
 	}
 	for (int i = 0; i < loaded->nrules; i++)
 	{
-		int			column = column_index(mapping, loaded->rule_columns[i]);
+		int column = column_index(mapping, loaded->rule_columns[i]);
 
 		loaded->rules[i].attnum = column < 0 ? 0 : mapping->columns[column].attnum;
 	}
-	mapping->routes = route_resolve(columns, mapping->ncolumns, loaded->rules, loaded->nrules,
-									mapping->meta, mapping->external_id, &mapping->nroutes);
+	mapping->routes = route_resolve(columns, mapping->ncolumns, loaded->rules, loaded->nrules, mapping->meta,
+									mapping->external_id, &mapping->nroutes);
 	mapping->fields = palloc0(sizeof(MappingField) * Max(mapping->nroutes, 1));
 	for (int i = 0; i < mapping->nroutes; i++)
 	{
@@ -274,28 +274,28 @@ resolve(Mapping *mapping, Loaded *loaded)
 static void
 use_metadata(Mapping *mapping, Loaded *loaded)
 {
-	char	   *error = NULL;
+	char *error = NULL;
 
 	if (!loaded->describe)
 	{
 		if (mapping->has_metadata && !mapping->broken)
-			mapping->broken = psprintf("object %s does not exist in Salesforce, or the integration user may not see it",
-									   mapping->object);
+			mapping->broken =
+				psprintf("object %s does not exist in Salesforce, or the integration user may not see it",
+						 mapping->object);
 		return;
 	}
 	mapping->meta = describe_parse(loaded->describe, strlen(loaded->describe), &error);
 	if (!mapping->meta)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("cached metadata of object %s can't be read: %s", mapping->object, error),
-				 errhint("Run sfsync.refresh_schema().")));
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+						errmsg("cached metadata of object %s can't be read: %s", mapping->object, error),
+						errhint("Run sfsync.refresh_schema().")));
 	mapping->key_field = describe_field(mapping->meta, mapping->external_id);
-	if (!mapping->broken && (!mapping->key_field ||
-							 !(mapping->key_field->external_id || mapping->key_field->id_lookup)))
-		mapping->broken = psprintf(mapping->key_field
-								   ? "field %s of %s is not an External ID"
-								   : "field %s of %s does not exist, or the integration user may not see it",
-								   mapping->external_id, mapping->object);
+	if (!mapping->broken &&
+		(!mapping->key_field || !(mapping->key_field->external_id || mapping->key_field->id_lookup)))
+		mapping->broken = psprintf(
+			mapping->key_field ? "field %s of %s is not an External ID"
+							   : "field %s of %s does not exist, or the integration user may not see it",
+			mapping->external_id, mapping->object);
 	if (mapping->columns)
 		resolve(mapping, loaded);
 }
@@ -303,11 +303,11 @@ use_metadata(Mapping *mapping, Loaded *loaded)
 static Mapping *
 load(int id)
 {
-	MemoryContext context = AllocSetContextCreate(CacheMemoryContext, "sfsync mapping",
-												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+		AllocSetContextCreate(CacheMemoryContext, "sfsync mapping", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	Mapping    *mapping = palloc0(sizeof(Mapping));
-	Loaded		loaded = {0};
+	Mapping *mapping = palloc0(sizeof(Mapping));
+	Loaded loaded = {0};
 
 	mapping->id = id;
 	mapping->context = context;
@@ -342,12 +342,12 @@ load(int id)
 Mapping *
 mapping_get(int id)
 {
-	Cached	   *cached;
-	bool		found;
+	Cached *cached;
+	bool found;
 
 	if (!cache)
 	{
-		HASHCTL		ctl = {.keysize = sizeof(int), .entrysize = sizeof(Cached)};
+		HASHCTL ctl = {.keysize = sizeof(int), .entrysize = sizeof(Cached)};
 
 		cache = hash_create("sfsync mappings", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
@@ -362,7 +362,7 @@ mapping_get(int id)
 	if (cached->mapping)
 		MemoryContextDelete(cached->mapping->context);
 	cached->mapping = NULL;
-	cached->valid = true;		/* an invalidation while loading clears it again */
+	cached->valid = true; /* an invalidation while loading clears it again */
 	PG_TRY();
 	{
 		cached->mapping = load(id);
@@ -381,8 +381,8 @@ mapping_get(int id)
 int
 mapping_find(const char *name)
 {
-	SqlScope	scope;
-	int			id = 0;
+	SqlScope scope;
+	int id = 0;
 
 	sql_open(&scope, true);
 	if (SQL_RUN(&scope, "SELECT id FROM sfsync.mapping WHERE name = $1", sql_arg_text(name)) == 1)
@@ -394,11 +394,11 @@ mapping_find(const char *name)
 int
 mapping_require(const char *name)
 {
-	int			id = mapping_find(name);
-	SqlScope	scope;
+	int id = mapping_find(name);
+	SqlScope scope;
 	const char **names;
 	const char *nearest;
-	int			n;
+	int n;
 
 	if (id != 0)
 		return id;
@@ -410,18 +410,17 @@ mapping_require(const char *name)
 	sql_close(&scope);
 	nearest = nearest_match(name, names, n);
 	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("mapping \"%s\" does not exist", name),
+			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("mapping \"%s\" does not exist", name),
 			 errdetail("Argument \"mapping\" must be the name of a mapping, as sfsync.status lists them."),
 			 nearest ? errhint("Perhaps you meant \"%s\".", nearest)
-			 : errhint("Create it with sfsync.create_mapping.")));
+					 : errhint("Create it with sfsync.create_mapping.")));
 }
 
 int *
 mapping_ids(int *n)
 {
-	SqlScope	scope;
-	int		   *ids;
+	SqlScope scope;
+	int *ids;
 
 	sql_open(&scope, true);
 	*n = SQL_RUN0(&scope, "SELECT id FROM sfsync.mapping ORDER BY name");

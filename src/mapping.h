@@ -14,52 +14,52 @@
 
 typedef struct MappingColumn
 {
-	char	   *name;
-	AttrNumber	attnum;
-	Oid			type;
-	char	   *type_name;
+	char *name;
+	AttrNumber attnum;
+	Oid type;
+	char *type_name;
 } MappingColumn;
 
 /* A field that is fed, by which column. */
 typedef struct MappingField
 {
-	int			column;			/* index into columns */
+	int column; /* index into columns */
 	const SfField *field;
-	bool		keep_null;
-	bool		truncate;
+	bool keep_null;
+	bool truncate;
 } MappingField;
 
 typedef struct Mapping
 {
-	int			id;
-	char	   *name;
-	Oid			source;
-	char	   *source_name;	/* qualified and quoted; NULL when the table is gone */
-	char	   *server;
-	Oid			serverid;		/* InvalidOid when the server is gone */
-	char	   *object;
-	char	   *external_id;
-	Oid			owner;
-	char	   *on_delete;
-	char	   *conflict_policy;
-	char	   *zone;
-	bool		paused;
-	int			nkeys;
-	char	  **key_columns;
-	Oid		   *key_types;		/* base types */
-	int			ncolumns;
+	int id;
+	char *name;
+	Oid source;
+	char *source_name; /* qualified and quoted; NULL when the table is gone */
+	char *server;
+	Oid serverid; /* InvalidOid when the server is gone */
+	char *object;
+	char *external_id;
+	Oid owner;
+	char *on_delete;
+	char *conflict_policy;
+	char *zone;
+	bool paused;
+	int nkeys;
+	char **key_columns;
+	Oid *key_types; /* base types */
+	int ncolumns;
 	MappingColumn *columns;
-	bool		has_metadata;
-	TimestampTz metadata_at;	/* when the describe was fetched */
-	bool		refresh_wanted;
-	char	   *last_modified;	/* of the describe, as Salesforce said it; may be NULL */
-	SfObject   *meta;			/* NULL: not described yet, or unknown to Salesforce */
-	const SfField *key_field;	/* the external ID; NULL without meta */
-	Route	   *routes;
-	int			nroutes;
+	bool has_metadata;
+	TimestampTz metadata_at; /* when the describe was fetched */
+	bool refresh_wanted;
+	char *last_modified;      /* of the describe, as Salesforce said it; may be NULL */
+	SfObject *meta;           /* NULL: not described yet, or unknown to Salesforce */
+	const SfField *key_field; /* the external ID; NULL without meta */
+	Route *routes;
+	int nroutes;
 	MappingField *fields;
-	int			nfields;
-	char	   *broken;			/* why nothing can be sent; NULL if it can */
+	int nfields;
+	char *broken; /* why nothing can be sent; NULL if it can */
 	MemoryContext context;
 } Mapping;
 
@@ -74,8 +74,8 @@ extern void mapping_init(void);
 extern Mapping *mapping_get(int id);
 
 /* Id by name; 0 if there is none, or an error with the nearest match. */
-extern int	mapping_find(const char *name);
-extern int	mapping_require(const char *name);
+extern int mapping_find(const char *name);
+extern int mapping_require(const char *name);
 
 /* All ids, by name; palloc'd. */
 extern int *mapping_ids(int *n);
@@ -86,4 +86,4 @@ extern void mapping_changed(Oid source);
 /* True once after anything was invalidated in this backend. */
 extern bool mapping_was_invalidated(void);
 
-#endif							/* SFSYNC_MAPPING_H */
+#endif /* SFSYNC_MAPPING_H */

@@ -10,7 +10,7 @@
 static bool
 column_changed(const Mapping *mapping, int column, const uint8 *changed, int changed_len)
 {
-	int			bit = mapping->columns[column].attnum - 1;
+	int bit = mapping->columns[column].attnum - 1;
 
 	return !changed || (bit / 8 < changed_len && (changed[bit / 8] & (1 << (bit % 8))) != 0);
 }
@@ -31,11 +31,10 @@ check_key(const Mapping *mapping, const char *external_id, RestError *error)
 {
 	SourceValue value = {.kind = SRC_TEXT, .text = unconstify(char *, external_id)};
 	CoerceOptions options = {false, false};
-	FieldValue	ignored;
-	char	   *reason = NULL;
+	FieldValue ignored;
+	char *reason = NULL;
 
-	if (coerce_value(&value, mapping->key_field, &options, &ignored, &reason) &&
-		ignored.kind != FV_NULL)
+	if (coerce_value(&value, mapping->key_field, &options, &ignored, &reason) && ignored.kind != FV_NULL)
 		return true;
 	set_error(error, mapping->key_columns[0], mapping->key_field,
 			  reason ? reason : "the key is empty to Salesforce");
@@ -43,11 +42,10 @@ check_key(const Mapping *mapping, const char *external_id, RestError *error)
 }
 
 bool
-payload_build(const Mapping *mapping, const SourceRow *row, const char *external_id,
-			  const uint8 *changed, int changed_len, PayloadUse use,
-			  RestRecord *record, RestError *error)
+payload_build(const Mapping *mapping, const SourceRow *row, const char *external_id, const uint8 *changed,
+			  int changed_len, PayloadUse use, RestRecord *record, RestError *error)
 {
-	bool		good = check_key(mapping, external_id, error);
+	bool good = check_key(mapping, external_id, error);
 
 	memset(record, 0, sizeof(*record));
 	record->external_id = external_id;
@@ -56,8 +54,8 @@ payload_build(const Mapping *mapping, const SourceRow *row, const char *external
 	{
 		const MappingField *map = &mapping->fields[i];
 		CoerceOptions options = {map->keep_null, map->truncate};
-		RestField  *out = &record->fields[record->nfields];
-		char	   *reason = NULL;
+		RestField *out = &record->fields[record->nfields];
+		char *reason = NULL;
 
 		if (!(use == PAYLOAD_CREATE ? map->field->createable : map->field->updateable))
 			continue;

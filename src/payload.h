@@ -11,8 +11,8 @@
 
 typedef enum PayloadUse
 {
-	PAYLOAD_CREATE,				/* the record may not exist yet */
-	PAYLOAD_UPDATE				/* it exists */
+	PAYLOAD_CREATE, /* the record may not exist yet */
+	PAYLOAD_UPDATE  /* it exists */
 } PayloadUse;
 
 /*
@@ -22,8 +22,8 @@ typedef enum PayloadUse
  * holds the other fields.  palloc'd.
  */
 extern bool payload_build(const Mapping *mapping, const SourceRow *row, const char *external_id,
-						  const uint8 *changed, int changed_len, PayloadUse use,
-						  RestRecord *record, RestError *error);
+						  const uint8 *changed, int changed_len, PayloadUse use, RestRecord *record,
+						  RestError *error);
 
 /* The record as JSON text. */
 extern char *payload_json(const Mapping *mapping, const RestRecord *record);
@@ -31,4 +31,4 @@ extern char *payload_json(const Mapping *mapping, const RestRecord *record);
 /* Is the external ID a number field, whose values are sent bare? */
 extern bool payload_key_is_number(const Mapping *mapping);
 
-#endif							/* SFSYNC_PAYLOAD_H */
+#endif /* SFSYNC_PAYLOAD_H */

@@ -39,8 +39,8 @@ queue_rewind(QueueWindow *window)
 }
 
 static const char late_query[] =
-"SELECT x FROM pg_catalog.pg_snapshot_xip($1::text::pg_catalog.pg_snapshot) AS x"
-" WHERE pg_catalog.pg_visible_in_snapshot(x, $2::text::pg_catalog.pg_snapshot) ORDER BY x";
+	"SELECT x FROM pg_catalog.pg_snapshot_xip($1::text::pg_catalog.pg_snapshot) AS x"
+	" WHERE pg_catalog.pg_visible_in_snapshot(x, $2::text::pg_catalog.pg_snapshot) ORDER BY x";
 
 static void
 begin_window(SqlScope *scope, QueueWindow *window, MemoryContext context)
@@ -65,19 +65,19 @@ begin_window(SqlScope *scope, QueueWindow *window, MemoryContext context)
 }
 
 static const char late_rows_query[] =
-"SELECT xid, n, mapping, operation, key, old_key, changed, event_at FROM sfsync.queue"
-" WHERE xid = $1 AND n > $2 ORDER BY xid, n LIMIT $3";
+	"SELECT xid, n, mapping, operation, key, old_key, changed, event_at FROM sfsync.queue"
+	" WHERE xid = $1 AND n > $2 ORDER BY xid, n LIMIT $3";
 
 static const char rows_query[] =
-"SELECT xid, n, mapping, operation, key, old_key, changed, event_at FROM sfsync.queue"
-" WHERE (xid, n) > ($1, $2) AND xid < pg_catalog.pg_snapshot_xmax($4::text::pg_catalog.pg_snapshot)"
-" AND pg_catalog.pg_visible_in_snapshot(xid, $4::text::pg_catalog.pg_snapshot)"
-" ORDER BY xid, n LIMIT $3";
+	"SELECT xid, n, mapping, operation, key, old_key, changed, event_at FROM sfsync.queue"
+	" WHERE (xid, n) > ($1, $2) AND xid < pg_catalog.pg_snapshot_xmax($4::text::pg_catalog.pg_snapshot)"
+	" AND pg_catalog.pg_visible_in_snapshot(xid, $4::text::pg_catalog.pg_snapshot)"
+	" ORDER BY xid, n LIMIT $3";
 
 static void
 take_event(SqlScope *scope, uint64 row, QueueEventFunction take, void *arg)
 {
-	WorkEvent	event;
+	WorkEvent event;
 	MemoryContext statement = CurrentMemoryContext;
 
 	event.ref.xid = sql_xid(row, 1);
@@ -97,16 +97,15 @@ take_event(SqlScope *scope, uint64 row, QueueEventFunction take, void *arg)
 static bool
 read_page(SqlScope *scope, QueueWindow *window, int limit, QueueEventFunction take, void *arg, int *nread)
 {
-	bool		late = window->next_late < window->nlate;
-	uint64		n;
+	bool late = window->next_late < window->nlate;
+	uint64 n;
 
 	if (late)
 		n = SQL_RUN(scope, late_rows_query, sql_arg_xid(window->late[window->next_late]),
 					sql_arg_int(window->n), sql_arg_bigint(limit));
 	else
-		n = SQL_RUN(scope, rows_query,
-					sql_arg_xid(Max(window->xid, 1)), sql_arg_int(window->n), sql_arg_bigint(limit),
-					sql_arg_text(window->upto));
+		n = SQL_RUN(scope, rows_query, sql_arg_xid(Max(window->xid, 1)), sql_arg_int(window->n),
+					sql_arg_bigint(limit), sql_arg_text(window->upto));
 	for (uint64 i = 0; i < n; i++)
 		take_event(scope, i, take, arg);
 	if (n > 0)
@@ -126,11 +125,11 @@ read_page(SqlScope *scope, QueueWindow *window, int limit, QueueEventFunction ta
 }
 
 bool
-queue_read(QueueWindow *window, int limit, MemoryContext context,
-		   QueueEventFunction take, void *arg, int *nread)
+queue_read(QueueWindow *window, int limit, MemoryContext context, QueueEventFunction take, void *arg,
+		   int *nread)
 {
-	SqlScope	scope;
-	bool		ended = false;
+	SqlScope scope;
+	bool ended = false;
 
 	*nread = 0;
 	sql_open(&scope, false);
@@ -152,13 +151,14 @@ queue_read(QueueWindow *window, int limit, MemoryContext context,
 bool
 queue_prepared_transactions(void)
 {
-	SqlScope	scope;
-	bool		any;
+	SqlScope scope;
+	bool any;
 
 	if (max_prepared_xacts == 0)
 		return false;
 	sql_open(&scope, false);
-	any = sql_run(&scope, "SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()",
+	any = sql_run(&scope,
+				  "SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()",
 				  NULL, 0, 1) > 0;
 	sql_close(&scope);
 	return any;
@@ -168,17 +168,16 @@ queue_prepared_transactions(void)
  * Deferred changes
  */
 
-#define DEFERRED_COLUMNS \
-	"d.mapping, d.key, d.state = 'held', d.due_at, d.attempts, d.whole, d.deleted, d.old_keys," \
+#define DEFERRED_COLUMNS                                                                                     \
+	"d.mapping, d.key, d.state = 'held', d.due_at, d.attempts, d.whole, d.deleted, d.old_keys,"              \
 	" d.changed, d.first_event_at, d.event_at, d.xid, d.missing_since, d.reason"
 
 static const char due_query[] =
-"SELECT " DEFERRED_COLUMNS " FROM sfsync.deferred d WHERE d.state = 'waiting'"
-" AND d.due_at > $1 AND d.due_at <= $2 AND d.mapping = ANY ($3) ORDER BY d.due_at LIMIT $4";
+	"SELECT " DEFERRED_COLUMNS " FROM sfsync.deferred d WHERE d.state = 'waiting'"
+	" AND d.due_at > $1 AND d.due_at <= $2 AND d.mapping = ANY ($3) ORDER BY d.due_at LIMIT $4";
 
-static const char keys_query[] =
-"SELECT " DEFERRED_COLUMNS " FROM unnest($1, $2) AS k(mapping, key)"
-" JOIN sfsync.deferred d ON d.mapping = k.mapping AND d.key = k.key";
+static const char keys_query[] = "SELECT " DEFERRED_COLUMNS " FROM unnest($1, $2) AS k(mapping, key)"
+								 " JOIN sfsync.deferred d ON d.mapping = k.mapping AND d.key = k.key";
 
 static DeferredRow *
 take_deferred(SqlScope *scope, int n)
@@ -210,9 +209,9 @@ take_deferred(SqlScope *scope, int n)
 DeferredRow *
 deferred_due(const int *mappings, int nmappings, TimestampTz after, TimestampTz now, int limit, int *n)
 {
-	SqlScope	scope;
+	SqlScope scope;
 	DeferredRow *rows;
-	SqlArg		from = sql_arg_time(after);
+	SqlArg from = sql_arg_time(after);
 
 	from.isnull = false;
 	sql_open(&scope, false);
@@ -226,11 +225,12 @@ deferred_due(const int *mappings, int nmappings, TimestampTz after, TimestampTz 
 TimestampTz
 deferred_next_due(const int *mappings, int nmappings, TimestampTz now)
 {
-	SqlScope	scope;
+	SqlScope scope;
 	TimestampTz due = 0;
 
 	sql_open(&scope, false);
-	if (SQL_RUN(&scope, "SELECT due_at FROM sfsync.deferred WHERE state = 'waiting' AND due_at > $1"
+	if (SQL_RUN(&scope,
+				"SELECT due_at FROM sfsync.deferred WHERE state = 'waiting' AND due_at > $1"
 				" AND mapping = ANY ($2) ORDER BY due_at LIMIT 1",
 				sql_arg_time(now), sql_arg_ints(mappings, nmappings)) == 1)
 		due = sql_time(0, 1);
@@ -241,7 +241,7 @@ deferred_next_due(const int *mappings, int nmappings, TimestampTz now)
 DeferredRow *
 deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n)
 {
-	SqlScope	scope;
+	SqlScope scope;
 	DeferredRow *rows;
 
 	*n = 0;
@@ -261,11 +261,12 @@ deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n)
 RecordRow *
 records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 {
-	SqlScope	scope;
-	RecordRow  *rows;
+	SqlScope scope;
+	RecordRow *rows;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN(&scope, "SELECT record_key, key, salesforce_id FROM sfsync.record"
+	*n = SQL_RUN(&scope,
+				 "SELECT record_key, key, salesforce_id FROM sfsync.record"
 				 " WHERE mapping = $1 AND record_key = ANY ($2)",
 				 sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
 	rows = MemoryContextAllocZero(scope.caller, sizeof(RecordRow) * Max(*n, 1));
@@ -280,15 +281,15 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 }
 
 static const char record_put_query[] =
-"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id)"
-" SELECT $1, u.record_key, u.key, u.id FROM unnest($2, $3, $4) AS u(record_key, key, id)"
-" ON CONFLICT (mapping, record_key) DO UPDATE SET key = excluded.key, salesforce_id = excluded.salesforce_id"
-" WHERE r.key <> excluded.key OR r.salesforce_id <> excluded.salesforce_id";
+	"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id)"
+	" SELECT $1, u.record_key, u.key, u.id FROM unnest($2, $3, $4) AS u(record_key, key, id)"
+	" ON CONFLICT (mapping, record_key) DO UPDATE SET key = excluded.key, salesforce_id = excluded.salesforce_id"
+	" WHERE r.key <> excluded.key OR r.salesforce_id <> excluded.salesforce_id";
 
 void
 record_put(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids, int n)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	if (n == 0)
 		return;
@@ -301,11 +302,12 @@ record_put(int mapping, char *const *record_keys, char *const *keys, char *const
 char **
 dead_letters_of_keys(const Mapping *mapping, char *const *keys, int nkeys, int *n)
 {
-	SqlScope	scope;
-	char	  **found;
+	SqlScope scope;
+	char **found;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN(&scope, "SELECT external_id FROM sfsync.dead_letter WHERE mapping = $1"
+	*n = SQL_RUN(&scope,
+				 "SELECT external_id FROM sfsync.dead_letter WHERE mapping = $1"
 				 " AND external_id = ANY ($2) AND status IN ('open', 'retrying')",
 				 sql_arg_text(mapping->name), sql_arg_texts(keys, nkeys));
 	found = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(*n, 1));
@@ -320,14 +322,14 @@ dead_letters_of_keys(const Mapping *mapping, char *const *keys, int nkeys, int *
  */
 
 int64
-intent_add(int mapping, const char *operation, char *const *keys, int nkeys,
-		   char *const *fields, int nfields)
+intent_add(int mapping, const char *operation, char *const *keys, int nkeys, char *const *fields, int nfields)
 {
-	SqlScope	scope;
-	int64		id;
+	SqlScope scope;
+	int64 id;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope, "INSERT INTO sfsync.intent (mapping, operation, keys, fields, sent_at)"
+	SQL_RUN(&scope,
+			"INSERT INTO sfsync.intent (mapping, operation, keys, fields, sent_at)"
 			" VALUES ($1, $2, $3, $4, pg_catalog.clock_timestamp()) RETURNING id",
 			sql_arg_int(mapping), sql_arg_text(operation), sql_arg_texts(keys, nkeys),
 			sql_arg_texts(fields, nfields));
@@ -339,7 +341,7 @@ intent_add(int mapping, const char *operation, char *const *keys, int nkeys,
 void
 intent_remove(int64 id)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
 	SQL_RUN(&scope, "DELETE FROM sfsync.intent WHERE id = $1", sql_arg_bigint(id));
@@ -349,7 +351,7 @@ intent_remove(int64 id)
 void
 intent_unknown(int64 id)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
 	SQL_RUN(&scope, "UPDATE sfsync.intent SET state = 'unknown' WHERE id = $1", sql_arg_bigint(id));
@@ -359,7 +361,7 @@ intent_unknown(int64 id)
 void
 intents_of_dead_worker(void)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
 	SQL_RUN0(&scope, "UPDATE sfsync.intent SET state = 'unknown' WHERE state = 'in_flight'");
@@ -367,19 +369,19 @@ intents_of_dead_worker(void)
 }
 
 static const char verify_query[] =
-"WITH old AS (DELETE FROM sfsync.intent WHERE state = 'unknown' AND sent_at <= $1 RETURNING *)"
-" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted,"
-" first_event_at, event_at, xid)"
-" SELECT o.mapping, k.key, 'waiting', 'sent again: the reply to a request never came',"
-" pg_catalog.clock_timestamp(), 0, true, pg_catalog.bool_or(o.operation = 'delete'),"
-" pg_catalog.min(o.sent_at), pg_catalog.max(o.sent_at), pg_catalog.pg_current_xact_id()"
-" FROM old o, pg_catalog.unnest(o.keys) AS k(key) GROUP BY o.mapping, k.key"
-" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, deleted = d.deleted OR excluded.deleted";
+	"WITH old AS (DELETE FROM sfsync.intent WHERE state = 'unknown' AND sent_at <= $1 RETURNING *)"
+	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted,"
+	" first_event_at, event_at, xid)"
+	" SELECT o.mapping, k.key, 'waiting', 'sent again: the reply to a request never came',"
+	" pg_catalog.clock_timestamp(), 0, true, pg_catalog.bool_or(o.operation = 'delete'),"
+	" pg_catalog.min(o.sent_at), pg_catalog.max(o.sent_at), pg_catalog.pg_current_xact_id()"
+	" FROM old o, pg_catalog.unnest(o.keys) AS k(key) GROUP BY o.mapping, k.key"
+	" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, deleted = d.deleted OR excluded.deleted";
 
 TimestampTz
 intents_verify(TimestampTz before)
 {
-	SqlScope	scope;
+	SqlScope scope;
 	TimestampTz next = 0;
 
 	sql_open(&scope, false);
@@ -402,12 +404,12 @@ intents_verify(TimestampTz before)
 BackfillJob *
 backfills_running(int *n)
 {
-	SqlScope	scope;
+	SqlScope scope;
 	BackfillJob *jobs;
 
 	sql_open(&scope, false);
 	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed"
-				  " FROM sfsync.backfill_job WHERE state = 'running' ORDER BY id");
+						  " FROM sfsync.backfill_job WHERE state = 'running' ORDER BY id");
 	jobs = MemoryContextAllocZero(scope.caller, sizeof(BackfillJob) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
 	{
@@ -424,10 +426,11 @@ backfills_running(int *n)
 void
 backfill_advance(int64 id, const char *last_key, int64 rows, bool done)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope, "UPDATE sfsync.backfill_job SET last_key = coalesce($2, last_key), rows_done = rows_done + $3,"
+	SQL_RUN(&scope,
+			"UPDATE sfsync.backfill_job SET last_key = coalesce($2, last_key), rows_done = rows_done + $3,"
 			" state = CASE WHEN $4 THEN 'done' ELSE state END,"
 			" finished_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() END"
 			" WHERE id = $1 AND state = 'running'",
@@ -438,10 +441,11 @@ backfill_advance(int64 id, const char *last_key, int64 rows, bool done)
 void
 backfill_fail(int64 id, const char *detail)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope, "UPDATE sfsync.backfill_job SET state = 'failed', detail = $2,"
+	SQL_RUN(&scope,
+			"UPDATE sfsync.backfill_job SET state = 'failed', detail = $2,"
 			" finished_at = pg_catalog.clock_timestamp() WHERE id = $1 AND state = 'running'",
 			sql_arg_bigint(id), sql_arg_text(detail));
 	sql_close(&scope);
@@ -454,27 +458,30 @@ backfill_fail(int64 id, const char *detail)
 void
 mapping_state_add(int mapping, const MappingCounters *counters)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope, "INSERT INTO sfsync.mapping_state AS s (mapping, synced, unchanged, ignored, last_synced_at, last_error)"
-			" SELECT id, $2, $3, $4, $5, $6 FROM sfsync.mapping WHERE id = $1"
-			" ON CONFLICT (mapping) DO UPDATE SET synced = s.synced + $2, unchanged = s.unchanged + $3,"
-			" ignored = s.ignored + $4, last_synced_at = coalesce($5, s.last_synced_at),"
-			" last_error = coalesce($6, s.last_error)",
-			sql_arg_int(mapping), sql_arg_bigint(counters->synced), sql_arg_bigint(counters->unchanged),
-			sql_arg_bigint(counters->ignored), sql_arg_time(counters->last_synced_at),
-			sql_arg_text(counters->last_error));
+	SQL_RUN(
+		&scope,
+		"INSERT INTO sfsync.mapping_state AS s (mapping, synced, unchanged, ignored, last_synced_at, last_error)"
+		" SELECT id, $2, $3, $4, $5, $6 FROM sfsync.mapping WHERE id = $1"
+		" ON CONFLICT (mapping) DO UPDATE SET synced = s.synced + $2, unchanged = s.unchanged + $3,"
+		" ignored = s.ignored + $4, last_synced_at = coalesce($5, s.last_synced_at),"
+		" last_error = coalesce($6, s.last_error)",
+		sql_arg_int(mapping), sql_arg_bigint(counters->synced), sql_arg_bigint(counters->unchanged),
+		sql_arg_bigint(counters->ignored), sql_arg_time(counters->last_synced_at),
+		sql_arg_text(counters->last_error));
 	sql_close(&scope);
 }
 
 void
 mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope, "INSERT INTO sfsync.mapping_state AS s (mapping, blocked, blocked_until, last_error)"
+	SQL_RUN(&scope,
+			"INSERT INTO sfsync.mapping_state AS s (mapping, blocked, blocked_until, last_error)"
 			" SELECT id, $2, $3, $2 FROM sfsync.mapping WHERE id = $1"
 			" ON CONFLICT (mapping) DO UPDATE SET blocked = $2, blocked_until = $3,"
 			" last_error = coalesce($2, s.last_error)",
@@ -483,17 +490,17 @@ mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 }
 
 static const char server_put_query[] =
-"UPDATE sfsync.server_state SET organization_id = coalesce($2, organization_id), user_id = coalesce($3, user_id),"
-" state = $4, detail = $5, retry_at = $6, api_used = coalesce($7, api_used), api_limit = coalesce($8, api_limit),"
-" calls = calls + $9, batch_size = $10, concurrency = $11,"
-" clock_skew = $12 * interval '1 microsecond' WHERE server = $1";
+	"UPDATE sfsync.server_state SET organization_id = coalesce($2, organization_id), user_id = coalesce($3, user_id),"
+	" state = $4, detail = $5, retry_at = $6, api_used = coalesce($7, api_used), api_limit = coalesce($8, api_limit),"
+	" calls = calls + $9, batch_size = $10, concurrency = $11,"
+	" clock_skew = $12 * interval '1 microsecond' WHERE server = $1";
 
 void
 server_state_put(const ServerState *state)
 {
-	SqlScope	scope;
-	SqlArg		used = sql_arg_bigint(state->throttle->api_used);
-	SqlArg		limit = sql_arg_bigint(state->throttle->api_limit);
+	SqlScope scope;
+	SqlArg used = sql_arg_bigint(state->throttle->api_used);
+	SqlArg limit = sql_arg_bigint(state->throttle->api_limit);
 
 	used.isnull = limit.isnull = state->throttle->api_used < 0;
 	sql_open(&scope, false);
@@ -508,10 +515,11 @@ server_state_put(const ServerState *state)
 void
 object_put(const char *server, const char *object, const char *describe, const char *last_modified)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope, "INSERT INTO sfsync.object (server, object, describe, last_modified, fetched_at)"
+	SQL_RUN(&scope,
+			"INSERT INTO sfsync.object (server, object, describe, last_modified, fetched_at)"
 			" VALUES ($1, $2, $3, $4, pg_catalog.clock_timestamp())"
 			" ON CONFLICT (server, object) DO UPDATE SET describe = excluded.describe,"
 			" last_modified = excluded.last_modified, fetched_at = excluded.fetched_at, refresh = false",
@@ -523,11 +531,13 @@ object_put(const char *server, const char *object, const char *describe, const c
 void
 object_touch(const char *server, const char *object)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope, "UPDATE sfsync.object SET fetched_at = pg_catalog.clock_timestamp(), refresh = false"
-			" WHERE server = $1 AND object = $2", sql_arg_name(server), sql_arg_text(object));
+	SQL_RUN(&scope,
+			"UPDATE sfsync.object SET fetched_at = pg_catalog.clock_timestamp(), refresh = false"
+			" WHERE server = $1 AND object = $2",
+			sql_arg_name(server), sql_arg_text(object));
 	sql_close(&scope);
 	mapping_changed(InvalidOid);
 }

@@ -21,24 +21,24 @@
  */
 typedef struct QueueWindow
 {
-	char	   *seen;			/* snapshot: all visible to it has been read; NULL nothing */
-	char	   *upto;			/* snapshot: end of the window being read; NULL none */
-	int			nlate;			/* xids in progress in seen that upto sees committed */
-	uint64	   *late;
-	int			next_late;		/* == nlate: reading the main range */
-	uint64		xid;			/* position */
-	int32		n;
-	uint64		seen_xmin;		/* of seen: every older xid's rows have been read */
+	char *seen; /* snapshot: all visible to it has been read; NULL nothing */
+	char *upto; /* snapshot: end of the window being read; NULL none */
+	int nlate;  /* xids in progress in seen that upto sees committed */
+	uint64 *late;
+	int next_late; /* == nlate: reading the main range */
+	uint64 xid;    /* position */
+	int32 n;
+	uint64 seen_xmin; /* of seen: every older xid's rows have been read */
 } QueueWindow;
 
-typedef void (*QueueEventFunction) (const WorkEvent *event, void *arg);
+typedef void (*QueueEventFunction)(const WorkEvent *event, void *arg);
 
 /*
  * Read up to limit events; true when the window is read to its end.  Memory of
  * the window is kept in context.
  */
-extern bool queue_read(QueueWindow *window, int limit, MemoryContext context,
-					   QueueEventFunction take, void *arg, int *nread);
+extern bool queue_read(QueueWindow *window, int limit, MemoryContext context, QueueEventFunction take,
+					   void *arg, int *nread);
 
 /* Start over from the oldest row. */
 extern void queue_rewind(QueueWindow *window);
@@ -52,22 +52,22 @@ extern bool queue_prepared_transactions(void);
 
 typedef struct DeferredRow
 {
-	int			mapping;
-	char	   *key;
-	bool		held;
-	char	   *reason;
+	int mapping;
+	char *key;
+	bool held;
+	char *reason;
 	TimestampTz due_at;
-	int			attempts;
-	bool		whole;
-	bool		deleted;
-	char	  **old_keys;
-	int			nold;
-	uint8	   *changed;
-	int			changed_len;
+	int attempts;
+	bool whole;
+	bool deleted;
+	char **old_keys;
+	int nold;
+	uint8 *changed;
+	int changed_len;
 	TimestampTz first_event_at;
 	TimestampTz event_at;
-	uint64		xid;
-	uint64		missing_since;
+	uint64 xid;
+	uint64 missing_since;
 } DeferredRow;
 
 /* Rows due in (after, now] of the mappings given, by time. */
@@ -86,14 +86,14 @@ extern DeferredRow *deferred_of_keys(const int32 *mappings, char *const *keys, i
 
 typedef struct RecordRow
 {
-	char	   *record_key;
-	char	   *key;
-	char	   *salesforce_id;
+	char *record_key;
+	char *key;
+	char *salesforce_id;
 } RecordRow;
 
 extern RecordRow *records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n);
-extern void record_put(int mapping, char *const *record_keys, char *const *keys,
-					   char *const *salesforce_ids, int n);
+extern void record_put(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids,
+					   int n);
 
 /* Which of the keys have an unresolved dead letter? */
 extern char **dead_letters_of_keys(const Mapping *mapping, char *const *keys, int nkeys, int *n);
@@ -102,8 +102,8 @@ extern char **dead_letters_of_keys(const Mapping *mapping, char *const *keys, in
  * Intents
  */
 
-extern int64 intent_add(int mapping, const char *operation, char *const *keys, int nkeys,
-						char *const *fields, int nfields);
+extern int64 intent_add(int mapping, const char *operation, char *const *keys, int nkeys, char *const *fields,
+						int nfields);
 extern void intent_remove(int64 id);
 extern void intent_unknown(int64 id);
 
@@ -123,28 +123,28 @@ typedef enum OutcomeKind
 	OUTCOME_DELETED,
 	OUTCOME_UNCHANGED,
 	OUTCOME_IGNORED,
-	OUTCOME_DISCARDED,			/* the mapping is gone */
+	OUTCOME_DISCARDED, /* the mapping is gone */
 	OUTCOME_DEAD,
 	OUTCOME_DEFERRED,
 	OUTCOME_HELD,
-	OUTCOME_AGAIN,				/* stays at hand, nothing is written */
-	OUTCOME_CREATE_AGAIN		/* the record is gone: forget it, send the whole row */
+	OUTCOME_AGAIN,       /* stays at hand, nothing is written */
+	OUTCOME_CREATE_AGAIN /* the record is gone: forget it, send the whole row */
 } OutcomeKind;
 
 typedef struct Outcome
 {
-	Unit	   *unit;
+	Unit *unit;
 	OutcomeKind kind;
-	const char *operation;		/* as dead letters show it */
+	const char *operation; /* as dead letters show it */
 	const char *record_key;
 	const char *salesforce_id;
-	const char *payload;		/* JSON, UTF-8 */
-	RestError	error;
-	int			http_status;	/* 0: none */
+	const char *payload; /* JSON, UTF-8 */
+	RestError error;
+	int http_status; /* 0: none */
 	const char *request_id;
-	const char *reason;			/* deferred, held */
+	const char *reason; /* deferred, held */
 	TimestampTz due_at;
-	bool		count_attempt;
+	bool count_attempt;
 } Outcome;
 
 /*
@@ -159,12 +159,12 @@ extern void queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64
 
 typedef struct BackfillJob
 {
-	int64		id;
-	int			mapping;
-	char	   *last_key;
-	uint8	   *changed;		/* columns to send, as in the queue; NULL: all */
-	int			changed_len;
-	uint64		xid;
+	int64 id;
+	int mapping;
+	char *last_key;
+	uint8 *changed; /* columns to send, as in the queue; NULL: all */
+	int changed_len;
+	uint64 xid;
 } BackfillJob;
 
 extern BackfillJob *backfills_running(int *n);
@@ -177,11 +177,11 @@ extern void backfill_fail(int64 id, const char *detail);
 
 typedef struct MappingCounters
 {
-	int64		synced;
-	int64		unchanged;
-	int64		ignored;
+	int64 synced;
+	int64 unchanged;
+	int64 ignored;
 	TimestampTz last_synced_at;
-	char	   *last_error;
+	char *last_error;
 } MappingCounters;
 
 extern void mapping_state_add(int mapping, const MappingCounters *counters);
@@ -198,8 +198,8 @@ typedef struct ServerState
 	const char *detail;
 	TimestampTz retry_at;
 	const Throttle *throttle;
-	int64		calls;			/* since the last time */
-	int64		clock_skew;		/* microseconds */
+	int64 calls;      /* since the last time */
+	int64 clock_skew; /* microseconds */
 } ServerState;
 
 extern void server_state_put(const ServerState *state);
@@ -209,4 +209,4 @@ extern void object_put(const char *server, const char *object, const char *descr
 					   const char *last_modified);
 extern void object_touch(const char *server, const char *object);
 
-#endif							/* SFSYNC_QUEUE_H */
+#endif /* SFSYNC_QUEUE_H */

@@ -36,8 +36,8 @@ commit(void)
 	PopActiveSnapshot();
 
 	/* lost in a crash, the events are sent again, which is harmless */
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true,
+							 0, false);
 	CommitTransactionCommand();
 }
 
@@ -78,7 +78,7 @@ fold_successors(Delivery *delivery, Outcome *outcomes, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		Outcome    *outcome = &outcomes[i];
+		Outcome *outcome = &outcomes[i];
 
 		if (!outcome->unit->next)
 			continue;
@@ -132,7 +132,7 @@ anything_to_write(const Outcome *outcomes, int n, int64 intent)
 void
 reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Request *request)
 {
-	int64		intent = request ? request->intent : 0;
+	int64 intent = request ? request->intent : 0;
 	MappingDelivery *state = delivery_of(delivery, mapping_id);
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 
@@ -140,8 +140,8 @@ reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Reque
 	MemoryContextSwitchTo(caller);
 	if (anything_to_write(outcomes, n, intent))
 	{
-		Mapping    *mapping;
-		int			remaining = batch_size(delivery->work);
+		Mapping *mapping;
+		int remaining = batch_size(delivery->work);
 
 		begin();
 		MemoryContextSwitchTo(caller);
@@ -172,21 +172,21 @@ reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Reque
 static void
 set_dead(const Request *request, int i, const RestError *error, const HttpReply *reply)
 {
-	Outcome    *outcome = &request->outcomes[i];
+	Outcome *outcome = &request->outcomes[i];
 
 	outcome->kind = OUTCOME_DEAD;
 	outcome->error = *error;
 	outcome->http_status = reply->status;
 	outcome->request_id = reply->request_id ? pstrdup(reply->request_id) : NULL;
-	outcome->payload = rest_payload(request->object, request->external_id, request->key_is_number,
-									&request->records[i]);
+	outcome->payload =
+		rest_payload(request->object, request->external_id, request->key_is_number, &request->records[i]);
 }
 
 static void
 set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply)
 {
-	Outcome    *outcome = &request->outcomes[i];
-	int			attempts = outcome->unit->attempts + 1;
+	Outcome *outcome = &request->outcomes[i];
+	int attempts = outcome->unit->attempts + 1;
 
 	if (attempts >= sfsync_max_attempts)
 	{
@@ -196,9 +196,9 @@ set_retry(const Request *request, int i, const RestError *error, const HttpReply
 	outcome->kind = OUTCOME_DEFERRED;
 	outcome->count_attempt = true;
 	outcome->reason = psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
-	outcome->due_at = GetCurrentTimestamp() +
-		backoff_delay((int64) sfsync_retry_base_delay * 1000, (int64) sfsync_retry_max_delay * 1000,
-					  attempts - 1, connection_random());
+	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
+															(int64) sfsync_retry_max_delay * 1000,
+															attempts - 1, connection_random());
 }
 
 /*
@@ -208,7 +208,7 @@ set_retry(const Request *request, int i, const RestError *error, const HttpReply
 static void
 set_refused(Delivery *delivery, const Request *request, int i, const RestError *error, const HttpReply *reply)
 {
-	Unit	   *unit = request->outcomes[i].unit;
+	Unit *unit = request->outcomes[i].unit;
 
 	if (unit->refused_once)
 	{
@@ -223,7 +223,7 @@ set_refused(Delivery *delivery, const Request *request, int i, const RestError *
 static void
 set_failed(Delivery *delivery, const Request *request, int i, const RestError *error, const HttpReply *reply)
 {
-	Outcome    *outcome = &request->outcomes[i];
+	Outcome *outcome = &request->outcomes[i];
 
 	switch (error_classify(200, error->code, error->message))
 	{
@@ -277,7 +277,7 @@ settle_results(Delivery *delivery, Request *request, const HttpReply *reply, cha
 	connection_well(request->connection, reply->elapsed, batch_size(delivery->work) > request->nunits);
 	for (int i = 0; i < request->nunits; i++)
 	{
-		Outcome    *outcome = &request->outcomes[i];
+		Outcome *outcome = &request->outcomes[i];
 
 		if (!results[i].success)
 		{
@@ -347,7 +347,7 @@ static void
 mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
 {
 	MappingDelivery *state = delivery_of(delivery, request->mapping);
-	bool		again = false;
+	bool again = false;
 
 	for (int i = 0; i < request->nunits; i++)
 	{
@@ -368,9 +368,9 @@ static void
 request_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	Connection *connection = request->connection;
-	RestError	error = rest_parse_error(reply->status, reply->body, reply->body_len);
-	char	   *trouble = psprintf("HTTP status %d: %s%s%s", reply->status, error.code ? error.code : "",
-								   error.code ? ": " : "", error.message);
+	RestError error = rest_parse_error(reply->status, reply->body, reply->body_len);
+	char *trouble = psprintf("HTTP status %d: %s%s%s", reply->status, error.code ? error.code : "",
+							 error.code ? ": " : "", error.message);
 
 	switch (error_classify(reply->status, error.code, error.message))
 	{
@@ -412,7 +412,7 @@ write_failed(Delivery *delivery, Request *request, const char *trouble, bool unk
 static void
 write_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
-	char	   *error;
+	char *error;
 
 	if (reply->outcome != HTTP_REPLIED)
 		write_failed(delivery, request, reply->error, reply->outcome != HTTP_NOT_SENT, now);
@@ -429,15 +429,15 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 static void
 remember_found(Request *request, const RestFound *found, int nfound, bool case_sensitive)
 {
-	char	  **record_keys = palloc(sizeof(char *) * Max(nfound, 1));
-	char	  **keys = palloc(sizeof(char *) * Max(nfound, 1));
-	char	  **ids = palloc(sizeof(char *) * Max(nfound, 1));
-	int			n = 0;
+	char **record_keys = palloc(sizeof(char *) * Max(nfound, 1));
+	char **keys = palloc(sizeof(char *) * Max(nfound, 1));
+	char **ids = palloc(sizeof(char *) * Max(nfound, 1));
+	int n = 0;
 
 	for (int f = 0; f < nfound; f++)
 	{
-		char	   *record_key = rest_record_key(found[f].key, case_sensitive);
-		bool		double_match = false;
+		char *record_key = rest_record_key(found[f].key, case_sensitive);
+		bool double_match = false;
 
 		for (int k = 0; k < n; k++)
 			double_match |= strcmp(record_keys[k], record_key) == 0;
@@ -457,7 +457,7 @@ remember_found(Request *request, const RestFound *found, int nfound, bool case_s
 static void
 lookup_done(Delivery *delivery, Request *request, const RestFound *found, int nfound)
 {
-	Mapping    *mapping;
+	Mapping *mapping;
 
 	begin();
 	mapping = mapping_get(request->mapping);
@@ -472,19 +472,19 @@ lookup_done(Delivery *delivery, Request *request, const RestFound *found, int nf
 static void
 lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
-	RestFound  *found;
-	int			nfound;
-	char	   *next;
-	char	   *error = NULL;
-	RestError	failure = {0};
-	int			status = 0;
+	RestFound *found;
+	int nfound;
+	char *next;
+	char *error = NULL;
+	RestError failure = {0};
+	int status = 0;
 
 	if (reply->outcome != HTTP_REPLIED)
 		write_failed(delivery, request, reply->error, false, now);
 	else if (reply->status != 200)
 		request_refused(delivery, request, reply, now);
-	else if (rest_parse_lookup(reply->body ? reply->body : "", reply->body_len, request->external_id,
-							   &found, &nfound, &next, &failure, &status, &error))
+	else if (rest_parse_lookup(reply->body ? reply->body : "", reply->body_len, request->external_id, &found,
+							   &nfound, &next, &failure, &status, &error))
 	{
 		connection_well(request->connection, reply->elapsed, true);
 		lookup_done(delivery, request, found, nfound);
@@ -504,9 +504,9 @@ static void
 login_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	Connection *connection = request->connection;
-	AuthToken  *token;
-	ErrorScope	scope = SCOPE_SERVER;
-	char	   *error = NULL;
+	AuthToken *token;
+	ErrorScope scope = SCOPE_SERVER;
+	char *error = NULL;
 
 	connection->login_in_flight = false;
 	if (reply->outcome != HTTP_REPLIED)
@@ -514,8 +514,8 @@ login_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 		connection_failed(connection, reply->error, -1, now);
 		return;
 	}
-	token = auth_parse(reply->status, reply->body, reply->body_len, connection->options->login_url,
-					   &scope, &error);
+	token = auth_parse(reply->status, reply->body, reply->body_len, connection->options->login_url, &scope,
+					   &error);
 	if (token)
 	{
 		connection_set_token(connection, token);
@@ -530,13 +530,14 @@ login_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 static void
 store_describe(Delivery *delivery, Request *request, const HttpReply *reply)
 {
-	char	   *error;
-	char	   *reduced = describe_reduce(reply->body ? reply->body : "", reply->body_len, &error);
+	char *error;
+	char *reduced = describe_reduce(reply->body ? reply->body : "", reply->body_len, &error);
 
 	if (!reduced)
 	{
-		connection_failed(request->connection, psprintf("metadata of %s can't be understood: %s",
-														request->object, error), -1, GetCurrentTimestamp());
+		connection_failed(request->connection,
+						  psprintf("metadata of %s can't be understood: %s", request->object, error), -1,
+						  GetCurrentTimestamp());
 		return;
 	}
 	delivery_of(delivery, request->mapping)->describe_wanted = false;
@@ -595,7 +596,7 @@ static void
 recover(Delivery *delivery, Request *request, TimestampTz now)
 {
 	MemoryContext caller;
-	ErrorData  *error;
+	ErrorData *error;
 
 	caller = MemoryContextSwitchTo(delivery->turn_context);
 	error = CopyErrorData();
@@ -607,8 +608,8 @@ recover(Delivery *delivery, Request *request, TimestampTz now)
 	if (!request->finished)
 		for (int i = 0; i < request->nunits; i++)
 			batch_again(request->outcomes[i].unit);
-	connection_failed(request->connection, psprintf("a reply could not be settled: %s", error->message),
-					  -1, now);
+	connection_failed(request->connection, psprintf("a reply could not be settled: %s", error->message), -1,
+					  now);
 	MemoryContextSwitchTo(caller);
 }
 

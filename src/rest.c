@@ -9,12 +9,12 @@
 
 #include "rest.h"
 
-#define MAX_EXPONENT		5000
+#define MAX_EXPONENT 5000
 
-#define SOQL_LIMIT			90000	/* characters; Salesforce takes 100,000 */
-#define LOOKUP_QUERIES		5	/* queries in a composite request (section 6) */
+#define SOQL_LIMIT 90000 /* characters; Salesforce takes 100,000 */
+#define LOOKUP_QUERIES 5 /* queries in a composite request (section 6) */
 
-#define NO_SUCH_CONDITION	"Id = NULL"
+#define NO_SUCH_CONDITION "Id = NULL"
 
 /* ------------------------------------------------------------------------
  * Numbers and names
@@ -25,8 +25,8 @@
 static bool
 parse_exponent(const char *text, int *exponent)
 {
-	bool		negative = *text == '-';
-	int			value = 0;
+	bool negative = *text == '-';
+	int value = 0;
 
 	if (*text == '-' || *text == '+')
 		text++;
@@ -50,7 +50,7 @@ static char *
 place_point(bool negative, const char *digits, int ndigits, int point)
 {
 	StringInfoData out;
-	int			first = 0;
+	int first = 0;
 
 	initStringInfo(&out);
 	if (negative)
@@ -75,12 +75,12 @@ place_point(bool negative, const char *digits, int ndigits, int point)
 char *
 rest_plain_number(const char *text)
 {
-	bool		negative = *text == '-';
-	char	   *digits;
-	char	   *result;
-	int			ndigits = 0;
-	int			point = -1;
-	int			exponent = 0;
+	bool negative = *text == '-';
+	char *digits;
+	char *result;
+	int ndigits = 0;
+	int point = -1;
+	int exponent = 0;
 
 	if (*text == '-' || *text == '+')
 		text++;
@@ -92,8 +92,7 @@ rest_plain_number(const char *text)
 		else
 			digits[ndigits++] = *text;
 	}
-	if (ndigits == 0 ||
-		(*text != '\0' && *text != 'e' && *text != 'E') ||
+	if (ndigits == 0 || (*text != '\0' && *text != 'e' && *text != 'E') ||
 		(*text != '\0' && !parse_exponent(text + 1, &exponent)))
 	{
 		pfree(digits);
@@ -110,8 +109,8 @@ rest_plain_number(const char *text)
 static bool
 is_json_number(const char *text)
 {
-	char	   *plain = rest_plain_number(text);
-	bool		same = plain != NULL && strcmp(plain, text) == 0;
+	char *plain = rest_plain_number(text);
+	bool same = plain != NULL && strcmp(plain, text) == 0;
 
 	if (plain != NULL)
 		pfree(plain);
@@ -125,8 +124,8 @@ is_json_number(const char *text)
 char *
 rest_number_key(const char *text)
 {
-	char	   *plain = rest_plain_number(text);
-	char	   *end;
+	char *plain = rest_plain_number(text);
+	char *end;
 
 	if (plain == NULL)
 		return NULL;
@@ -146,7 +145,7 @@ rest_number_key(const char *text)
 static char
 id_checksum(const char *five)
 {
-	int			bits = 0;
+	int bits = 0;
 
 	for (int i = 0; i < 5; i++)
 	{
@@ -159,8 +158,8 @@ id_checksum(const char *five)
 char *
 rest_id18(const char *id)
 {
-	char		full[19];
-	size_t		len = strlen(id);
+	char full[19];
+	size_t len = strlen(id);
 
 	if (len != 15 && len != 18)
 		return NULL;
@@ -190,14 +189,15 @@ fold_two_bytes(char *s)
 {
 	unsigned int c = ((unsigned char) s[0] & 0x1F) << 6 | ((unsigned char) s[1] & 0x3F);
 
-	if ((c >= 0xC0 && c <= 0xDE && c != 0xD7) ||	/* Latin-1 */
-		(c >= 0x391 && c <= 0x3A9) ||	/* Greek */
-		(c >= 0x410 && c <= 0x42F)) /* Cyrillic */
+	if ((c >= 0xC0 && c <= 0xDE && c != 0xD7) || /* Latin-1 */
+		(c >= 0x391 && c <= 0x3A9) ||            /* Greek */
+		(c >= 0x410 && c <= 0x42F))              /* Cyrillic */
 		c += 0x20;
-	else if (c >= 0x400 && c <= 0x40F)	/* Cyrillic */
+	else if (c >= 0x400 && c <= 0x40F) /* Cyrillic */
 		c += 0x50;
-	else if (((c >= 0x100 && c <= 0x137 && c != 0x130) ||	/* Latin Extended-A */
-			  (c >= 0x14A && c <= 0x177)) && c % 2 == 0)
+	else if (((c >= 0x100 && c <= 0x137 && c != 0x130) || /* Latin Extended-A */
+			  (c >= 0x14A && c <= 0x177)) &&
+			 c % 2 == 0)
 		c += 1;
 	else if (((c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17E)) && c % 2 == 1)
 		c += 1;
@@ -214,8 +214,8 @@ rest_is_blank(char c)
 char *
 rest_record_key(const char *key, bool case_sensitive)
 {
-	size_t		len;
-	char	   *result;
+	size_t len;
+	char *result;
 
 	while (rest_is_blank(*key))
 		key++;
@@ -250,8 +250,8 @@ append_encoded(StringInfo out, const char *text)
 	{
 		unsigned char c = (unsigned char) *text;
 
-		if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
-			c == '-' || c == '_' || c == '.' || c == '~')
+		if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' ||
+			c == '_' || c == '.' || c == '~')
 			appendStringInfoChar(out, *text);
 		else
 		{
@@ -318,7 +318,7 @@ append_json_value(StringInfo out, const FieldValue *value)
 static void
 append_json_key(StringInfo out, const char *key, bool is_number)
 {
-	char	   *number = is_number ? rest_number_key(key) : NULL;
+	char *number = is_number ? rest_number_key(key) : NULL;
 
 	if (number != NULL)
 		appendStringInfoString(out, number);
@@ -327,8 +327,8 @@ append_json_key(StringInfo out, const char *key, bool is_number)
 }
 
 static void
-append_record(StringInfo out, const char *object, const char *ext_field,
-			  bool ext_is_number, const RestRecord *record)
+append_record(StringInfo out, const char *object, const char *ext_field, bool ext_is_number,
+			  const RestRecord *record)
 {
 	appendStringInfoString(out, "{\"attributes\":{\"type\":");
 	append_json_string(out, object);
@@ -358,8 +358,7 @@ append_record(StringInfo out, const char *object, const char *ext_field,
 }
 
 char *
-rest_payload(const char *object, const char *ext_field, bool ext_is_number,
-			 const RestRecord *record)
+rest_payload(const char *object, const char *ext_field, bool ext_is_number, const RestRecord *record)
 {
 	StringInfoData out;
 
@@ -381,7 +380,7 @@ start_path(StringInfo path, const char *api_version, const char *resource)
 static RestCall *
 make_call(const char *method, const StringInfoData *path, const StringInfoData *body)
 {
-	RestCall   *call = palloc0(sizeof(RestCall));
+	RestCall *call = palloc0(sizeof(RestCall));
 
 	call->method = method;
 	call->path = path->data;
@@ -394,8 +393,8 @@ make_call(const char *method, const StringInfoData *path, const StringInfoData *
 }
 
 static void
-append_collection(StringInfo body, const char *object, const char *ext_field,
-				  bool ext_is_number, const RestRecord *records, int nrecords)
+append_collection(StringInfo body, const char *object, const char *ext_field, bool ext_is_number,
+				  const RestRecord *records, int nrecords)
 {
 	appendStringInfoString(body, "{\"allOrNone\":false,\"records\":[");
 	for (int i = 0; i < nrecords; i++)
@@ -408,8 +407,8 @@ append_collection(StringInfo body, const char *object, const char *ext_field,
 }
 
 RestCall *
-rest_upsert(const char *api_version, const char *object, const char *ext_field,
-			bool ext_is_number, const RestRecord *records, int nrecords)
+rest_upsert(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
+			const RestRecord *records, int nrecords)
 {
 	StringInfoData path;
 	StringInfoData body;
@@ -424,8 +423,8 @@ rest_upsert(const char *api_version, const char *object, const char *ext_field,
 }
 
 RestCall *
-rest_update(const char *api_version, const char *object, const char *ext_field,
-			bool ext_is_number, const RestRecord *records, int nrecords)
+rest_update(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
+			const RestRecord *records, int nrecords)
 {
 	StringInfoData path;
 	StringInfoData body;
@@ -481,7 +480,7 @@ soql_literal(const char *key, bool is_number)
 static int
 count_characters(const char *text)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (; *text != '\0'; text++)
 		n += ((unsigned char) *text & 0xC0) != 0x80;
@@ -490,19 +489,19 @@ count_characters(const char *text)
 
 /* One query for as many keys as fit; *next moves past them. */
 static char *
-lookup_soql(const char *object, const char *ext_field, bool is_number,
-			const char *const *keys, int nkeys, int *next)
+lookup_soql(const char *object, const char *ext_field, bool is_number, const char *const *keys, int nkeys,
+			int *next)
 {
 	StringInfoData soql;
-	int			length;
-	bool		empty = true;
+	int length;
+	bool empty = true;
 
 	initStringInfo(&soql);
 	appendStringInfo(&soql, "SELECT Id,%s FROM %s WHERE ", ext_field, object);
-	length = soql.len + (int) strlen(ext_field) + 6;	/* " IN ()" */
+	length = soql.len + (int) strlen(ext_field) + 6; /* " IN ()" */
 	for (; *next < nkeys; (*next)++)
 	{
-		char	   *literal = soql_literal(keys[*next], is_number);
+		char *literal = soql_literal(keys[*next], is_number);
 
 		if (literal == NULL)
 			continue;
@@ -526,8 +525,7 @@ lookup_soql(const char *object, const char *ext_field, bool is_number,
  * shows whether all of them were answered.
  */
 static void
-append_lookup_part(StringInfo body, const char *api_version, const char *soql,
-				   int part, int nparts)
+append_lookup_part(StringInfo body, const char *api_version, const char *soql, int part, int nparts)
 {
 	StringInfoData path;
 
@@ -542,14 +540,14 @@ append_lookup_part(StringInfo body, const char *api_version, const char *soql,
 }
 
 RestCall *
-rest_lookup(const char *api_version, const char *object, const char *ext_field,
-			bool ext_is_number, const char *const *keys, int nkeys)
+rest_lookup(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
+			const char *const *keys, int nkeys)
 {
 	StringInfoData path;
 	StringInfoData body;
-	char	   *soql[LOOKUP_QUERIES];
-	int			nparts = 0;
-	int			next = 0;
+	char *soql[LOOKUP_QUERIES];
+	int nparts = 0;
+	int next = 0;
 
 	do
 	{

@@ -12,56 +12,54 @@
 
 #include "field.h"
 
-#define REST_COLLECTION_LIMIT	200 /* records per collection (section 5.1) */
+#define REST_COLLECTION_LIMIT 200 /* records per collection (section 5.1) */
 
 typedef struct RestCall
 {
-	const char *method;			/* a constant */
-	char	   *path;			/* from /services on, encoded */
-	char	   *body;			/* NULL if none */
-	size_t		body_len;
+	const char *method; /* a constant */
+	char *path;         /* from /services on, encoded */
+	char *body;         /* NULL if none */
+	size_t body_len;
 } RestCall;
 
 typedef struct RestField
 {
 	const char *name;
-	FieldValue	value;			/* FV_ABSENT is left out */
+	FieldValue value; /* FV_ABSENT is left out */
 } RestField;
 
 typedef struct RestRecord
 {
-	const char *salesforce_id;	/* for updates; NULL else */
-	const char *external_id;	/* value of the external ID field; NULL: not sent */
-	RestField  *fields;
-	int			nfields;
+	const char *salesforce_id; /* for updates; NULL else */
+	const char *external_id;   /* value of the external ID field; NULL: not sent */
+	RestField *fields;
+	int nfields;
 } RestRecord;
 
 /* What Salesforce says of one record, or of a request as a whole. */
 typedef struct RestError
 {
-	char	   *code;			/* NULL where there was none (HTML, empty) */
-	char	   *message;		/* never NULL; bounded, one line */
-	char	  **fields;
-	int			nfields;
+	char *code;    /* NULL where there was none (HTML, empty) */
+	char *message; /* never NULL; bounded, one line */
+	char **fields;
+	int nfields;
 } RestError;
 
 typedef struct RestResult
 {
-	bool		success;
-	bool		created;		/* false when the reply doesn't tell */
-	char	   *id;				/* 18 characters; NULL on failures */
-	RestError	error;			/* the first, when not success */
+	bool success;
+	bool created;    /* false when the reply doesn't tell */
+	char *id;        /* 18 characters; NULL on failures */
+	RestError error; /* the first, when not success */
 } RestResult;
 
 /* PATCH /composite/sobjects/X/Ext (section 5.4); ext_is_number: a number field. */
-extern RestCall *rest_upsert(const char *api_version, const char *object,
-							 const char *ext_field, bool ext_is_number,
-							 const RestRecord *records, int nrecords);
+extern RestCall *rest_upsert(const char *api_version, const char *object, const char *ext_field,
+							 bool ext_is_number, const RestRecord *records, int nrecords);
 
 /* PATCH /composite/sobjects by Id (section 5.3); ext_field only where records carry one. */
-extern RestCall *rest_update(const char *api_version, const char *object,
-							 const char *ext_field, bool ext_is_number,
-							 const RestRecord *records, int nrecords);
+extern RestCall *rest_update(const char *api_version, const char *object, const char *ext_field,
+							 bool ext_is_number, const RestRecord *records, int nrecords);
 
 /* DELETE /composite/sobjects?ids= (section 5.5). */
 extern RestCall *rest_delete(const char *api_version, const char *const *ids, int nids);
@@ -72,9 +70,8 @@ extern RestCall *rest_delete(const char *api_version, const char *const *ids, in
  * for one request: ask for half of them.  Keys of a number field that are no
  * numbers are left out, as no record can have them.
  */
-extern RestCall *rest_lookup(const char *api_version, const char *object,
-							 const char *ext_field, bool ext_is_number,
-							 const char *const *keys, int nkeys);
+extern RestCall *rest_lookup(const char *api_version, const char *object, const char *ext_field,
+							 bool ext_is_number, const char *const *keys, int nkeys);
 
 extern RestCall *rest_describe(const char *api_version, const char *object);
 extern RestCall *rest_limits(const char *api_version);
@@ -89,16 +86,15 @@ extern char *rest_payload(const char *object, const char *ext_field, bool ext_is
  * Parse the reply of a collection.  Exactly nresults are expected; false, and
  * *error, when the body is anything else (then nothing may be settled).
  */
-extern bool rest_parse_results(const char *body, size_t len, int nresults,
-							   RestResult *results, char **error);
+extern bool rest_parse_results(const char *body, size_t len, int nresults, RestResult *results, char **error);
 
 /* Parse a request-level error: array or object, OAuth's form, HTML, nothing. */
 extern RestError rest_parse_error(int http_status, const char *body, size_t len);
 
 typedef struct RestFound
 {
-	char	   *key;			/* as Salesforce stores it */
-	char	   *id;
+	char *key; /* as Salesforce stores it */
+	char *id;
 } RestFound;
 
 /*
@@ -108,9 +104,8 @@ typedef struct RestFound
  * if all is there; its reply, a plain query's, is parsed here too.  Keys that
  * come as JSON numbers are told as plain digits.
  */
-extern bool rest_parse_lookup(const char *body, size_t len, const char *ext_field,
-							  RestFound **found, int *nfound, char **next,
-							  RestError *failure, int *http_status, char **error);
+extern bool rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestFound **found,
+							  int *nfound, char **next, RestError *failure, int *http_status, char **error);
 
 /* Sforce-Limit-Info (section 2.3): the org-wide usage. */
 extern bool rest_parse_limit_info(const char *header, int64 *used, int64 *limit);
@@ -152,4 +147,4 @@ extern char *rest_plain_number(const char *text);
 struct json_object;
 extern struct json_object *rest_parse_json(const char *text, size_t len);
 
-#endif							/* SFSYNC_REST_H */
+#endif /* SFSYNC_REST_H */

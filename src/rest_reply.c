@@ -10,11 +10,11 @@
 
 #include "rest.h"
 
-#define MAX_DEPTH			32	/* of a reply's JSON */
-#define MAX_MESSAGE			1000	/* bytes of an error's message */
-#define MAX_CODE			100
-#define MAX_EXCERPT			200 /* bytes shown of a body that is not JSON */
-#define MAX_ERROR_FIELDS	100
+#define MAX_DEPTH 32     /* of a reply's JSON */
+#define MAX_MESSAGE 1000 /* bytes of an error's message */
+#define MAX_CODE 100
+#define MAX_EXCERPT 200 /* bytes shown of a body that is not JSON */
+#define MAX_ERROR_FIELDS 100
 
 /*
  * Strict: depth bounded, valid UTF-8, no bytes behind it (rest.h).
@@ -44,8 +44,7 @@ rest_parse_json(const char *text, size_t len)
 	 */
 	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
 	json = json_tokener_parse_ex(tokener, text, (int) len);
-	if (json_tokener_get_error(tokener) != json_tokener_success ||
-		json_tokener_get_parse_end(tokener) != len)
+	if (json_tokener_get_error(tokener) != json_tokener_success || json_tokener_get_parse_end(tokener) != len)
 	{
 		json_object_put(json);
 		json = NULL;
@@ -95,15 +94,14 @@ plain_string(json_object *value)
 static char *
 clean_text(const char *text, size_t len, size_t max)
 {
-	bool		valid;
-	size_t		cut = Min(len, max);
-	char	   *clean;
+	bool valid;
+	size_t cut = Min(len, max);
+	char *clean;
 
 	/* not in the middle of a character */
 	while (cut > 0 && cut < len && ((unsigned char) text[cut] & 0xC0) == 0x80)
 		cut--;
-	valid = memchr(text, '\0', cut) == NULL &&
-		pg_encoding_verifymbstr(PG_UTF8, text, (int) cut) == (int) cut;
+	valid = memchr(text, '\0', cut) == NULL && pg_encoding_verifymbstr(PG_UTF8, text, (int) cut) == (int) cut;
 	clean = palloc(cut + 1);
 	for (size_t i = 0; i < cut; i++)
 	{
@@ -123,14 +121,13 @@ clean_string(json_object *value, size_t max)
 {
 	if (!json_object_is_type(value, json_type_string))
 		return NULL;
-	return clean_text(json_object_get_string(value),
-					  (size_t) json_object_get_string_len(value), max);
+	return clean_text(json_object_get_string(value), (size_t) json_object_get_string_len(value), max);
 }
 
 static void
 read_error_fields(json_object *array, RestError *error)
 {
-	size_t		n;
+	size_t n;
 
 	if (!json_object_is_type(array, json_type_array))
 		return;
@@ -140,7 +137,7 @@ read_error_fields(json_object *array, RestError *error)
 	error->fields = palloc(sizeof(char *) * n);
 	for (size_t i = 0; i < n; i++)
 	{
-		char	   *name = clean_string(json_object_array_get_idx(array, i), MAX_CODE);
+		char *name = clean_string(json_object_array_get_idx(array, i), MAX_CODE);
 
 		if (name != NULL)
 			error->fields[error->nfields++] = name;
@@ -185,9 +182,9 @@ read_error_body(json_object *json, RestError *error)
 RestError
 rest_parse_error(int http_status, const char *body, size_t len)
 {
-	RestError	error;
+	RestError error;
 	json_object *json = len > 0 ? rest_parse_json(body, len) : NULL;
-	bool		understood = read_error_body(json, &error);
+	bool understood = read_error_body(json, &error);
 
 	json_object_put(json);
 	if (understood)
@@ -197,8 +194,8 @@ rest_parse_error(int http_status, const char *body, size_t len)
 	if (len == 0)
 		error.message = psprintf("HTTP %d without a body", http_status);
 	else
-		error.message = psprintf("HTTP %d with a body that is not Salesforce's: %s",
-								 http_status, clean_text(body, len, MAX_EXCERPT));
+		error.message = psprintf("HTTP %d with a body that is not Salesforce's: %s", http_status,
+								 clean_text(body, len, MAX_EXCERPT));
 	return error;
 }
 
@@ -248,19 +245,18 @@ read_result(json_object *json, int index, RestResult *result, char **error)
 }
 
 bool
-rest_parse_results(const char *body, size_t len, int nresults,
-				   RestResult *results, char **error)
+rest_parse_results(const char *body, size_t len, int nresults, RestResult *results, char **error)
 {
 	json_object *json = rest_parse_json(body, len);
-	bool		ok = false;
+	bool ok = false;
 
 	*error = NULL;
 	memset(results, 0, sizeof(RestResult) * nresults);
 	if (!json_object_is_type(json, json_type_array))
 		*error = pstrdup("the reply is not a list of results");
 	else if (json_object_array_length(json) != (size_t) nresults)
-		*error = psprintf("the reply has %zu results for %d records",
-						  (size_t) json_object_array_length(json), nresults);
+		*error = psprintf("the reply has %zu results for %d records", (size_t) json_object_array_length(json),
+						  nresults);
 	else
 	{
 		ok = true;
@@ -280,10 +276,10 @@ rest_parse_results(const char *body, size_t len, int nresults,
 typedef struct Lookup
 {
 	const char *ext_field;
-	RestFound  *found;
-	int			nfound;
-	char	   *next;
-	char	   *error;
+	RestFound *found;
+	int nfound;
+	char *next;
+	char *error;
 } Lookup;
 
 /*
@@ -293,20 +289,17 @@ typedef struct Lookup
 static bool
 is_next_path(const char *path)
 {
-	static const char safe[] =
-		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/%?=&";
+	static const char safe[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/%?=&";
 	static const char prefix[] = "/services/data/";
 
-	return path != NULL && strlen(path) <= 2000 &&
-		strncmp(path, prefix, sizeof(prefix) - 1) == 0 &&
-		strspn(path, safe) == strlen(path) &&
-		strstr(path, "..") == NULL;
+	return path != NULL && strlen(path) <= 2000 && strncmp(path, prefix, sizeof(prefix) - 1) == 0 &&
+		   strspn(path, safe) == strlen(path) && strstr(path, "..") == NULL;
 }
 
 static bool
 read_found(Lookup *lookup, json_object *record)
 {
-	RestFound  *found = &lookup->found[lookup->nfound];
+	RestFound *found = &lookup->found[lookup->nfound];
 	const char *id = plain_string(member(record, "Id"));
 	json_object *key;
 
@@ -337,10 +330,9 @@ read_page(Lookup *lookup, json_object *page)
 	json_object *records = member(page, "records");
 	json_object *done = member(page, "done");
 	json_object *next = member(page, "nextRecordsUrl");
-	int			n;
+	int n;
 
-	if (!json_object_is_type(records, json_type_array) ||
-		!json_object_is_type(done, json_type_boolean) ||
+	if (!json_object_is_type(records, json_type_array) || !json_object_is_type(done, json_type_boolean) ||
 		json_object_get_boolean(done) != (next == NULL) ||
 		(next != NULL && !is_next_path(plain_string(next))))
 	{
@@ -370,7 +362,7 @@ static bool
 is_lookup_part(json_object *part, int index, int nparts)
 {
 	const char *reference = plain_string(member(part, "referenceId"));
-	char		expected[64];
+	char expected[64];
 
 	snprintf(expected, sizeof(expected), "part%dof%d", index + 1, nparts);
 	return reference != NULL && strcmp(reference, expected) == 0;
@@ -380,7 +372,7 @@ is_lookup_part(json_object *part, int index, int nparts)
 static bool
 read_parts(Lookup *lookup, json_object *parts, RestError *failure, int *http_status)
 {
-	int			n = (int) json_object_array_length(parts);
+	int n = (int) json_object_array_length(parts);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -408,14 +400,13 @@ read_parts(Lookup *lookup, json_object *parts, RestError *failure, int *http_sta
 }
 
 bool
-rest_parse_lookup(const char *body, size_t len, const char *ext_field,
-				  RestFound **found, int *nfound, char **next,
-				  RestError *failure, int *http_status, char **error)
+rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestFound **found, int *nfound,
+				  char **next, RestError *failure, int *http_status, char **error)
 {
 	json_object *json = rest_parse_json(body, len);
 	json_object *parts = member(json, "compositeResponse");
-	Lookup		lookup = {ext_field, palloc(sizeof(RestFound)), 0, NULL, NULL};
-	bool		ok;
+	Lookup lookup = {ext_field, palloc(sizeof(RestFound)), 0, NULL, NULL};
+	bool ok;
 
 	memset(failure, 0, sizeof(*failure));
 	*http_status = 0;
@@ -461,8 +452,8 @@ rest_parse_limit_info(const char *header, int64 *used, int64 *limit)
 	for (const char *p = strstr(header, word); p != NULL; p = strstr(p + 1, word))
 	{
 		const char *end;
-		int64		u;
-		int64		l;
+		int64 u;
+		int64 l;
 
 		/* not that of per-app-api-usage= */
 		if (p > header && p[-1] == '-')
@@ -484,13 +475,12 @@ rest_parse_limits(const char *body, size_t len, int64 *used, int64 *limit)
 	json_object *daily = member(json, "DailyApiRequests");
 	json_object *max = member(daily, "Max");
 	json_object *remaining = member(daily, "Remaining");
-	bool		ok = json_object_is_type(max, json_type_int) &&
-		json_object_is_type(remaining, json_type_int);
+	bool ok = json_object_is_type(max, json_type_int) && json_object_is_type(remaining, json_type_int);
 
 	if (ok)
 	{
-		int64		m = json_object_get_int64(max);
-		int64		r = json_object_get_int64(remaining);
+		int64 m = json_object_get_int64(max);
+		int64 r = json_object_get_int64(remaining);
 
 		/* what remains can be negative: more was used than was bought */
 		ok = m > 0 && m <= PG_INT64_MAX / 4 && r <= m && r >= -(PG_INT64_MAX / 4);
@@ -508,8 +498,8 @@ rest_parse_limits(const char *body, size_t len, int64 *used, int64 *limit)
 static int64
 version_number(const char *text)
 {
-	int64		major;
-	int64		minor;
+	int64 major;
+	int64 minor;
 	const char *end = text != NULL ? parse_digits(text, &major) : NULL;
 
 	if (end == NULL || *end != '.')
@@ -524,15 +514,15 @@ bool
 rest_parse_versions(const char *body, size_t len, const char *version, char **newest)
 {
 	json_object *json = rest_parse_json(body, len);
-	int64		wanted = version_number(version);
-	int64		highest = -1;
-	bool		listed = false;
-	size_t		n = json_object_is_type(json, json_type_array) ? json_object_array_length(json) : 0;
+	int64 wanted = version_number(version);
+	int64 highest = -1;
+	bool listed = false;
+	size_t n = json_object_is_type(json, json_type_array) ? json_object_array_length(json) : 0;
 
 	for (size_t i = 0; i < n; i++)
 	{
 		json_object *entry = json_object_array_get_idx(json, i);
-		int64		number = version_number(plain_string(member(entry, "version")));
+		int64 number = version_number(plain_string(member(entry, "version")));
 
 		if (number < 0)
 			continue;
@@ -540,7 +530,6 @@ rest_parse_versions(const char *body, size_t len, const char *version, char **ne
 		highest = Max(highest, number);
 	}
 	json_object_put(json);
-	*newest = highest < 0 ? NULL :
-		psprintf("%d.%d", (int) (highest / 1000), (int) (highest % 1000));
+	*newest = highest < 0 ? NULL : psprintf("%d.%d", (int) (highest / 1000), (int) (highest % 1000));
 	return listed;
 }

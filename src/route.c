@@ -12,54 +12,54 @@
 #include "coerce.h"
 #include "route.h"
 
-#define NAMES_SHOWN		3		/* in a detail, before "and n others" */
-#define NEAR_LENGTH		255		/* longer names have no nearest match */
+#define NAMES_SHOWN 3   /* in a detail, before "and n others" */
+#define NEAR_LENGTH 255 /* longer names have no nearest match */
 
-#define NO_FIELD		(-1)
-#define AMBIGUOUS		(-2)
+#define NO_FIELD (-1)
+#define AMBIGUOUS (-2)
 
 /* The ways in which a name finds a field, in the order of the rules. */
 typedef enum KeyKind
 {
-	KEY_EXACT,					/* API name, ignoring case */
-	KEY_NAME,					/* ignoring underscores too */
-	KEY_CUSTOM					/* and without namespace and __c */
+	KEY_EXACT, /* API name, ignoring case */
+	KEY_NAME,  /* ignoring underscores too */
+	KEY_CUSTOM /* and without namespace and __c */
 } KeyKind;
 
 typedef struct FieldKey
 {
-	KeyKind		kind;
-	char	   *key;
-	int			field;			/* index into the object's fields */
-	const char *name;			/* of that field, for a stable order */
+	KeyKind kind;
+	char *key;
+	int field;        /* index into the object's fields */
+	const char *name; /* of that field, for a stable order */
 } FieldKey;
 
 /* What an automatic rule found for a column. */
 typedef struct Match
 {
-	RouteKind	rule;
-	int			field;			/* or NO_FIELD, AMBIGUOUS */
+	RouteKind rule;
+	int field; /* or NO_FIELD, AMBIGUOUS */
 	const FieldKey *candidates;
-	int			ncandidates;
-	int			next;			/* next column with the same field, or -1 */
+	int ncandidates;
+	int next; /* next column with the same field, or -1 */
 } Match;
 
 typedef struct Resolver
 {
 	const RouteColumn *columns;
-	int			ncolumns;
-	const RouteRule **rules;	/* by attnum */
-	int			nrules;
+	int ncolumns;
+	const RouteRule **rules; /* by attnum */
+	int nrules;
 	const SfObject *object;
 	const char *external_id;
-	FieldKey   *keys;			/* by kind, key, name */
-	int			nkeys;
-	bool	   *explicit_field; /* per field: an explicit rule fills it */
-	int		   *first_match;	/* per field: chain of columns, or -1 */
-	Match	   *matches;		/* per column */
-	Route	   *routes;
-	int			nroutes;
-	int			maxroutes;
+	FieldKey *keys; /* by kind, key, name */
+	int nkeys;
+	bool *explicit_field; /* per field: an explicit rule fills it */
+	int *first_match;     /* per field: chain of columns, or -1 */
+	Match *matches;       /* per column */
+	Route *routes;
+	int nroutes;
+	int maxroutes;
 } Resolver;
 
 /* ------------------------------------------------------------------------
@@ -71,8 +71,8 @@ typedef struct Resolver
 static char *
 fold(const char *name, size_t len, bool keep_underscores)
 {
-	char	   *folded = palloc(len + 1);
-	size_t		n = 0;
+	char *folded = palloc(len + 1);
+	size_t n = 0;
 
 	for (size_t i = 0; i < len; i++)
 	{
@@ -88,7 +88,7 @@ compare_keys(const void *a, const void *b)
 {
 	const FieldKey *x = a;
 	const FieldKey *y = b;
-	int			order;
+	int order;
 
 	if (x->kind != y->kind)
 		return x->kind < y->kind ? -1 : 1;
@@ -99,7 +99,7 @@ compare_keys(const void *a, const void *b)
 static void
 add_key(Resolver *r, KeyKind kind, int field, const char *name, size_t len)
 {
-	FieldKey   *key = &r->keys[r->nkeys++];
+	FieldKey *key = &r->keys[r->nkeys++];
 
 	key->kind = kind;
 	key->field = field;
@@ -111,7 +111,7 @@ static bool
 ends_in_custom_suffix(const char *name, size_t len)
 {
 	return len > 3 && name[len - 3] == '_' && name[len - 2] == '_' &&
-		(name[len - 1] == 'c' || name[len - 1] == 'C');
+		   (name[len - 1] == 'c' || name[len - 1] == 'C');
 }
 
 /* Foo__c is found as foo; of a package, ns__Foo__c, as foo and as ns_foo. */
@@ -119,7 +119,7 @@ static void
 add_custom_keys(Resolver *r, int field)
 {
 	const char *name = r->object->fields[field].name;
-	size_t		len = strlen(name);
+	size_t len = strlen(name);
 	const char *separator;
 
 	if (!r->object->fields[field].custom || !ends_in_custom_suffix(name, len))
@@ -150,14 +150,14 @@ build_index(Resolver *r)
 static const FieldKey *
 find_keys(const Resolver *r, KeyKind kind, const char *key, int *n)
 {
-	FieldKey	wanted = {kind, unconstify(char *, key), 0, ""};
-	int			low = 0;
-	int			high = r->nkeys;
-	int			end;
+	FieldKey wanted = {kind, unconstify(char *, key), 0, ""};
+	int low = 0;
+	int high = r->nkeys;
+	int end;
 
 	while (low < high)
 	{
-		int			middle = low + (high - low) / 2;
+		int middle = low + (high - low) / 2;
 
 		if (compare_keys(&r->keys[middle], &wanted) < 0)
 			low = middle + 1;
@@ -176,8 +176,8 @@ find_keys(const Resolver *r, KeyKind kind, const char *key, int *n)
 static int
 find_field(const Resolver *r, const char *name)
 {
-	int			n;
-	char	   *key = fold(name, strlen(name), true);
+	int n;
+	char *key = fold(name, strlen(name), true);
 	const FieldKey *found = find_keys(r, KEY_EXACT, key, &n);
 
 	pfree(key);
@@ -187,8 +187,7 @@ find_field(const Resolver *r, const char *name)
 static bool
 is_external_id(const Resolver *r, int field)
 {
-	return r->external_id != NULL &&
-		pg_strcasecmp(r->object->fields[field].name, r->external_id) == 0;
+	return r->external_id != NULL && pg_strcasecmp(r->object->fields[field].name, r->external_id) == 0;
 }
 
 /* ------------------------------------------------------------------------
@@ -220,7 +219,7 @@ sort_rules(Resolver *r, const RouteRule *rules, int nrules)
 	r->explicit_field = palloc0(sizeof(bool) * (r->object->nfields + 1));
 	for (int i = 0; i < nrules; i++)
 	{
-		int			field = rules[i].exclude ? NO_FIELD : find_field(r, rules[i].field);
+		int field = rules[i].exclude ? NO_FIELD : find_field(r, rules[i].field);
 
 		if (field != NO_FIELD)
 			r->explicit_field[field] = true;
@@ -231,13 +230,13 @@ sort_rules(Resolver *r, const RouteRule *rules, int nrules)
 static const RouteRule **
 rules_of(const Resolver *r, int attnum, int *n)
 {
-	int			low = 0;
-	int			high = r->nrules;
-	int			end;
+	int low = 0;
+	int high = r->nrules;
+	int end;
 
 	while (low < high)
 	{
-		int			middle = low + (high - low) / 2;
+		int middle = low + (high - low) / 2;
 
 		if (r->rules[middle]->attnum < attnum)
 			low = middle + 1;
@@ -254,7 +253,7 @@ rules_of(const Resolver *r, int attnum, int *n)
 static void
 match_name(const Resolver *r, const char *name, Match *match)
 {
-	char	   *key = fold(name, strlen(name), false);
+	char *key = fold(name, strlen(name), false);
 
 	for (KeyKind kind = KEY_NAME; kind <= KEY_CUSTOM && *key != '\0'; kind++)
 	{
@@ -280,8 +279,8 @@ match_columns(Resolver *r)
 	/* backwards, so that the chains are in column order */
 	for (int i = r->ncolumns - 1; i >= 0; i--)
 	{
-		Match	   *match = &r->matches[i];
-		int			nrules;
+		Match *match = &r->matches[i];
+		int nrules;
 
 		match->field = NO_FIELD;
 		match->next = -1;
@@ -333,8 +332,8 @@ static char *
 clash_detail(const Resolver *r, int field)
 {
 	StringInfoData out;
-	int			n = 0;
-	int			i = 0;
+	int n = 0;
+	int i = 0;
 
 	for (int column = r->first_match[field]; column >= 0; column = r->matches[column].next)
 		n++;
@@ -365,7 +364,7 @@ read_only_detail(const SfField *field)
 static Route *
 add_route(Resolver *r, int column, RouteKind rule, RouteStatus status, char *detail)
 {
-	Route	   *route;
+	Route *route;
 
 	if (r->nroutes == r->maxroutes)
 	{
@@ -387,7 +386,7 @@ add_field_route(Resolver *r, int column, RouteKind rule, int index)
 {
 	const SfField *field = &r->object->fields[index];
 	const char *incompatible = coerce_incompatible(r->columns[column].kind, field);
-	Route	   *route = add_route(r, column, rule, ROUTE_MAPPED, NULL);
+	Route *route = add_route(r, column, rule, ROUTE_MAPPED, NULL);
 
 	route->field = field;
 	route->field_name = field->name;
@@ -399,8 +398,7 @@ add_field_route(Resolver *r, int column, RouteKind rule, int index)
 	else if (incompatible != NULL)
 	{
 		route->status = ROUTE_INCOMPATIBLE;
-		route->detail = psprintf("type %s does not fit: %s",
-								 r->columns[column].type_name, incompatible);
+		route->detail = psprintf("type %s does not fit: %s", r->columns[column].type_name, incompatible);
 	}
 	return route;
 }
@@ -414,14 +412,16 @@ key_detail(const Resolver *r, int field)
 static void
 add_explicit(Resolver *r, int column, const RouteRule *rule)
 {
-	int			field = find_field(r, rule->field);
-	Route	   *route;
+	int field = find_field(r, rule->field);
+	Route *route;
 
 	if (field == NO_FIELD)
 	{
-		route = add_route(r, column, ROUTE_EXPLICIT, ROUTE_QUARANTINED,
-						  psprintf("field %s is not visible on %s: it does not exist or the integration user lacks the permission",
-								   rule->field, r->object->name));
+		route = add_route(
+			r, column, ROUTE_EXPLICIT, ROUTE_QUARANTINED,
+			psprintf(
+				"field %s is not visible on %s: it does not exist or the integration user lacks the permission",
+				rule->field, r->object->name));
 		route->field_name = pstrdup(rule->field);
 	}
 	else if (is_external_id(r, field))
@@ -436,7 +436,7 @@ static void
 add_automatic(Resolver *r, int column)
 {
 	const Match *match = &r->matches[column];
-	char	   *detail = NULL;
+	char *detail = NULL;
 
 	if (!r->columns[column].routable)
 		detail = pstrdup("the column was added later, and new_columns is 'ignore'");
@@ -460,9 +460,9 @@ add_automatic(Resolver *r, int column)
 static void
 add_routes(Resolver *r, int column)
 {
-	int			nrules;
+	int nrules;
 	const RouteRule **rules = rules_of(r, r->columns[column].attnum, &nrules);
-	bool		explicit = false;
+	bool explicit = false;
 
 	for (int i = 0; i < nrules; i++)
 	{
@@ -480,12 +480,10 @@ add_routes(Resolver *r, int column)
 }
 
 Route *
-route_resolve(const RouteColumn *columns, int ncolumns,
-			  const RouteRule *rules, int nrules,
-			  const SfObject *object, const char *external_id,
-			  int *nroutes)
+route_resolve(const RouteColumn *columns, int ncolumns, const RouteRule *rules, int nrules,
+			  const SfObject *object, const char *external_id, int *nroutes)
 {
-	Resolver	r = {0};
+	Resolver r = {0};
 
 	r.columns = columns;
 	r.ncolumns = ncolumns;
@@ -551,19 +549,19 @@ route_status_name(RouteStatus status)
 static int
 distance(const char *a, const char *b)
 {
-	int			row[NEAR_LENGTH + 1];
-	int			blen = (int) strlen(b);
+	int row[NEAR_LENGTH + 1];
+	int blen = (int) strlen(b);
 
 	for (int j = 0; j <= blen; j++)
 		row[j] = j;
 	for (int i = 1; a[i - 1] != '\0'; i++)
 	{
-		int			diagonal = row[0];
+		int diagonal = row[0];
 
 		row[0] = i;
 		for (int j = 1; j <= blen; j++)
 		{
-			int			replace = diagonal + (a[i - 1] != b[j - 1]);
+			int replace = diagonal + (a[i - 1] != b[j - 1]);
 
 			diagonal = row[j];
 			row[j] = Min(replace, Min(row[j], row[j - 1]) + 1);
@@ -576,7 +574,7 @@ distance(const char *a, const char *b)
 static char *
 fold_for_nearest(const char *name)
 {
-	size_t		len = strlen(name);
+	size_t len = strlen(name);
 
 	if (ends_in_custom_suffix(name, len))
 		len -= 3;
@@ -586,19 +584,19 @@ fold_for_nearest(const char *name)
 const char *
 nearest_match(const char *name, const char *const *candidates, int n)
 {
-	char	   *wanted = fold_for_nearest(name);
-	int			len = (int) strlen(wanted);
-	int			best = Min((len + 2) / 4, 3) + 1;
+	char *wanted = fold_for_nearest(name);
+	int len = (int) strlen(wanted);
+	int best = Min((len + 2) / 4, 3) + 1;
 	const char *nearest = NULL;
 
 	for (int i = 0; i < n && len <= NEAR_LENGTH; i++)
 	{
-		char	   *candidate = fold_for_nearest(candidates[i]);
-		int			length_difference = abs((int) strlen(candidate) - len);
+		char *candidate = fold_for_nearest(candidates[i]);
+		int length_difference = abs((int) strlen(candidate) - len);
 
 		if (strlen(candidate) <= NEAR_LENGTH && length_difference < best)
 		{
-			int			d = distance(wanted, candidate);
+			int d = distance(wanted, candidate);
 
 			if (d < best)
 			{

@@ -11,25 +11,25 @@
 typedef struct RouteColumn
 {
 	const char *name;
-	int			attnum;
-	SourceKind	kind;
-	const char *type_name;		/* as shown to users */
-	bool		routable;		/* false: new_columns 'ignore' and added later */
+	int attnum;
+	SourceKind kind;
+	const char *type_name; /* as shown to users */
+	bool routable;         /* false: new_columns 'ignore' and added later */
 } RouteColumn;
 
 /* What users said: map_field, exclude_column. */
 typedef struct RouteRule
 {
-	bool		exclude;		/* column is never sent; field is NULL */
-	int			attnum;			/* 0 when the column is gone */
-	const char *field;			/* as the user wrote it */
-	bool		keep_null;
-	bool		truncate;
+	bool exclude;      /* column is never sent; field is NULL */
+	int attnum;        /* 0 when the column is gone */
+	const char *field; /* as the user wrote it */
+	bool keep_null;
+	bool truncate;
 } RouteRule;
 
 typedef enum RouteKind
 {
-	ROUTE_NONE,					/* no rule matched */
+	ROUTE_NONE, /* no rule matched */
 	ROUTE_EXPLICIT,
 	ROUTE_NAME,
 	ROUTE_CUSTOM_NAME
@@ -42,7 +42,7 @@ typedef enum RouteStatus
 	ROUTE_EXCLUDED,
 	ROUTE_READ_ONLY,
 	ROUTE_INCOMPATIBLE,
-	ROUTE_QUARANTINED			/* an explicit rule whose field is not there (any more) */
+	ROUTE_QUARANTINED /* an explicit rule whose field is not there (any more) */
 } RouteStatus;
 
 /*
@@ -51,14 +51,14 @@ typedef enum RouteStatus
  */
 typedef struct Route
 {
-	int			column;			/* index into the columns given */
-	RouteKind	rule;
+	int column; /* index into the columns given */
+	RouteKind rule;
 	RouteStatus status;
-	const SfField *field;		/* NULL when there is none */
-	const char *field_name;		/* as known, also where field is NULL; may be NULL */
-	char	   *detail;			/* sentence for users; may be NULL */
-	bool		keep_null;
-	bool		truncate;
+	const SfField *field;   /* NULL when there is none */
+	const char *field_name; /* as known, also where field is NULL; may be NULL */
+	char *detail;           /* sentence for users; may be NULL */
+	bool keep_null;
+	bool truncate;
 } Route;
 
 /*
@@ -67,16 +67,14 @@ typedef struct Route
  * Returns palloc'd routes in column order, *nroutes of them; every column has
  * at least one.
  */
-extern Route *route_resolve(const RouteColumn *columns, int ncolumns,
-							const RouteRule *rules, int nrules,
-							const SfObject *object, const char *external_id,
-							int *nroutes);
+extern Route *route_resolve(const RouteColumn *columns, int ncolumns, const RouteRule *rules, int nrules,
+							const SfObject *object, const char *external_id, int *nroutes);
 
 /* Names as field_map shows them. */
-extern const char *route_kind_name(RouteKind kind);	/* NULL for ROUTE_NONE */
+extern const char *route_kind_name(RouteKind kind); /* NULL for ROUTE_NONE */
 extern const char *route_status_name(RouteStatus status);
 
 /* Nearest of the candidates to name by edit distance, NULL if none is near. */
 extern const char *nearest_match(const char *name, const char *const *candidates, int n);
 
-#endif							/* SFSYNC_ROUTE_H */
+#endif /* SFSYNC_ROUTE_H */

@@ -19,10 +19,10 @@ static void
 check_field(const Mapping *mapping, const SfField *field, const char *name)
 {
 	if (pg_strcasecmp(name, mapping->external_id) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("field \"%s\" carries the key of mapping \"%s\"", mapping->external_id, mapping->name),
-				 errhint("The key columns feed it; no other column can.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("field \"%s\" carries the key of mapping \"%s\"", mapping->external_id,
+							   mapping->name),
+						errhint("The key columns feed it; no other column can.")));
 	if (field && !field->createable && !field->updateable)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -32,18 +32,19 @@ check_field(const Mapping *mapping, const SfField *field, const char *name)
 
 static const char *const null_rules[] = {"clear", "keep"};
 static const char *const overlong_rules[] = {"reject", "truncate"};
-static const char *const field_policies[] = {"newest_wins", "strict", "source_wins", "fill_if_empty", "create_only"};
+static const char *const field_policies[] = {"newest_wins", "strict", "source_wins", "fill_if_empty",
+											 "create_only"};
 
 static const char rule_query[] =
-"INSERT INTO sfsync.rule (mapping, field, column_name, attnum, null_rule, overlong)"
-" VALUES ($1, $2, $3, $4::smallint, $5, $6)"
-" ON CONFLICT (mapping, field) DO UPDATE SET column_name = excluded.column_name, attnum = excluded.attnum,"
-" null_rule = excluded.null_rule, overlong = excluded.overlong";
+	"INSERT INTO sfsync.rule (mapping, field, column_name, attnum, null_rule, overlong)"
+	" VALUES ($1, $2, $3, $4::smallint, $5, $6)"
+	" ON CONFLICT (mapping, field) DO UPDATE SET column_name = excluded.column_name, attnum = excluded.attnum,"
+	" null_rule = excluded.null_rule, overlong = excluded.overlong";
 
 static void
 check_rule(FunctionCallInfo fcinfo, const char *null_rule, const char *overlong)
 {
-	char	   *policy = api_text(fcinfo, 6);
+	char *policy = api_text(fcinfo, 6);
 
 	if (PG_ARGISNULL(2) == PG_ARGISNULL(3))
 		ereport(ERROR,
@@ -57,13 +58,14 @@ check_rule(FunctionCallInfo fcinfo, const char *null_rule, const char *overlong)
 		api_unsupported("conflict_policy", policy, "Leave the argument out.");
 	}
 	if (!PG_ARGISNULL(3))
-		api_unsupported("expression", api_text(fcinfo, 3), "Add a generated column to the table and map that.");
+		api_unsupported("expression", api_text(fcinfo, 3),
+						"Add a generated column to the table and map that.");
 }
 
 static char *
 text_or(FunctionCallInfo fcinfo, int i, const char *otherwise)
 {
-	char	   *value = api_text(fcinfo, i);
+	char *value = api_text(fcinfo, i);
 
 	return value ? value : pstrdup(otherwise);
 }
@@ -74,15 +76,15 @@ PG_FUNCTION_INFO_V1(sfsync_map_field);
 Datum
 sfsync_map_field(PG_FUNCTION_ARGS)
 {
-	Mapping    *mapping;
+	Mapping *mapping;
 	const SfField *field;
-	char	   *name = api_text(fcinfo, 1);
-	char	   *column = api_name(fcinfo, 2);
-	char	   *null_rule = text_or(fcinfo, 4, "clear");
-	char	   *overlong = text_or(fcinfo, 5, "reject");
-	AttrNumber	attnum;
-	SqlScope	scope;
-	uint8		bitmap[(MaxHeapAttributeNumber + 7) / 8] = {0};
+	char *name = api_text(fcinfo, 1);
+	char *column = api_name(fcinfo, 2);
+	char *null_rule = text_or(fcinfo, 4, "clear");
+	char *overlong = text_or(fcinfo, 5, "reject");
+	AttrNumber attnum;
+	SqlScope scope;
+	uint8 bitmap[(MaxHeapAttributeNumber + 7) / 8] = {0};
 
 	api_require(fcinfo, 0, "mapping");
 	api_require(fcinfo, 1, "field");
@@ -97,8 +99,7 @@ sfsync_map_field(PG_FUNCTION_ARGS)
 	SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND field IS NULL AND column_name = $2",
 			sql_arg_int(mapping->id), sql_arg_name(column));
 	SQL_RUN(&scope, rule_query, sql_arg_int(mapping->id), sql_arg_text(field ? field->name : name),
-			sql_arg_name(column), sql_arg_int(attnum),
-			sql_arg_text(null_rule), sql_arg_text(overlong));
+			sql_arg_name(column), sql_arg_int(attnum), sql_arg_text(null_rule), sql_arg_text(overlong));
 	sql_close(&scope);
 	bitmap[(attnum - 1) / 8] = 1 << ((attnum - 1) % 8);
 	(void) api_start_backfill(mapping->id, source_row_count(mapping), bitmap, (attnum - 1) / 8 + 1);
@@ -109,10 +110,9 @@ sfsync_map_field(PG_FUNCTION_ARGS)
 static void
 no_rule(const Mapping *mapping, const char *what, const char *name)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("mapping \"%s\" has no explicit rule for %s \"%s\"", mapping->name, what, name),
-			 errhint("sfsync.field_map shows the rule of every column.")));
+	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+					errmsg("mapping \"%s\" has no explicit rule for %s \"%s\"", mapping->name, what, name),
+					errhint("sfsync.field_map shows the rule of every column.")));
 }
 
 PG_FUNCTION_INFO_V1(sfsync_unmap_field);
@@ -120,18 +120,20 @@ PG_FUNCTION_INFO_V1(sfsync_unmap_field);
 Datum
 sfsync_unmap_field(PG_FUNCTION_ARGS)
 {
-	Mapping    *mapping;
-	SqlScope	scope;
-	char	   *field = api_text(fcinfo, 1);
-	uint64		n;
+	Mapping *mapping;
+	SqlScope scope;
+	char *field = api_text(fcinfo, 1);
+	uint64 n;
 
 	api_require(fcinfo, 0, "mapping");
 	api_require(fcinfo, 1, "field");
 	mapping = api_mapping(api_text(fcinfo, 0));
 	api_lock_source(mapping);
 	sql_open(&scope, false);
-	n = SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND pg_catalog.lower(field) = pg_catalog.lower($2)",
-				sql_arg_int(mapping->id), sql_arg_text(field));
+	n = SQL_RUN(
+		&scope,
+		"DELETE FROM sfsync.rule WHERE mapping = $1 AND pg_catalog.lower(field) = pg_catalog.lower($2)",
+		sql_arg_int(mapping->id), sql_arg_text(field));
 	sql_close(&scope);
 	if (n == 0)
 		no_rule(mapping, "field", field);
@@ -144,10 +146,10 @@ PG_FUNCTION_INFO_V1(sfsync_exclude_column);
 Datum
 sfsync_exclude_column(PG_FUNCTION_ARGS)
 {
-	Mapping    *mapping;
-	SqlScope	scope;
-	char	   *column = api_name(fcinfo, 1);
-	AttrNumber	attnum;
+	Mapping *mapping;
+	SqlScope scope;
+	char *column = api_name(fcinfo, 1);
+	AttrNumber attnum;
 
 	api_require(fcinfo, 0, "mapping");
 	api_require(fcinfo, 1, "column_name");
@@ -169,9 +171,9 @@ PG_FUNCTION_INFO_V1(sfsync_reset_column);
 Datum
 sfsync_reset_column(PG_FUNCTION_ARGS)
 {
-	Mapping    *mapping;
-	SqlScope	scope;
-	char	   *column = api_name(fcinfo, 1);
+	Mapping *mapping;
+	SqlScope scope;
+	char *column = api_name(fcinfo, 1);
 
 	api_require(fcinfo, 0, "mapping");
 	api_require(fcinfo, 1, "column_name");

@@ -39,13 +39,13 @@
 static bool
 is_loopback_v4(const char *host, size_t len)
 {
-	int			octets = 0;
-	size_t		i = 0;
+	int octets = 0;
+	size_t i = 0;
 
 	while (i < len)
 	{
-		int			value = 0;
-		size_t		start = i;
+		int value = 0;
+		size_t start = i;
 
 		while (i < len && host[i] >= '0' && host[i] <= '9' && i - start < 3)
 			value = value * 10 + host[i++] - '0';
@@ -68,16 +68,15 @@ static bool
 is_loopback_host(const char *host, size_t len)
 {
 	return (len == 9 && pg_strncasecmp(host, "localhost", 9) == 0) ||
-		(len == 5 && strncmp(host, "[::1]", 5) == 0) ||
-		is_loopback_v4(host, len);
+		   (len == 5 && strncmp(host, "[::1]", 5) == 0) || is_loopback_v4(host, len);
 }
 
 /* A name, an IPv4 address, or an IPv6 address in brackets. */
 static bool
 is_host(const char *host, size_t len)
 {
-	bool		v6 = len > 2 && host[0] == '[' && host[len - 1] == ']';
-	size_t		i;
+	bool v6 = len > 2 && host[0] == '[' && host[len - 1] == ']';
+	size_t i;
 
 	if (len == 0 || len > 255)
 		return false;
@@ -96,8 +95,8 @@ is_host(const char *host, size_t len)
 static bool
 is_port(const char *port, size_t len)
 {
-	int			value = 0;
-	size_t		i;
+	int value = 0;
+	size_t i;
 
 	if (len == 0 || len > 5)
 		return false;
@@ -113,11 +112,11 @@ is_port(const char *port, size_t len)
 const char *
 url_refused(const char *url)
 {
-	bool		https = pg_strncasecmp(url, "https://", 8) == 0;
+	bool https = pg_strncasecmp(url, "https://", 8) == 0;
 	const char *host;
 	const char *c;
-	size_t		authority;
-	size_t		host_len;
+	size_t authority;
+	size_t host_len;
 
 	if (!https && pg_strncasecmp(url, "http://", 7) != 0)
 		return "it does not begin with https://";
@@ -153,8 +152,8 @@ url_refused(const char *url)
  * ----------------------------------------------------------------
  */
 
-#define SECRET_FILE_MAX		(64 * 1024)
-#define MIN_API_VERSION		60
+#define SECRET_FILE_MAX (64 * 1024)
+#define MIN_API_VERSION 60
 
 typedef enum OptionKind
 {
@@ -164,33 +163,32 @@ typedef enum OptionKind
 	OPTION_INTEGER,
 	OPTION_BOOLEAN,
 	OPTION_FLOW,
-	OPTION_PATH,				/* that the server process reads: superusers only */
-	OPTION_SECRET_PATH,			/* the same, and nobody else may read it */
-	OPTION_SECRET				/* never shown */
+	OPTION_PATH,        /* that the server process reads: superusers only */
+	OPTION_SECRET_PATH, /* the same, and nobody else may read it */
+	OPTION_SECRET       /* never shown */
 } OptionKind;
 
 typedef struct Option
 {
 	const char *name;
-	OptionKind	kind;
-	int			min;			/* integers */
-	int			max;
-	const char *hint;			/* for bad values; NULL: none */
+	OptionKind kind;
+	int min; /* integers */
+	int max;
+	const char *hint; /* for bad values; NULL: none */
 } Option;
 
 static const Option server_option_list[] = {
 	{"login_url", OPTION_URL, 0, 0,
-	"Use the My Domain URL of the org, such as https://acme.my.salesforce.com."},
+	 "Use the My Domain URL of the org, such as https://acme.my.salesforce.com."},
 	{"api_version", OPTION_API_VERSION, 0, 0, NULL},
 	{"api_budget", OPTION_INTEGER, 1, 100,
-	"It is the percentage of the org's daily API calls, whoever used them, at which sfsync stops."},
+	 "It is the percentage of the org's daily API calls, whoever used them, at which sfsync stops."},
 	{"max_concurrent_requests", OPTION_INTEGER, 1, 100, NULL},
-	{"max_batch_size", OPTION_INTEGER, 1, 1000,
-	"It is the number of records in a request at most."},
+	{"max_batch_size", OPTION_INTEGER, 1, 1000, "It is the number of records in a request at most."},
 	{"bulk_threshold", OPTION_INTEGER, 0, PG_INT32_MAX,
-	"It is the number of due records from which Bulk API 2.0 may be used; 0 means never."},
+	 "It is the number of due records from which Bulk API 2.0 may be used; 0 means never."},
 	{"jwt_audience", OPTION_URL, 0, 0,
-	"It is https://login.salesforce.com, https://test.salesforce.com for sandboxes, or a site's URL."},
+	 "It is https://login.salesforce.com, https://test.salesforce.com for sandboxes, or a site's URL."},
 	{"auto_assign", OPTION_BOOLEAN, 0, 0, NULL},
 	{"duplicate_allow_save", OPTION_BOOLEAN, 0, 0, NULL},
 	{"ca_file", OPTION_PATH, 0, 0, NULL},
@@ -201,15 +199,12 @@ static const Option mapping_option_list[] = {
 	{"auth_flow", OPTION_FLOW, 0, 0, NULL},
 	{"client_id", OPTION_TEXT, 0, 0, NULL},
 	{"client_secret", OPTION_SECRET, 0, 0, NULL},
-	{"client_secret_file", OPTION_SECRET_PATH, 0, 0,
-	"The secret itself goes into option \"client_secret\"."},
+	{"client_secret_file", OPTION_SECRET_PATH, 0, 0, "The secret itself goes into option \"client_secret\"."},
 	{"username", OPTION_TEXT, 0, 0, NULL},
 	{"private_key", OPTION_SECRET, 0, 0, NULL},
-	{"private_key_file", OPTION_SECRET_PATH, 0, 0,
-	"The key itself goes into option \"private_key\"."},
+	{"private_key_file", OPTION_SECRET_PATH, 0, 0, "The key itself goes into option \"private_key\"."},
 	{"refresh_token", OPTION_SECRET, 0, 0, NULL},
-	{"refresh_token_file", OPTION_SECRET_PATH, 0, 0,
-	"The token itself goes into option \"refresh_token\"."},
+	{"refresh_token_file", OPTION_SECRET_PATH, 0, 0, "The token itself goes into option \"refresh_token\"."},
 };
 
 static const char *const flow_names[] = {
@@ -223,11 +218,11 @@ extern const char *nearest_match(const char *name, const char *const *candidates
 static const char *
 option_value(List *options, const char *name)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, options)
 	{
-		DefElem    *def = lfirst_node(DefElem, cell);
+		DefElem *def = lfirst_node(DefElem, cell);
 
 		if (strcmp(def->defname, name) == 0)
 			return defGetString(def);
@@ -245,37 +240,33 @@ bad_value(const Option *option, const char *value, const char *detail)
 {
 	/* What was given in place of a path may be the secret itself. */
 	if (option->kind == OPTION_SECRET || option->kind == OPTION_SECRET_PATH)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for option \"%s\"", option->name),
-				 errdetail_internal("%s", detail),
-				 option->hint ? errhint("%s", option->hint) : 0));
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid value for option \"%s\": \"%s\"", option->name, value),
-			 errdetail_internal("%s", detail),
-			 option->hint ? errhint("%s", option->hint) : 0));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("invalid value for option \"%s\"", option->name),
+						errdetail_internal("%s", detail), option->hint ? errhint("%s", option->hint) : 0));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("invalid value for option \"%s\": \"%s\"", option->name, value),
+					errdetail_internal("%s", detail), option->hint ? errhint("%s", option->hint) : 0));
 }
 
 static int
 parse_integer(const Option *option, const char *value)
 {
-	char	   *end;
-	long		parsed;
+	char *end;
+	long parsed;
 
 	errno = 0;
 	parsed = strtol(value, &end, 10);
-	if (value[0] < '0' || value[0] > '9' || *end != '\0' || errno != 0 ||
-		parsed < option->min || parsed > option->max)
-		bad_value(option, value, psprintf("Accepted are whole numbers from %d to %d.",
-										  option->min, option->max));
+	if (value[0] < '0' || value[0] > '9' || *end != '\0' || errno != 0 || parsed < option->min ||
+		parsed > option->max)
+		bad_value(option, value,
+				  psprintf("Accepted are whole numbers from %d to %d.", option->min, option->max));
 	return (int) parsed;
 }
 
 static bool
 parse_boolean(const Option *option, const char *value)
 {
-	bool		parsed;
+	bool parsed;
 
 	if (!parse_bool(value, &parsed))
 		bad_value(option, value, "Accepted values: true, false.");
@@ -285,7 +276,7 @@ parse_boolean(const Option *option, const char *value)
 static AuthFlow
 parse_flow(const Option *option, const char *value)
 {
-	int			i;
+	int i;
 
 	for (i = 0; i < lengthof(flow_names); i++)
 	{
@@ -299,10 +290,9 @@ parse_flow(const Option *option, const char *value)
 static void
 check_api_version(const Option *option, const char *value)
 {
-	size_t		digits = strspn(value, "0123456789");
+	size_t digits = strspn(value, "0123456789");
 
-	if (digits < 2 || digits > 3 || strcmp(value + digits, ".0") != 0 ||
-		atoi(value) < MIN_API_VERSION)
+	if (digits < 2 || digits > 3 || strcmp(value + digits, ".0") != 0 || atoi(value) < MIN_API_VERSION)
 		bad_value(option, value, "Accepted are versions from 60.0, written like 66.0.");
 }
 
@@ -318,24 +308,23 @@ check_api_version(const Option *option, const char *value)
 static void
 check_secret_file(const char *path, const struct stat *st)
 {
-	mode_t		forbidden = st->st_uid == 0 ?
-		(S_IWGRP | S_IXGRP | S_IRWXO) : (S_IRWXG | S_IRWXO);
+	mode_t forbidden = st->st_uid == 0 ? (S_IWGRP | S_IXGRP | S_IRWXO) : (S_IRWXG | S_IRWXO);
 
 	if (!S_ISREG(st->st_mode))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a regular file", path)));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a regular file", path)));
 	if (st->st_uid != geteuid() && st->st_uid != 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("file \"%s\" belongs to another user", path),
-				 errdetail("A file that holds a secret must belong to the user who runs the server, or to root.")));
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("file \"%s\" belongs to another user", path),
+				 errdetail(
+					 "A file that holds a secret must belong to the user who runs the server, or to root.")));
 	if (st->st_mode & forbidden)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("file \"%s\" can be read or changed by others", path),
-				 errdetail("A file that holds a secret must have permissions 0600 or less, or 0640 or less if root owns it."),
-				 errhint("Use: chmod 600 %s", path)));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("file \"%s\" can be read or changed by others", path),
+			 errdetail(
+				 "A file that holds a secret must have permissions 0600 or less, or 0640 or less if root owns it."),
+			 errhint("Use: chmod 600 %s", path)));
 }
 
 /* The file may come later; if it is there, it must be fit. */
@@ -345,10 +334,9 @@ check_path(const Option *option, const char *value)
 	struct stat st;
 
 	if (!superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to set option \"%s\"", option->name),
-				 errdetail("Only superusers may name files that the server reads.")));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("permission denied to set option \"%s\"", option->name),
+						errdetail("Only superusers may name files that the server reads.")));
 	if (!is_absolute_path(value))
 		bad_value(option, value, "Accepted are absolute paths.");
 	if (option->kind == OPTION_SECRET_PATH && stat(value, &st) == 0)
@@ -358,19 +346,17 @@ check_path(const Option *option, const char *value)
 static char *
 read_all(int fd, const char *path, size_t size)
 {
-	char	   *data = palloc(size + 1);
-	size_t		len = 0;
+	char *data = palloc(size + 1);
+	size_t len = 0;
 
 	while (len < size)
 	{
-		ssize_t		n = read(fd, data + len, size - len);
+		ssize_t n = read(fd, data + len, size - len);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not read file \"%s\": %m", path)));
+			ereport(ERROR, (errcode_for_file_access(), errmsg("could not read file \"%s\": %m", path)));
 		if (n == 0)
 			break;
 		len += n;
@@ -379,10 +365,8 @@ read_all(int fd, const char *path, size_t size)
 	while (len > 0 && (data[len - 1] == '\n' || data[len - 1] == '\r'))
 		data[--len] = '\0';
 	if (len == 0 || memchr(data, '\0', len) != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("file \"%s\" holds no secret", path),
-				 errdetail("The file must hold text and nothing else.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("file \"%s\" holds no secret", path),
+						errdetail("The file must hold text and nothing else.")));
 	return data;
 }
 
@@ -390,25 +374,19 @@ static char *
 read_secret_file(const char *path)
 {
 	struct stat st;
-	char	   *data;
-	int			fd;
+	char *data;
+	int fd;
 
 	/* Not to be held up by a FIFO: what kind it is shows once it is open. */
 	fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK);
 	if (fd < 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not open file \"%s\": %m", path)));
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not open file \"%s\": %m", path)));
 	if (fstat(fd, &st) < 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not stat file \"%s\": %m", path)));
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not stat file \"%s\": %m", path)));
 	check_secret_file(path, &st);
 	if (st.st_size > SECRET_FILE_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("file \"%s\" is too large", path),
-				 errdetail("A secret has at most %d bytes.", SECRET_FILE_MAX)));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("file \"%s\" is too large", path),
+						errdetail("A secret has at most %d bytes.", SECRET_FILE_MAX)));
 	data = read_all(fd, path, st.st_size);
 	CloseTransientFile(fd);
 	return data;
@@ -431,7 +409,11 @@ check_value(const Option *option, const char *value)
 		case OPTION_URL:
 			reason = url_refused(value);
 			if (reason != NULL)
-				bad_value(option, value, psprintf("Accepted are https URLs, and http ones of loopback addresses; this is refused because %s.", reason));
+				bad_value(
+					option, value,
+					psprintf(
+						"Accepted are https URLs, and http ones of loopback addresses; this is refused because %s.",
+						reason));
 			break;
 		case OPTION_API_VERSION:
 			check_api_version(option, value);
@@ -458,7 +440,7 @@ check_value(const Option *option, const char *value)
 static const Option *
 find_option(const Option *list, int n, const char *name)
 {
-	int			i;
+	int i;
 
 	for (i = 0; i < n; i++)
 	{
@@ -474,7 +456,7 @@ unknown_option(const Option *list, int n, const char *name, const char *where)
 	const char **names = palloc(sizeof(char *) * Max(n, 1));
 	const char *nearest;
 	StringInfoData accepted;
-	int			i;
+	int i;
 
 	initStringInfo(&accepted);
 	for (i = 0; i < n; i++)
@@ -483,38 +465,32 @@ unknown_option(const Option *list, int n, const char *name, const char *where)
 		appendStringInfo(&accepted, "%s%s", i > 0 ? ", " : "", list[i].name);
 	}
 	nearest = n > 0 ? nearest_match(name, names, n) : NULL;
-	ereport(ERROR,
-			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-			 errmsg("invalid option \"%s\"", name),
-			 n > 0 ? errdetail("Accepted options of %s: %s.", where, accepted.data) :
-			 errdetail("%s has no options.", where),
-			 nearest ? errhint("Perhaps you meant the option \"%s\".", nearest) : 0));
+	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
+					n > 0 ? errdetail("Accepted options of %s: %s.", where, accepted.data)
+						  : errdetail("%s has no options.", where),
+					nearest ? errhint("Perhaps you meant the option \"%s\".", nearest) : 0));
 }
 
 static void
 missing_option(const char *name, const char *detail, const char *hint)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
-			 errmsg("option \"%s\" is required", name),
-			 detail ? errdetail_internal("%s", detail) : 0,
-			 hint ? errhint("%s", hint) : 0));
+	ereport(ERROR, (errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND), errmsg("option \"%s\" is required", name),
+					detail ? errdetail_internal("%s", detail) : 0, hint ? errhint("%s", hint) : 0));
 }
 
 /* One of an inline secret and its file; whether one is there. */
 static bool
 has_secret(List *options, const char *name)
 {
-	char	   *file = psprintf("%s_file", name);
-	bool		inline_given = option_value(options, name) != NULL;
-	bool		file_given = option_value(options, file) != NULL;
+	char *file = psprintf("%s_file", name);
+	bool inline_given = option_value(options, name) != NULL;
+	bool file_given = option_value(options, file) != NULL;
 
 	if (inline_given && file_given)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("options \"%s\" and \"%s\" exclude each other", name, file),
-				 errdetail("The secret is either in the option or in the file."),
-				 errhint("Drop one of them; files are the safer place.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("options \"%s\" and \"%s\" exclude each other", name, file),
+						errdetail("The secret is either in the option or in the file."),
+						errhint("Drop one of them; files are the safer place.")));
 	return inline_given || file_given;
 }
 
@@ -522,12 +498,12 @@ static void
 require_secret(List *options, const char *name, AuthFlow flow)
 {
 	if (!has_secret(options, name))
-		missing_option(name,
-					   psprintf("The auth_flow \"%s\" needs %s or %s_file.",
-								flow_names[flow], name, name),
-					   flow == AUTH_CLIENT_CREDENTIALS &&
-					   (has_secret(options, "private_key") || has_secret(options, "refresh_token")) ?
-					   "Set auth_flow to jwt_bearer for a private key, to refresh_token for a refresh token." : NULL);
+		missing_option(
+			name, psprintf("The auth_flow \"%s\" needs %s or %s_file.", flow_names[flow], name, name),
+			flow == AUTH_CLIENT_CREDENTIALS &&
+					(has_secret(options, "private_key") || has_secret(options, "refresh_token"))
+				? "Set auth_flow to jwt_bearer for a private key, to refresh_token for a refresh token."
+				: NULL);
 }
 
 static AuthFlow
@@ -541,10 +517,11 @@ flow_of(List *options)
 static void
 check_mapping_options(List *options)
 {
-	AuthFlow	flow = flow_of(options);
+	AuthFlow flow = flow_of(options);
 
 	if (option_value(options, "client_id") == NULL)
-		missing_option("client_id", NULL, "It is the consumer key of the connected app or external client app.");
+		missing_option("client_id", NULL,
+					   "It is the consumer key of the connected app or external client app.");
 	(void) has_secret(options, "client_secret");
 	(void) has_secret(options, "private_key");
 	(void) has_secret(options, "refresh_token");
@@ -555,7 +532,8 @@ check_mapping_options(List *options)
 			break;
 		case AUTH_JWT_BEARER:
 			if (option_value(options, "username") == NULL)
-				missing_option("username", "The auth_flow \"jwt_bearer\" needs the integration user's name.", NULL);
+				missing_option("username", "The auth_flow \"jwt_bearer\" needs the integration user's name.",
+							   NULL);
 			require_secret(options, "private_key", flow);
 			break;
 		case AUTH_REFRESH_TOKEN:
@@ -567,11 +545,11 @@ check_mapping_options(List *options)
 static void
 check_list(List *options, const Option *list, int n, const char *where)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, options)
 	{
-		DefElem    *def = lfirst_node(DefElem, cell);
+		DefElem *def = lfirst_node(DefElem, cell);
 		const Option *option = find_option(list, n, def->defname);
 
 		if (option == NULL)
@@ -588,8 +566,8 @@ PG_FUNCTION_INFO_V1(sfsync_options_validator);
 Datum
 sfsync_options_validator(PG_FUNCTION_ARGS)
 {
-	List	   *options = untransformRelOptions(PG_GETARG_DATUM(0));
-	Oid			catalog = PG_GETARG_OID(1);
+	List *options = untransformRelOptions(PG_GETARG_DATUM(0));
+	Oid catalog = PG_GETARG_OID(1);
 
 	if (catalog == ForeignServerRelationId)
 	{
@@ -617,16 +595,16 @@ sfsync_options_validator(PG_FUNCTION_ARGS)
 static bool
 is_our_wrapper(Oid fdwid)
 {
-	Oid			validator = GetForeignDataWrapper(fdwid)->fdwvalidator;
-	char	   *name;
-	char	   *schema;
+	Oid validator = GetForeignDataWrapper(fdwid)->fdwvalidator;
+	char *name;
+	char *schema;
 
 	if (!OidIsValid(validator))
 		return false;
 	name = get_func_name(validator);
 	schema = get_namespace_name(get_func_namespace(validator));
-	return name != NULL && schema != NULL &&
-		strcmp(name, "options_validator") == 0 && strcmp(schema, "sfsync") == 0;
+	return name != NULL && schema != NULL && strcmp(name, "options_validator") == 0 &&
+		   strcmp(schema, "sfsync") == 0;
 }
 
 static const char *
@@ -656,7 +634,7 @@ server_boolean(List *options, const char *name)
 static char *
 without_slashes(const char *url)
 {
-	size_t		len = strlen(url);
+	size_t len = strlen(url);
 
 	while (len > 0 && url[len - 1] == '/')
 		len--;
@@ -669,8 +647,8 @@ default_audience(const char *login_url)
 {
 	static const char sandbox[] = ".sandbox.my.salesforce.com";
 	const char *host = strstr(login_url, "://") + 3;
-	size_t		len = strcspn(host, ":/");
-	size_t		suffix = strlen(sandbox);
+	size_t len = strcspn(host, ":/");
+	size_t suffix = strlen(sandbox);
 
 	if (len > suffix && pg_strncasecmp(host + len - suffix, sandbox, suffix) == 0)
 		return "https://test.salesforce.com";
@@ -688,14 +666,13 @@ server_options(Oid serverid)
 {
 	ForeignServer *server = GetForeignServer(serverid);
 	ServerOptions *result = palloc0(sizeof(ServerOptions));
-	List	   *options = server->options;
+	List *options = server->options;
 	const char *login_url;
 
 	if (!is_our_wrapper(server->fdwid))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("server \"%s\" is not an sfsync server", server->servername),
-				 errhint("Create it with FOREIGN DATA WRAPPER sfsync.")));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("server \"%s\" is not an sfsync server", server->servername),
+						errhint("Create it with FOREIGN DATA WRAPPER sfsync.")));
 	login_url = option_value(options, "login_url");
 	if (login_url == NULL)
 		missing_option("login_url", psprintf("Server \"%s\" has none.", server->servername),
@@ -711,8 +688,8 @@ server_options(Oid serverid)
 	result->max_concurrent_requests = server_integer(options, "max_concurrent_requests", "4");
 	result->max_batch_size = server_integer(options, "max_batch_size", "1000");
 	result->bulk_threshold = server_integer(options, "bulk_threshold", "5000");
-	result->jwt_audience = pstrdup(server_value(options, "jwt_audience",
-												default_audience(result->login_url)));
+	result->jwt_audience =
+		pstrdup(server_value(options, "jwt_audience", default_audience(result->login_url)));
 	result->auto_assign = server_boolean(options, "auto_assign");
 	result->duplicate_allow_save = server_boolean(options, "duplicate_allow_save");
 	result->ca_file = copy_or_null(option_value(options, "ca_file"));
@@ -728,8 +705,7 @@ server_options(Oid serverid)
 static bool
 has_user_mapping(Oid userid, Oid serverid)
 {
-	return SearchSysCacheExists2(USERMAPPINGUSERSERVER,
-								 ObjectIdGetDatum(userid), ObjectIdGetDatum(serverid));
+	return SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid), ObjectIdGetDatum(serverid));
 }
 
 static UserMapping *
@@ -738,16 +714,18 @@ find_user_mapping(Oid serverid, Oid userid)
 	if (!has_user_mapping(userid, serverid) && !has_user_mapping(InvalidOid, serverid))
 	{
 		ForeignServer *server = GetForeignServer(serverid);
-		char	   *role = GetUserNameFromId(userid, true);
+		char *role = GetUserNameFromId(userid, true);
 
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("there is no user mapping for role \"%s\" on server \"%s\"",
-						role ? role : "?", server->servername),
-				 errdetail("The credentials for Salesforce come from the user mapping of the role, else from that of PUBLIC."),
-				 errhint("Use: CREATE USER MAPPING FOR %s SERVER %s OPTIONS (client_id '...', client_secret_file '...')",
-						 role ? quote_identifier(role) : "PUBLIC",
-						 quote_identifier(server->servername))));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("there is no user mapping for role \"%s\" on server \"%s\"", role ? role : "?",
+					server->servername),
+			 errdetail(
+				 "The credentials for Salesforce come from the user mapping of the role, else from that of PUBLIC."),
+			 errhint(
+				 "Use: CREATE USER MAPPING FOR %s SERVER %s OPTIONS (client_id '...', client_secret_file '...')",
+				 role ? quote_identifier(role) : "PUBLIC", quote_identifier(server->servername))));
 	}
 	return GetUserMapping(userid, serverid);
 }
@@ -767,14 +745,13 @@ load_secret(List *options, const char *name)
 static void
 wipe_options(List *options)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach(cell, options)
 	{
-		DefElem    *def = lfirst_node(DefElem, cell);
-		const Option *option = find_option(mapping_option_list,
-										   lengthof(mapping_option_list), def->defname);
-		char	   *value = defGetString(def);
+		DefElem *def = lfirst_node(DefElem, cell);
+		const Option *option = find_option(mapping_option_list, lengthof(mapping_option_list), def->defname);
+		char *value = defGetString(def);
 
 		if (option != NULL && option->kind == OPTION_SECRET)
 			explicit_bzero(value, strlen(value));
@@ -786,7 +763,7 @@ credentials_load(Oid serverid, Oid userid)
 {
 	UserMapping *mapping = find_user_mapping(serverid, userid);
 	Credentials *result = palloc0(sizeof(Credentials));
-	List	   *options = mapping->options;
+	List *options = mapping->options;
 
 	/* Without the validator's check of paths: those were set by a superuser. */
 	check_mapping_options(options);
@@ -827,4 +804,4 @@ credentials_wipe(Credentials *credentials)
 	wipe(&credentials->client_id);
 }
 
-#endif							/* FRONTEND */
+#endif /* FRONTEND */

@@ -8,19 +8,19 @@
 
 typedef struct ServerOptions
 {
-	Oid			serverid;
-	char	   *name;
-	char	   *login_url;		/* without a slash at the end */
-	char	   *api_version;
-	int			api_budget;
-	int			max_concurrent_requests;
-	int			max_batch_size;
-	int			bulk_threshold;
-	char	   *jwt_audience;	/* resolved default included */
-	bool		auto_assign;
-	bool		duplicate_allow_save;
-	char	   *ca_file;		/* NULL: the system's */
-	char	   *environment;	/* NULL: none */
+	Oid serverid;
+	char *name;
+	char *login_url; /* without a slash at the end */
+	char *api_version;
+	int api_budget;
+	int max_concurrent_requests;
+	int max_batch_size;
+	int bulk_threshold;
+	char *jwt_audience; /* resolved default included */
+	bool auto_assign;
+	bool duplicate_allow_save;
+	char *ca_file;     /* NULL: the system's */
+	char *environment; /* NULL: none */
 } ServerOptions;
 
 typedef enum AuthFlow
@@ -32,12 +32,12 @@ typedef enum AuthFlow
 
 typedef struct Credentials
 {
-	AuthFlow	flow;
-	char	   *client_id;
-	char	   *client_secret;	/* NULL where the flow needs none */
-	char	   *username;
-	char	   *private_key;	/* PEM */
-	char	   *refresh_token;
+	AuthFlow flow;
+	char *client_id;
+	char *client_secret; /* NULL where the flow needs none */
+	char *username;
+	char *private_key; /* PEM */
+	char *refresh_token;
 } Credentials;
 
 /* Options of a server of the wrapper sfsync, defaults filled in.  palloc'd; throws. */
@@ -62,4 +62,4 @@ extern const char *url_refused(const char *url);
 
 /* SQL: sfsync.options_validator(text[], oid), the wrapper's validator. */
 
-#endif							/* SFSYNC_SECRET_H */
+#endif /* SFSYNC_SECRET_H */

@@ -23,8 +23,8 @@
 static char *
 from_utf8(const char *text)
 {
-	bool		valid;
-	char	   *copy;
+	bool valid;
+	char *copy;
 
 	if (!text)
 		return NULL;
@@ -51,14 +51,14 @@ stays_deferred(const Outcome *outcome)
 }
 
 static const char dequeue_query[] =
-"DELETE FROM sfsync.queue q USING unnest($1, $2) AS r(xid, n) WHERE q.xid = r.xid AND q.n = r.n";
+	"DELETE FROM sfsync.queue q USING unnest($1, $2) AS r(xid, n) WHERE q.xid = r.xid AND q.n = r.n";
 
 static void
 dequeue(SqlScope *scope, const Outcome *outcomes, int n)
 {
-	int			nrefs = 0;
-	uint64	   *xids;
-	int32	   *ns;
+	int nrefs = 0;
+	uint64 *xids;
+	int32 *ns;
 
 	for (int i = 0; i < n; i++)
 		nrefs += outcomes[i].unit->nrefs;
@@ -78,8 +78,8 @@ dequeue(SqlScope *scope, const Outcome *outcomes, int n)
 static void
 undefer(SqlScope *scope, const Outcome *outcomes, int n)
 {
-	char	  **keys = palloc(sizeof(char *) * Max(n, 1));
-	int			nkeys = 0;
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	int nkeys = 0;
 
 	for (int i = 0; i < n; i++)
 		if (outcomes[i].unit->deferred && leaves_queue(&outcomes[i]) && !stays_deferred(&outcomes[i]))
@@ -90,27 +90,27 @@ undefer(SqlScope *scope, const Outcome *outcomes, int n)
 }
 
 static const char defer_query[] =
-"INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
-" changed, first_event_at, event_at, xid, missing_since)"
-" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
-" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
-" due_at = excluded.due_at, attempts = excluded.attempts, whole = excluded.whole, deleted = excluded.deleted,"
-" old_keys = excluded.old_keys, changed = excluded.changed, first_event_at = excluded.first_event_at,"
-" event_at = excluded.event_at, xid = excluded.xid, missing_since = excluded.missing_since";
+	"INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
+	" changed, first_event_at, event_at, xid, missing_since)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+	" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
+	" due_at = excluded.due_at, attempts = excluded.attempts, whole = excluded.whole, deleted = excluded.deleted,"
+	" old_keys = excluded.old_keys, changed = excluded.changed, first_event_at = excluded.first_event_at,"
+	" event_at = excluded.event_at, xid = excluded.xid, missing_since = excluded.missing_since";
 
 static void
 defer(SqlScope *scope, const Outcome *outcome)
 {
 	const Unit *unit = outcome->unit;
 	TimestampTz event_at = unit->event_at ? unit->event_at : GetCurrentTimestamp();
-	SqlArg		old_keys = sql_arg_texts(unit->old_keys, unit->nold);
+	SqlArg old_keys = sql_arg_texts(unit->old_keys, unit->nold);
 
 	old_keys.isnull = unit->nold == 0;
 	SQL_RUN(scope, defer_query, sql_arg_int(unit->queue->mapping), sql_arg_text(unit->key),
 			sql_arg_text(outcome->kind == OUTCOME_HELD ? "held" : "waiting"),
 			sql_arg_text(from_utf8(outcome->reason)), sql_arg_time(outcome->due_at),
-			sql_arg_int(unit->attempts + (outcome->count_attempt ? 1 : 0)),
-			sql_arg_bool(unit->whole), sql_arg_bool(unit->deleted), old_keys,
+			sql_arg_int(unit->attempts + (outcome->count_attempt ? 1 : 0)), sql_arg_bool(unit->whole),
+			sql_arg_bool(unit->deleted), old_keys,
 			sql_arg_bytes(unit->changed, unit->changed ? unit->changed_len : -1),
 			sql_arg_time(unit->first_event_at ? unit->first_event_at : event_at), sql_arg_time(event_at),
 			sql_arg_xid(unit->min_xid ? unit->min_xid : 3), sql_arg_xid(unit->missing_since));
@@ -119,10 +119,10 @@ defer(SqlScope *scope, const Outcome *outcome)
 static void
 remember_records(const Mapping *mapping, const Outcome *outcomes, int n)
 {
-	char	  **record_keys = palloc(sizeof(char *) * Max(n, 1));
-	char	  **keys = palloc(sizeof(char *) * Max(n, 1));
-	char	  **ids = palloc(sizeof(char *) * Max(n, 1));
-	int			nsynced = 0;
+	char **record_keys = palloc(sizeof(char *) * Max(n, 1));
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	char **ids = palloc(sizeof(char *) * Max(n, 1));
+	int nsynced = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -136,8 +136,8 @@ remember_records(const Mapping *mapping, const Outcome *outcomes, int n)
 }
 
 static const char forget_query[] =
-"DELETE FROM sfsync.record r USING unnest($2, $3) AS u(key, id)"
-" WHERE r.mapping = $1 AND r.record_key = u.key AND r.salesforce_id = coalesce(u.id, r.salesforce_id)";
+	"DELETE FROM sfsync.record r USING unnest($2, $3) AS u(key, id)"
+	" WHERE r.mapping = $1 AND r.record_key = u.key AND r.salesforce_id = coalesce(u.id, r.salesforce_id)";
 
 /*
  * Records that are gone, and those whose key moved away: the latter only where
@@ -146,11 +146,11 @@ static const char forget_query[] =
 static void
 forget_records(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, int n)
 {
-	bool		case_sensitive = mapping->key_field && mapping->key_field->case_sensitive;
-	int			max = 0;
-	char	  **keys;
-	char	  **ids;
-	int			ngone = 0;
+	bool case_sensitive = mapping->key_field && mapping->key_field->case_sensitive;
+	int max = 0;
+	char **keys;
+	char **ids;
+	int ngone = 0;
 
 	for (int i = 0; i < n; i++)
 		max += 1 + outcomes[i].unit->nold;
@@ -159,7 +159,7 @@ forget_records(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes,
 	for (int i = 0; i < n; i++)
 	{
 		const Outcome *outcome = &outcomes[i];
-		bool		gone = outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN;
+		bool gone = outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN;
 
 		if (!gone && outcome->kind != OUTCOME_SYNCED)
 			continue;
@@ -180,15 +180,15 @@ forget_records(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes,
 }
 
 static const char resolve_query[] =
-"UPDATE sfsync.dead_letter SET status = 'resolved', resolved_at = pg_catalog.clock_timestamp(),"
-" note = CASE WHEN status = 'retrying' THEN 'retried' ELSE 'a later change of the row went through' END"
-" WHERE mapping = $1 AND external_id = ANY ($2) AND status IN ('open', 'retrying')";
+	"UPDATE sfsync.dead_letter SET status = 'resolved', resolved_at = pg_catalog.clock_timestamp(),"
+	" note = CASE WHEN status = 'retrying' THEN 'retried' ELSE 'a later change of the row went through' END"
+	" WHERE mapping = $1 AND external_id = ANY ($2) AND status IN ('open', 'retrying')";
 
 static void
 resolve_dead_letters(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, int n)
 {
-	char	  **keys = palloc(sizeof(char *) * Max(n, 1));
-	int			nkeys = 0;
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	int nkeys = 0;
 
 	for (int i = 0; i < n; i++)
 		if (leaves_queue(&outcomes[i]) && !stays_deferred(&outcomes[i]) && outcomes[i].kind != OUTCOME_DEAD)
@@ -198,24 +198,24 @@ resolve_dead_letters(SqlScope *scope, const Mapping *mapping, const Outcome *out
 }
 
 static const char dead_letter_query[] =
-"INSERT INTO sfsync.dead_letter AS l (mapping, source, source_key, operation, object, external_id, salesforce_id,"
-" payload, error_code, error_message, error_fields, http_status, request_id, attempts, event_at,"
-" first_failed_at, failed_at)"
-" VALUES ($1, $2::oid::regclass, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-" pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp())"
-" ON CONFLICT (mapping, external_id) WHERE status IN ('open', 'retrying') DO UPDATE SET source = excluded.source,"
-" operation = excluded.operation, salesforce_id = excluded.salesforce_id, payload = excluded.payload,"
-" error_code = excluded.error_code, error_message = excluded.error_message, error_fields = excluded.error_fields,"
-" http_status = excluded.http_status, request_id = excluded.request_id, attempts = l.attempts + 1,"
-" event_at = excluded.event_at, failed_at = excluded.failed_at, status = 'open'"
-" RETURNING id";
+	"INSERT INTO sfsync.dead_letter AS l (mapping, source, source_key, operation, object, external_id, salesforce_id,"
+	" payload, error_code, error_message, error_fields, http_status, request_id, attempts, event_at,"
+	" first_failed_at, failed_at)"
+	" VALUES ($1, $2::oid::regclass, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+	" pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp())"
+	" ON CONFLICT (mapping, external_id) WHERE status IN ('open', 'retrying') DO UPDATE SET source = excluded.source,"
+	" operation = excluded.operation, salesforce_id = excluded.salesforce_id, payload = excluded.payload,"
+	" error_code = excluded.error_code, error_message = excluded.error_message, error_fields = excluded.error_fields,"
+	" http_status = excluded.http_status, request_id = excluded.request_id, attempts = l.attempts + 1,"
+	" event_at = excluded.event_at, failed_at = excluded.failed_at, status = 'open'"
+	" RETURNING id";
 
 static int64
 add_dead_letter(SqlScope *scope, const Mapping *mapping, const Outcome *outcome)
 {
 	const Unit *unit = outcome->unit;
-	SqlArg		status = sql_arg_int(outcome->http_status);
-	char	  **fields = palloc(sizeof(char *) * Max(outcome->error.nfields, 1));
+	SqlArg status = sql_arg_int(outcome->http_status);
+	char **fields = palloc(sizeof(char *) * Max(outcome->error.nfields, 1));
 
 	status.isnull = outcome->http_status == 0;
 	for (int i = 0; i < outcome->error.nfields; i++)
@@ -225,9 +225,9 @@ add_dead_letter(SqlScope *scope, const Mapping *mapping, const Outcome *outcome)
 			sql_arg_text(mapping->object), sql_arg_text(unit->key), sql_arg_text(outcome->salesforce_id),
 			sql_arg_jsonb(from_utf8(outcome->payload)),
 			sql_arg_text(outcome->error.code ? from_utf8(outcome->error.code) : "UNKNOWN"),
-			sql_arg_text(from_utf8(outcome->error.message)),
-			sql_arg_texts(fields, outcome->error.nfields), status, sql_arg_text(outcome->request_id),
-			sql_arg_int(unit->attempts + 1), sql_arg_time(unit->event_at));
+			sql_arg_text(from_utf8(outcome->error.message)), sql_arg_texts(fields, outcome->error.nfields),
+			status, sql_arg_text(outcome->request_id), sql_arg_int(unit->attempts + 1),
+			sql_arg_time(unit->event_at));
 	return sql_bigint(0, 1);
 }
 
@@ -238,7 +238,7 @@ notify(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, const i
 	for (int i = 0; i < n; i++)
 	{
 		StringInfoData json;
-		int			count = 0;
+		int count = 0;
 
 		if (ids[i] == 0)
 			continue;
@@ -246,7 +246,7 @@ notify(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, const i
 			if (ids[j] != 0 && strcmp(outcomes[j].error.code, outcomes[i].error.code) == 0)
 				count++;
 		if (count > 0)
-			continue;			/* told with the first of its code */
+			continue; /* told with the first of its code */
 		initStringInfo(&json);
 		appendStringInfoString(&json, "{\"mapping\":");
 		escape_json(&json, mapping->name);
@@ -268,8 +268,8 @@ notify(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, const i
 static void
 add_dead_letters(SqlScope *scope, const Mapping *mapping, Outcome *outcomes, int n)
 {
-	int64	   *ids = palloc0(sizeof(int64) * Max(n, 1));
-	int			ndead = 0;
+	int64 *ids = palloc0(sizeof(int64) * Max(n, 1));
+	int ndead = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -279,9 +279,8 @@ add_dead_letters(SqlScope *scope, const Mapping *mapping, Outcome *outcomes, int
 			outcomes[i].error.code = pstrdup("UNKNOWN");
 		ids[i] = add_dead_letter(scope, mapping, &outcomes[i]);
 		if (ndead++ == 0)
-			ereport(LOG,
-					(errmsg("sfsync: mapping \"%s\": a change became a dead letter: %s",
-							mapping->name, outcomes[i].error.code)));
+			ereport(LOG, (errmsg("sfsync: mapping \"%s\": a change became a dead letter: %s", mapping->name,
+								 outcomes[i].error.code)));
 	}
 	if (ndead > 0)
 		notify(scope, mapping, outcomes, ids, n);
@@ -290,7 +289,7 @@ add_dead_letters(SqlScope *scope, const Mapping *mapping, Outcome *outcomes, int
 void
 queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
 	if (n > 0)

@@ -34,48 +34,47 @@ PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
-bool		sfsync_enabled = true;
-bool		sfsync_capture_enabled = true;
-int			sfsync_request_timeout = 120 * 1000;
-int			sfsync_connect_timeout = 10 * 1000;
-int			sfsync_max_attempts = 10;
-int			sfsync_retry_base_delay = 1000;
-int			sfsync_retry_max_delay = 10 * 60 * 1000;
-int			sfsync_schema_ttl = 15 * 60 * 1000;
-char	   *sfsync_environment = NULL;
+bool sfsync_enabled = true;
+bool sfsync_capture_enabled = true;
+int sfsync_request_timeout = 120 * 1000;
+int sfsync_connect_timeout = 10 * 1000;
+int sfsync_max_attempts = 10;
+int sfsync_retry_base_delay = 1000;
+int sfsync_retry_max_delay = 10 * 60 * 1000;
+int sfsync_schema_ttl = 15 * 60 * 1000;
+char *sfsync_environment = NULL;
 
 static void
 define_settings(void)
 {
 	DefineCustomBoolVariable("sfsync.enabled",
-							 "Whether changes are delivered; capture goes on when they are not.",
-							 NULL, &sfsync_enabled, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomBoolVariable("sfsync.capture",
-							 "Whether changes of mapped tables are captured.",
+							 "Whether changes are delivered; capture goes on when they are not.", NULL,
+							 &sfsync_enabled, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("sfsync.capture", "Whether changes of mapped tables are captured.",
 							 "Off, also with SET LOCAL, for loads that must not reach Salesforce.",
 							 &sfsync_capture_enabled, true, PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("sfsync.request_timeout", "Time that one request to Salesforce may take.",
-							NULL, &sfsync_request_timeout, 120 * 1000, 100, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("sfsync.connect_timeout", "Time that connecting to Salesforce may take.",
-							NULL, &sfsync_connect_timeout, 10 * 1000, 100, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("sfsync.max_attempts",
-							"Attempts at a record before it becomes a dead letter.",
+	DefineCustomIntVariable("sfsync.request_timeout", "Time that one request to Salesforce may take.", NULL,
+							&sfsync_request_timeout, 120 * 1000, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL,
+							NULL, NULL);
+	DefineCustomIntVariable("sfsync.connect_timeout", "Time that connecting to Salesforce may take.", NULL,
+							&sfsync_connect_timeout, 10 * 1000, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL,
+							NULL, NULL);
+	DefineCustomIntVariable("sfsync.max_attempts", "Attempts at a record before it becomes a dead letter.",
 							"Failures of a request or of the server as a whole are not counted.",
 							&sfsync_max_attempts, 10, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("sfsync.retry_base_delay", "Longest wait before the first retry; it doubles from there.",
-							NULL, &sfsync_retry_base_delay, 1000, 1, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("sfsync.retry_max_delay", "Longest wait before any retry.",
-							NULL, &sfsync_retry_max_delay, 10 * 60 * 1000, 1, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("sfsync.schema_ttl", "Age from which cached metadata of Salesforce is asked for again.",
-							NULL, &sfsync_schema_ttl, 15 * 60 * 1000, 1000, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomStringVariable("sfsync.environment",
-							   "Name of this environment; a server with another name in its option environment is fenced.",
-							   NULL, &sfsync_environment, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"sfsync.retry_base_delay", "Longest wait before the first retry; it doubles from there.", NULL,
+		&sfsync_retry_base_delay, 1000, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("sfsync.retry_max_delay", "Longest wait before any retry.", NULL,
+							&sfsync_retry_max_delay, 10 * 60 * 1000, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"sfsync.schema_ttl", "Age from which cached metadata of Salesforce is asked for again.", NULL,
+		&sfsync_schema_ttl, 15 * 60 * 1000, 1000, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"sfsync.environment",
+		"Name of this environment; a server with another name in its option environment is fenced.", NULL,
+		&sfsync_environment, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("sfsync");
 }
 
@@ -114,7 +113,7 @@ _PG_init(void)
 Oid
 sfsync_relation(const char *name)
 {
-	Oid			schema = get_namespace_oid(SFSYNC_SCHEMA, true);
+	Oid schema = get_namespace_oid(SFSYNC_SCHEMA, true);
 
 	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
 }
@@ -123,11 +122,11 @@ sfsync_relation(const char *name)
 static Oid
 extension_owner(void)
 {
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	Relation rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			owner = InvalidOid;
+	HeapTuple tuple;
+	Oid owner = InvalidOid;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 				CStringGetDatum(SFSYNC_EXTENSION));
@@ -138,9 +137,8 @@ extension_owner(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	if (!OidIsValid(owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"%s\" is not installed in this database", SFSYNC_EXTENSION)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("extension \"%s\" is not installed in this database", SFSYNC_EXTENSION)));
 	return owner;
 }
 

@@ -5,24 +5,24 @@
 #ifndef SFSYNC_H
 #define SFSYNC_H
 
-#define SFSYNC_LIBRARY		"sfsync"
-#define SFSYNC_SCHEMA		"sfsync"
-#define SFSYNC_EXTENSION	"sfsync"
-#define SFSYNC_WRAPPER		"sfsync"
+#define SFSYNC_LIBRARY "sfsync"
+#define SFSYNC_SCHEMA "sfsync"
+#define SFSYNC_EXTENSION "sfsync"
+#define SFSYNC_WRAPPER "sfsync"
 
 /* Settings (design, section 2.5); times in milliseconds. */
 extern bool sfsync_enabled;
 extern bool sfsync_capture_enabled;
-extern int	sfsync_request_timeout;
-extern int	sfsync_connect_timeout;
-extern int	sfsync_max_attempts;
-extern int	sfsync_retry_base_delay;
-extern int	sfsync_retry_max_delay;
-extern int	sfsync_schema_ttl;
+extern int sfsync_request_timeout;
+extern int sfsync_connect_timeout;
+extern int sfsync_max_attempts;
+extern int sfsync_retry_base_delay;
+extern int sfsync_retry_max_delay;
+extern int sfsync_schema_ttl;
 extern char *sfsync_environment;
 
 /* The extension's own relation of that name; InvalidOid where the extension is absent. */
-extern Oid	sfsync_relation(const char *name);
+extern Oid sfsync_relation(const char *name);
 
 /*
  * Work on the extension's own tables is done as the extension's owner, so
@@ -31,9 +31,9 @@ extern Oid	sfsync_relation(const char *name);
  */
 typedef struct OwnerContext
 {
-	Oid			userid;
-	int			sec_context;
-	int			nest_level;
+	Oid userid;
+	int sec_context;
+	int nest_level;
 } OwnerContext;
 
 extern void sfsync_enter_owner(OwnerContext *saved);
@@ -45,4 +45,4 @@ extern void sfsync_enter_owner(OwnerContext *saved);
 extern void sfsync_enter_user(Oid userid, OwnerContext *saved);
 extern void sfsync_leave(const OwnerContext *saved);
 
-#endif							/* SFSYNC_H */
+#endif /* SFSYNC_H */

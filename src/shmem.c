@@ -28,27 +28,27 @@
 
 typedef struct Slot
 {
-	Oid			database;
-	SlotState	state;
-	int			keep_away;		/* statements that want no worker here */
-	bool		found_absent;
-	int			procno;			/* of the worker; -1 none */
+	Oid database;
+	SlotState state;
+	int keep_away; /* statements that want no worker here */
+	bool found_absent;
+	int procno; /* of the worker; -1 none */
 	pg_atomic_uint32 woken;
 } Slot;
 
 typedef struct Shared
 {
-	LWLock	   *lock;
-	pg_atomic_uint32 launcher;	/* its process number + 1; 0 none */
-	int			nslots;
-	Slot		slots[FLEXIBLE_ARRAY_MEMBER];
+	LWLock *lock;
+	pg_atomic_uint32 launcher; /* its process number + 1; 0 none */
+	int nslots;
+	Slot slots[FLEXIBLE_ARRAY_MEMBER];
 } Shared;
 
 static Shared *shared = NULL;
-static Slot *my_slot = NULL;	/* the worker's own */
+static Slot *my_slot = NULL; /* the worker's own */
 static bool wake_pending = false;
 static bool start_pending = false;
-static List *kept_away = NIL;	/* databases, by this transaction */
+static List *kept_away = NIL; /* databases, by this transaction */
 
 static shmem_request_hook_type previous_request_hook = NULL;
 static shmem_startup_hook_type previous_startup_hook = NULL;
@@ -77,7 +77,7 @@ request_shmem(void)
 static void
 startup_shmem(void)
 {
-	bool		found;
+	bool found;
 
 	if (previous_startup_hook)
 		previous_startup_hook();
@@ -124,7 +124,7 @@ find_slot(Oid database)
 static Slot *
 find_or_make_slot(Oid database)
 {
-	Slot	   *slot = find_slot(database);
+	Slot *slot = find_slot(database);
 
 	if (slot)
 		return slot;
@@ -154,7 +154,7 @@ wake_worker(void)
 	LWLockAcquire(shared->lock, LW_SHARED);
 	for (int i = 0; i < shared->nslots; i++)
 	{
-		Slot	   *slot = &shared->slots[i];
+		Slot *slot = &shared->slots[i];
 
 		if (slot->database != MyDatabaseId || slot->state != SLOT_RUNNING)
 			continue;
@@ -168,7 +168,7 @@ wake_worker(void)
 void
 shmem_wake_launcher(void)
 {
-	uint32		launcher;
+	uint32 launcher;
 
 	if (!shared)
 		return;
@@ -180,7 +180,7 @@ shmem_wake_launcher(void)
 static void
 request_worker(void)
 {
-	Slot	   *slot;
+	Slot *slot;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = find_or_make_slot(MyDatabaseId);
@@ -210,7 +210,7 @@ shmem_start_at_commit(void)
 static void
 let_in(Oid database)
 {
-	Slot	   *slot;
+	Slot *slot;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = find_slot(database);
@@ -237,7 +237,7 @@ shmem_at_xact(XactEvent event)
 static void
 after_locks(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel || !shared)
 		return;
@@ -277,8 +277,8 @@ worker_detach(int code, Datum arg)
 bool
 shmem_worker_attach(void)
 {
-	Slot	   *slot;
-	bool		attached = false;
+	Slot *slot;
+	bool attached = false;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = find_or_make_slot(MyDatabaseId);
@@ -316,7 +316,7 @@ shmem_worker_must_leave(void)
 bool
 shmem_worker_absent(void)
 {
-	bool		absent;
+	bool absent;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	absent = pg_atomic_read_u32(&my_slot->woken) == 0;
@@ -341,8 +341,8 @@ shmem_launcher_attach(void)
 SlotReport
 shmem_report(Oid database)
 {
-	SlotReport	report = {SLOT_FREE, false, false};
-	Slot	   *slot;
+	SlotReport report = {SLOT_FREE, false, false};
+	Slot *slot;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = find_slot(database);
@@ -361,8 +361,8 @@ shmem_report(Oid database)
 bool
 shmem_mark_starting(Oid database)
 {
-	Slot	   *slot;
-	bool		marked = false;
+	Slot *slot;
+	bool marked = false;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = find_or_make_slot(database);
@@ -378,7 +378,7 @@ shmem_mark_starting(Oid database)
 void
 shmem_mark_ended(Oid database)
 {
-	Slot	   *slot;
+	Slot *slot;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = find_slot(database);
@@ -390,7 +390,7 @@ shmem_mark_ended(Oid database)
 void
 shmem_forget(Oid database)
 {
-	Slot	   *slot;
+	Slot *slot;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = find_slot(database);
@@ -402,7 +402,7 @@ shmem_forget(Oid database)
 void
 shmem_keep_away(Oid database)
 {
-	Slot	   *slot;
+	Slot *slot;
 	MemoryContext caller;
 
 	if (!shared)
@@ -427,7 +427,7 @@ shmem_keep_away(Oid database)
 	 */
 	for (;;)
 	{
-		int			procno;
+		int procno;
 
 		LWLockAcquire(shared->lock, LW_SHARED);
 		procno = slot->state == SLOT_RUNNING ? slot->procno : -1;
@@ -435,8 +435,7 @@ shmem_keep_away(Oid database)
 		if (procno < 0)
 			break;
 		set_latch_of(procno);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
-						 PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

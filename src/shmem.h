@@ -13,9 +13,9 @@
 typedef enum SlotState
 {
 	SLOT_FREE,
-	SLOT_KEPT,					/* no worker was wanted; one must not come now */
-	SLOT_REQUESTED,				/* a worker should look into the database */
-	SLOT_STARTING,				/* registered by the launcher */
+	SLOT_KEPT,      /* no worker was wanted; one must not come now */
+	SLOT_REQUESTED, /* a worker should look into the database */
+	SLOT_STARTING,  /* registered by the launcher */
 	SLOT_RUNNING
 } SlotState;
 
@@ -47,9 +47,9 @@ extern void shmem_wake_launcher(void);
 /* What the launcher needs to know of a database. */
 typedef struct SlotReport
 {
-	SlotState	state;
-	bool		kept_away;
-	bool		found_absent;
+	SlotState state;
+	bool kept_away;
+	bool found_absent;
 } SlotReport;
 
 extern SlotReport shmem_report(Oid database);
@@ -71,4 +71,4 @@ extern bool shmem_worker_absent(void);
  */
 extern void shmem_keep_away(Oid database);
 
-#endif							/* SFSYNC_SHMEM_H */
+#endif /* SFSYNC_SHMEM_H */

@@ -59,9 +59,9 @@ run(const char *query, int nargs, Oid *types, Datum *values)
 static char *
 type_name(Oid type)
 {
-	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	HeapTuple tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
 	Form_pg_type form;
-	char	   *name;
+	char *name;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for type %u", type);
@@ -74,9 +74,9 @@ type_name(Oid type)
 static char *
 operator_name(Oid operator)
 {
-	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
 	Form_pg_operator form;
-	char	   *name;
+	char *name;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for operator %u", operator);
@@ -90,8 +90,7 @@ operator_name(Oid operator)
 static char *
 key_operator(const Mapping *mapping, int i, bool equality)
 {
-	TypeCacheEntry *entry = lookup_type_cache(mapping->key_types[i],
-											  TYPECACHE_EQ_OPR | TYPECACHE_GT_OPR);
+	TypeCacheEntry *entry = lookup_type_cache(mapping->key_types[i], TYPECACHE_EQ_OPR | TYPECACHE_GT_OPR);
 
 	return operator_name(equality ? entry->eq_opr : entry->gt_opr);
 }
@@ -100,17 +99,16 @@ key_operator(const Mapping *mapping, int i, bool equality)
 static void
 key_arrays(const Mapping *mapping, char *const *keys, int nkeys, Oid *types, Datum *values)
 {
-	char	  **column = palloc(sizeof(char *) * nkeys);
-	char	 ***split = palloc(sizeof(char **) * nkeys);
+	char **column = palloc(sizeof(char *) * nkeys);
+	char ***split = palloc(sizeof(char **) * nkeys);
 
 	for (int i = 0; i < nkeys; i++)
 	{
 		split[i] = key_split(keys[i], mapping->nkeys);
 		if (!split[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_EXCEPTION),
-					 errmsg("a captured key doesn't have the %d parts of the key of mapping \"%s\"",
-							mapping->nkeys, mapping->name)));
+			ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION),
+							errmsg("a captured key doesn't have the %d parts of the key of mapping \"%s\"",
+								   mapping->nkeys, mapping->name)));
 	}
 	for (int k = 0; k < mapping->nkeys; k++)
 	{
@@ -125,7 +123,7 @@ key_arrays(const Mapping *mapping, char *const *keys, int nkeys, Oid *types, Dat
 static int
 needed_columns(const Mapping *mapping, int *needed)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (int c = 0; c < mapping->ncolumns; c++)
 		for (int f = 0; f < mapping->nfields; f++)
@@ -155,22 +153,22 @@ read_query(const Mapping *mapping, const int *needed, int nneeded)
 		appendStringInfo(&sql, "k%d, ", k);
 	appendStringInfo(&sql, "o) JOIN %s AS s ON", mapping->source_name);
 	for (int k = 0; k < mapping->nkeys; k++)
-		appendStringInfo(&sql, "%s s.%s %s k.k%d", k ? " AND" : "",
-						 quote_identifier(mapping->key_columns[k]), key_operator(mapping, k, true), k);
+		appendStringInfo(&sql, "%s s.%s %s k.k%d", k ? " AND" : "", quote_identifier(mapping->key_columns[k]),
+						 key_operator(mapping, k, true), k);
 	return sql.data;
 }
 
 static void
 take_row(const Mapping *mapping, const int *needed, int nneeded, uint64 row, SourceRow *out)
 {
-	TupleDesc	desc = SPI_tuptable->tupdesc;
+	TupleDesc desc = SPI_tuptable->tupdesc;
 
 	out->found = true;
 	out->values = palloc0(sizeof(SourceValue) * Max(mapping->ncolumns, 1));
 	for (int i = 0; i < nneeded; i++)
 	{
-		bool		isnull;
-		Datum		value = SPI_getbinval(SPI_tuptable->vals[row], desc, i + 2, &isnull);
+		bool isnull;
+		Datum value = SPI_getbinval(SPI_tuptable->vals[row], desc, i + 2, &isnull);
 
 		datum_read(value, isnull, TupleDescAttr(desc, i + 1)->atttypid, mapping->zone,
 				   &out->values[needed[i]]);
@@ -180,12 +178,12 @@ take_row(const Mapping *mapping, const int *needed, int nneeded, uint64 row, Sou
 SourceRow *
 source_read(const Mapping *mapping, char *const *keys, int nkeys)
 {
-	SourceRow  *rows = palloc0(sizeof(SourceRow) * Max(nkeys, 1));
-	int		   *needed = palloc(sizeof(int) * Max(mapping->ncolumns, 1));
-	int			nneeded = needed_columns(mapping, needed);
-	Oid		   *types = palloc(sizeof(Oid) * mapping->nkeys);
-	Datum	   *values = palloc(sizeof(Datum) * mapping->nkeys);
-	OwnerScope	scope;
+	SourceRow *rows = palloc0(sizeof(SourceRow) * Max(nkeys, 1));
+	int *needed = palloc(sizeof(int) * Max(mapping->ncolumns, 1));
+	int nneeded = needed_columns(mapping, needed);
+	Oid *types = palloc(sizeof(Oid) * mapping->nkeys);
+	Datum *values = palloc(sizeof(Datum) * mapping->nkeys);
+	OwnerScope scope;
 
 	if (nkeys == 0)
 		return rows;
@@ -195,9 +193,9 @@ source_read(const Mapping *mapping, char *const *keys, int nkeys)
 	MemoryContextSwitchTo(scope.caller);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		bool		isnull;
-		int64		ordinal = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
-														  1, &isnull));
+		bool isnull;
+		int64 ordinal =
+			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
 
 		take_row(mapping, needed, nneeded, i, &rows[ordinal - 1]);
 	}
@@ -228,8 +226,8 @@ append_after(StringInfo sql, const Mapping *mapping)
 		appendStringInfo(sql, "s.%s %s $%d::%s", column, key_operator(mapping, k, false), k + 1,
 						 type_name(mapping->key_types[k]));
 		if (k < mapping->nkeys - 1)
-			appendStringInfo(sql, " OR (s.%s %s $%d::%s AND (", column, key_operator(mapping, k, true),
-							 k + 1, type_name(mapping->key_types[k]));
+			appendStringInfo(sql, " OR (s.%s %s $%d::%s AND (", column, key_operator(mapping, k, true), k + 1,
+							 type_name(mapping->key_types[k]));
 	}
 	for (int k = 0; k < mapping->nkeys - 1; k++)
 		appendStringInfoString(sql, "))");
@@ -258,12 +256,12 @@ keys_query(const Mapping *mapping, bool after, int limit)
 static char *
 result_key(const Mapping *mapping, uint64 row)
 {
-	char	  **parts = palloc(sizeof(char *) * mapping->nkeys);
+	char **parts = palloc(sizeof(char *) * mapping->nkeys);
 
 	for (int k = 0; k < mapping->nkeys; k++)
 	{
-		bool		isnull;
-		Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, k + 1, &isnull);
+		bool isnull;
+		Datum value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, k + 1, &isnull);
 
 		if (isnull)
 			return NULL;
@@ -275,7 +273,7 @@ result_key(const Mapping *mapping, uint64 row)
 static void
 key_values(const Mapping *mapping, const char *key, Oid *types, Datum *values)
 {
-	char	  **parts = key_split(key, mapping->nkeys);
+	char **parts = key_split(key, mapping->nkeys);
 
 	if (!parts)
 		elog(ERROR, "key has not the parts of mapping \"%s\"", mapping->name);
@@ -289,10 +287,10 @@ key_values(const Mapping *mapping, const char *key, Oid *types, Datum *values)
 char **
 source_keys_after(const Mapping *mapping, const char *last_key, int limit, int *nkeys)
 {
-	Oid		   *types = palloc(sizeof(Oid) * mapping->nkeys);
-	Datum	   *values = palloc(sizeof(Datum) * mapping->nkeys);
-	char	  **keys = palloc(sizeof(char *) * limit);
-	OwnerScope	scope;
+	Oid *types = palloc(sizeof(Oid) * mapping->nkeys);
+	Datum *values = palloc(sizeof(Datum) * mapping->nkeys);
+	char **keys = palloc(sizeof(char *) * limit);
+	OwnerScope scope;
 
 	if (last_key)
 		key_values(mapping, last_key, types, values);
@@ -302,7 +300,7 @@ source_keys_after(const Mapping *mapping, const char *last_key, int limit, int *
 	*nkeys = 0;
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		char	   *key = result_key(mapping, i);
+		char *key = result_key(mapping, i);
 
 		if (key)
 			keys[(*nkeys)++] = key;
@@ -314,19 +312,20 @@ source_keys_after(const Mapping *mapping, const char *last_key, int limit, int *
 int64
 source_row_count(const Mapping *mapping)
 {
-	OwnerScope	scope;
-	int64		count = -1;
-	bool		isnull;
+	OwnerScope scope;
+	int64 count = -1;
+	bool isnull;
 
 	open_scope(&scope, mapping);
 	run(psprintf("SELECT CASE WHEN sum(c.reltuples) >= 0 AND sum(c.relpages) > %d"
 				 " THEN sum(c.reltuples)::pg_catalog.int8 ELSE -1 END"
 				 " FROM pg_catalog.pg_partition_tree(%u) t"
 				 " JOIN pg_catalog.pg_class c ON c.oid = t.relid WHERE t.isleaf",
-				 COUNT_PAGES, mapping->source), 0, NULL, NULL);
+				 COUNT_PAGES, mapping->source),
+		0, NULL, NULL);
 	if (SPI_processed == 1)
 	{
-		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 
 		count = isnull ? -1 : DatumGetInt64(value);
 	}
@@ -342,17 +341,17 @@ source_row_count(const Mapping *mapping)
 char *
 source_key_json(const Mapping *mapping, const char *key)
 {
-	Oid		   *types = palloc(sizeof(Oid) * Max(mapping->nkeys, 1));
-	Datum	   *values = palloc(sizeof(Datum) * Max(mapping->nkeys, 1));
-	OwnerScope	scope;
+	Oid *types = palloc(sizeof(Oid) * Max(mapping->nkeys, 1));
+	Datum *values = palloc(sizeof(Datum) * Max(mapping->nkeys, 1));
+	OwnerScope scope;
 	StringInfoData sql;
-	char	   *json;
+	char *json;
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT pg_catalog.jsonb_build_object(");
 	for (int k = 0; k < mapping->nkeys; k++)
-		appendStringInfo(&sql, "%s%s, $%d::%s", k ? ", " : "",
-						 quote_literal_cstr(mapping->key_columns[k]), k + 1, type_name(mapping->key_types[k]));
+		appendStringInfo(&sql, "%s%s, $%d::%s", k ? ", " : "", quote_literal_cstr(mapping->key_columns[k]),
+						 k + 1, type_name(mapping->key_types[k]));
 	appendStringInfoString(&sql, ")::pg_catalog.text");
 	key_values(mapping, key, types, values);
 	open_scope(&scope, mapping);
@@ -372,8 +371,7 @@ bad_key(const Mapping *mapping, const char *detail)
 		appendStringInfo(&columns, "%s\"%s\"", k ? ", " : "", mapping->key_columns[k]);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("source_key is not a key of mapping \"%s\"", mapping->name),
-			 errdetail("%s", detail),
+			 errmsg("source_key is not a key of mapping \"%s\"", mapping->name), errdetail("%s", detail),
 			 errhint("Pass a JSON object with the key columns: %s.", columns.data)));
 }
 
@@ -381,10 +379,10 @@ bad_key(const Mapping *mapping, const char *detail)
 char *
 source_key_from_json(const Mapping *mapping, Datum jsonb)
 {
-	Oid			types[1] = {JSONBOID};
-	OwnerScope	scope;
+	Oid types[1] = {JSONBOID};
+	OwnerScope scope;
 	StringInfoData sql;
-	char	   *key;
+	char *key;
 
 	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(jsonb)))
 		bad_key(mapping, "It is not a JSON object.");

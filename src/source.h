@@ -13,8 +13,8 @@
 
 typedef struct SourceRow
 {
-	bool		found;
-	SourceValue *values;		/* by index into mapping->columns; only columns that feed
+	bool found;
+	SourceValue *values; /* by index into mapping->columns; only columns that feed
 								 * a field are filled in */
 } SourceRow;
 
@@ -31,4 +31,4 @@ extern int64 source_row_count(const Mapping *mapping);
 extern char *source_key_json(const Mapping *mapping, const char *key);
 extern char *source_key_from_json(const Mapping *mapping, Datum jsonb);
 
-#endif							/* SFSYNC_SOURCE_H */
+#endif /* SFSYNC_SOURCE_H */

@@ -19,8 +19,8 @@
 
 typedef struct KeptPlan
 {
-	const char *query;			/* hash key: the address */
-	SPIPlanPtr	plan;
+	const char *query; /* hash key: the address */
+	SPIPlanPtr plan;
 } KeptPlan;
 
 static HTAB *kept_plans = NULL;
@@ -49,14 +49,14 @@ sql_close(SqlScope *scope)
 static SPIPlanPtr
 kept_plan(const char *query, const SqlArg *args, int nargs)
 {
-	KeptPlan   *kept;
-	Oid			types[16];
-	bool		found;
+	KeptPlan *kept;
+	Oid types[16];
+	bool found;
 
 	Assert(nargs <= lengthof(types));
 	if (!kept_plans)
 	{
-		HASHCTL		ctl = {.keysize = sizeof(char *), .entrysize = sizeof(KeptPlan)};
+		HASHCTL ctl = {.keysize = sizeof(char *), .entrysize = sizeof(KeptPlan)};
 
 		kept_plans = hash_create("sfsync plans", 64, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
@@ -66,7 +66,7 @@ kept_plan(const char *query, const SqlArg *args, int nargs)
 	for (int i = 0; i < nargs; i++)
 		types[i] = args[i].type;
 	{
-		SPIPlanPtr	plan = SPI_prepare(query, nargs, types);
+		SPIPlanPtr plan = SPI_prepare(query, nargs, types);
 
 		if (!plan || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
@@ -79,10 +79,10 @@ kept_plan(const char *query, const SqlArg *args, int nargs)
 uint64
 sql_run(SqlScope *scope, const char *query, const SqlArg *args, int nargs, long limit)
 {
-	Datum		values[16];
-	char		nulls[16];
-	SPIPlanPtr	plan = kept_plan(query, args, nargs);
-	int			result;
+	Datum values[16];
+	char nulls[16];
+	SPIPlanPtr plan = kept_plan(query, args, nargs);
+	int result;
 
 	for (int i = 0; i < nargs; i++)
 	{
@@ -102,7 +102,7 @@ sql_run(SqlScope *scope, const char *query, const SqlArg *args, int nargs, long 
 static SqlArg
 arg(Oid type, Datum value, bool isnull)
 {
-	SqlArg		result = {type, value, isnull};
+	SqlArg result = {type, value, isnull};
 
 	return result;
 }
@@ -166,7 +166,7 @@ sql_arg_xid(uint64 value)
 SqlArg
 sql_arg_bytes(const uint8 *value, int len)
 {
-	bytea	   *bytes;
+	bytea *bytes;
 
 	if (len < 0)
 		return arg(BYTEAOID, (Datum) 0, true);
@@ -179,66 +179,68 @@ sql_arg_bytes(const uint8 *value, int len)
 SqlArg
 sql_arg_texts(char *const *values, int n)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
-	bool	   *nulls = palloc(sizeof(bool) * Max(n, 1));
-	int			lower = 1;
+	Datum *elements = palloc(sizeof(Datum) * Max(n, 1));
+	bool *nulls = palloc(sizeof(bool) * Max(n, 1));
+	int lower = 1;
 
 	for (int i = 0; i < n; i++)
 	{
 		nulls[i] = values[i] == NULL;
 		elements[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(values[i]);
 	}
-	return arg(TEXTARRAYOID,
-			   PointerGetDatum(construct_md_array(elements, nulls, 1, &n, &lower, TEXTOID, -1,
-												  false, TYPALIGN_INT)), false);
+	return arg(
+		TEXTARRAYOID,
+		PointerGetDatum(construct_md_array(elements, nulls, 1, &n, &lower, TEXTOID, -1, false, TYPALIGN_INT)),
+		false);
 }
 
 SqlArg
 sql_arg_names(char *const *values, int n)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	Datum *elements = palloc(sizeof(Datum) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
 		elements[i] = DirectFunctionCall1(namein, CStringGetDatum(values[i]));
 	return arg(NAMEARRAYOID,
-			   PointerGetDatum(construct_array(elements, n, NAMEOID, NAMEDATALEN, false,
-											   TYPALIGN_CHAR)), false);
+			   PointerGetDatum(construct_array(elements, n, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR)),
+			   false);
 }
 
 SqlArg
 sql_arg_ints(const int32 *values, int n)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	Datum *elements = palloc(sizeof(Datum) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
 		elements[i] = Int32GetDatum(values[i]);
 	return arg(INT4ARRAYOID,
-			   PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32), true,
-											   TYPALIGN_INT)), false);
+			   PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32), true, TYPALIGN_INT)),
+			   false);
 }
 
 SqlArg
 sql_arg_smallints(const int16 *values, int n)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	Datum *elements = palloc(sizeof(Datum) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
 		elements[i] = Int16GetDatum(values[i]);
 	return arg(INT2ARRAYOID,
-			   PointerGetDatum(construct_array(elements, n, INT2OID, sizeof(int16), true,
-											   TYPALIGN_SHORT)), false);
+			   PointerGetDatum(construct_array(elements, n, INT2OID, sizeof(int16), true, TYPALIGN_SHORT)),
+			   false);
 }
 
 SqlArg
 sql_arg_xids(const uint64 *values, int n)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	Datum *elements = palloc(sizeof(Datum) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
 		elements[i] = FullTransactionIdGetDatum(FullTransactionIdFromU64(values[i]));
 	return arg(XID8ARRAYOID,
 			   PointerGetDatum(construct_array(elements, n, XID8OID, sizeof(FullTransactionId),
-											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)), false);
+											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)),
+			   false);
 }
 
 /*
@@ -255,7 +257,7 @@ value(uint64 row, int col, bool *isnull)
 bool
 sql_isnull(uint64 row, int col)
 {
-	bool		isnull;
+	bool isnull;
 
 	(void) value(row, col, &isnull);
 	return isnull;
@@ -264,8 +266,8 @@ sql_isnull(uint64 row, int col)
 int32
 sql_int(uint64 row, int col)
 {
-	bool		isnull;
-	Datum		datum = value(row, col, &isnull);
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
 
 	return isnull ? 0 : DatumGetInt32(datum);
 }
@@ -273,8 +275,8 @@ sql_int(uint64 row, int col)
 int64
 sql_bigint(uint64 row, int col)
 {
-	bool		isnull;
-	Datum		datum = value(row, col, &isnull);
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
 
 	return isnull ? 0 : DatumGetInt64(datum);
 }
@@ -282,8 +284,8 @@ sql_bigint(uint64 row, int col)
 bool
 sql_bool(uint64 row, int col)
 {
-	bool		isnull;
-	Datum		datum = value(row, col, &isnull);
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
 
 	return !isnull && DatumGetBool(datum);
 }
@@ -291,8 +293,8 @@ sql_bool(uint64 row, int col)
 Oid
 sql_oid(uint64 row, int col)
 {
-	bool		isnull;
-	Datum		datum = value(row, col, &isnull);
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
 
 	return isnull ? InvalidOid : DatumGetObjectId(datum);
 }
@@ -300,8 +302,8 @@ sql_oid(uint64 row, int col)
 char
 sql_char(uint64 row, int col)
 {
-	bool		isnull;
-	Datum		datum = value(row, col, &isnull);
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
 
 	return isnull ? '\0' : DatumGetChar(datum);
 }
@@ -309,8 +311,8 @@ sql_char(uint64 row, int col)
 TimestampTz
 sql_time(uint64 row, int col)
 {
-	bool		isnull;
-	Datum		datum = value(row, col, &isnull);
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
 
 	return isnull ? 0 : DatumGetTimestampTz(datum);
 }
@@ -318,8 +320,8 @@ sql_time(uint64 row, int col)
 uint64
 sql_xid(uint64 row, int col)
 {
-	bool		isnull;
-	Datum		datum = value(row, col, &isnull);
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
 
 	return isnull ? 0 : U64FromFullTransactionId(DatumGetFullTransactionId(datum));
 }
@@ -327,7 +329,7 @@ sql_xid(uint64 row, int col)
 char *
 sql_text(SqlScope *scope, uint64 row, int col)
 {
-	char	   *text = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col);
+	char *text = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col);
 
 	return text ? MemoryContextStrdup(scope->caller, text) : NULL;
 }
@@ -335,10 +337,10 @@ sql_text(SqlScope *scope, uint64 row, int col)
 uint8 *
 sql_bytes(SqlScope *scope, uint64 row, int col, int *len)
 {
-	bool		isnull;
-	Datum		datum = value(row, col, &isnull);
-	bytea	   *bytes;
-	uint8	   *copy;
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
+	bytea *bytes;
+	uint8 *copy;
 
 	*len = -1;
 	if (isnull)
@@ -353,12 +355,12 @@ sql_bytes(SqlScope *scope, uint64 row, int col, int *len)
 char **
 sql_texts(SqlScope *scope, uint64 row, int col, int *n)
 {
-	bool		isnull;
-	Datum		datum = value(row, col, &isnull);
-	ArrayType  *array;
-	Datum	   *elements;
-	bool	   *nulls;
-	char	  **texts;
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
+	ArrayType *array;
+	Datum *elements;
+	bool *nulls;
+	char **texts;
 
 	*n = 0;
 	if (isnull)

@@ -13,15 +13,15 @@
 typedef struct SqlScope
 {
 	OwnerContext saved;
-	MemoryContext caller;		/* results are copied here */
-	bool		latest;			/* reads with the latest snapshot, whatever the isolation */
+	MemoryContext caller; /* results are copied here */
+	bool latest;          /* reads with the latest snapshot, whatever the isolation */
 } SqlScope;
 
 typedef struct SqlArg
 {
-	Oid			type;
-	Datum		value;
-	bool		isnull;
+	Oid type;
+	Datum value;
+	bool isnull;
 } SqlArg;
 
 /*
@@ -37,9 +37,8 @@ extern void sql_close(SqlScope *scope);
  */
 extern uint64 sql_run(SqlScope *scope, const char *query, const SqlArg *args, int nargs, long limit);
 
-#define SQL_RUN(scope, query, ...) \
-	sql_run(scope, query, (const SqlArg[]) {__VA_ARGS__}, \
-			lengthof(((const SqlArg[]) {__VA_ARGS__})), 0)
+#define SQL_RUN(scope, query, ...)                                                                           \
+	sql_run(scope, query, (const SqlArg[]){__VA_ARGS__}, lengthof(((const SqlArg[]){__VA_ARGS__})), 0)
 #define SQL_RUN0(scope, query) sql_run(scope, query, NULL, 0, 0)
 
 /* Arguments. */
@@ -47,13 +46,13 @@ extern SqlArg sql_arg_int(int32 value);
 extern SqlArg sql_arg_bigint(int64 value);
 extern SqlArg sql_arg_bool(bool value);
 extern SqlArg sql_arg_oid(Oid value);
-extern SqlArg sql_arg_text(const char *value);	/* NULL: null */
+extern SqlArg sql_arg_text(const char *value); /* NULL: null */
 extern SqlArg sql_arg_name(const char *value);
 extern SqlArg sql_arg_jsonb(const char *value); /* JSON text in the server's encoding; NULL: null */
-extern SqlArg sql_arg_time(TimestampTz value);	/* 0: null */
+extern SqlArg sql_arg_time(TimestampTz value);  /* 0: null */
 extern SqlArg sql_arg_xid(uint64 value);
-extern SqlArg sql_arg_bytes(const uint8 *value, int len);	/* len < 0: null */
-extern SqlArg sql_arg_texts(char *const *values, int n);	/* elements may be NULL */
+extern SqlArg sql_arg_bytes(const uint8 *value, int len); /* len < 0: null */
+extern SqlArg sql_arg_texts(char *const *values, int n);  /* elements may be NULL */
 extern SqlArg sql_arg_names(char *const *values, int n);
 extern SqlArg sql_arg_ints(const int32 *values, int n);
 extern SqlArg sql_arg_smallints(const int16 *values, int n);
@@ -64,12 +63,12 @@ extern bool sql_isnull(uint64 row, int col);
 extern int32 sql_int(uint64 row, int col);
 extern int64 sql_bigint(uint64 row, int col);
 extern bool sql_bool(uint64 row, int col);
-extern Oid	sql_oid(uint64 row, int col);
+extern Oid sql_oid(uint64 row, int col);
 extern char sql_char(uint64 row, int col);
-extern TimestampTz sql_time(uint64 row, int col);	/* 0 where null */
+extern TimestampTz sql_time(uint64 row, int col); /* 0 where null */
 extern uint64 sql_xid(uint64 row, int col);
-extern char *sql_text(SqlScope *scope, uint64 row, int col);	/* any type by its output; NULL */
-extern uint8 *sql_bytes(SqlScope *scope, uint64 row, int col, int *len);	/* -1 where null */
-extern char **sql_texts(SqlScope *scope, uint64 row, int col, int *n);	/* text[] or name[] */
+extern char *sql_text(SqlScope *scope, uint64 row, int col);             /* any type by its output; NULL */
+extern uint8 *sql_bytes(SqlScope *scope, uint64 row, int col, int *len); /* -1 where null */
+extern char **sql_texts(SqlScope *scope, uint64 row, int col, int *n);   /* text[] or name[] */
 
-#endif							/* SFSYNC_SQL_H */
+#endif /* SFSYNC_SQL_H */

@@ -41,8 +41,8 @@
 static void
 put(ReturnSetInfo *result, int ncolumns, const char *const *texts, const Datum *values)
 {
-	Datum		row[16];
-	bool		nulls[16];
+	Datum row[16];
+	bool nulls[16];
 
 	for (int i = 0; i < ncolumns; i++)
 	{
@@ -65,10 +65,15 @@ put_routes(ReturnSetInfo *result, const Mapping *mapping)
 	{
 		const Route *route = &mapping->routes[i];
 		const MappingColumn *column = &mapping->columns[route->column];
-		const char *texts[8] = {mapping->name, column->name, column->type_name, route->field_name,
-			route->field ? route->field->type_name : NULL, route_kind_name(route->rule),
-		route_status_name(route->status), route->detail};
-		Datum		values[8] = {0};
+		const char *texts[8] = {mapping->name,
+								column->name,
+								column->type_name,
+								route->field_name,
+								route->field ? route->field->type_name : NULL,
+								route_kind_name(route->rule),
+								route_status_name(route->status),
+								route->detail};
+		Datum values[8] = {0};
 
 		values[1] = name_datum(column->name);
 		put(result, 8, texts, values);
@@ -81,9 +86,15 @@ put_undescribed(ReturnSetInfo *result, const Mapping *mapping)
 {
 	for (int i = 0; i < mapping->ncolumns; i++)
 	{
-		const char *texts[8] = {mapping->name, mapping->columns[i].name, mapping->columns[i].type_name,
-		NULL, NULL, NULL, "unmatched", "metadata of the object are not cached yet"};
-		Datum		values[8] = {0};
+		const char *texts[8] = {mapping->name,
+								mapping->columns[i].name,
+								mapping->columns[i].type_name,
+								NULL,
+								NULL,
+								NULL,
+								"unmatched",
+								"metadata of the object are not cached yet"};
+		Datum values[8] = {0};
 
 		if (mapping->broken)
 			texts[7] = mapping->broken;
@@ -97,14 +108,14 @@ PG_FUNCTION_INFO_V1(sfsync_resolved_fields);
 Datum
 sfsync_resolved_fields(PG_FUNCTION_ARGS)
 {
-	int			n;
-	int		   *ids;
+	int n;
+	int *ids;
 
 	InitMaterializedSRF(fcinfo, 0);
 	ids = mapping_ids(&n);
 	for (int i = 0; i < n; i++)
 	{
-		Mapping    *mapping = mapping_get(ids[i]);
+		Mapping *mapping = mapping_get(ids[i]);
 
 		if (!mapping)
 			continue;
@@ -121,13 +132,14 @@ PG_FUNCTION_INFO_V1(sfsync_server_settings);
 Datum
 sfsync_server_settings(PG_FUNCTION_ARGS)
 {
-	SqlScope	scope;
-	Oid		   *servers;
-	int			n;
+	SqlScope scope;
+	Oid *servers;
+	int n;
 
 	InitMaterializedSRF(fcinfo, 0);
 	sql_open(&scope, true);
-	n = SQL_RUN0(&scope, "SELECT s.oid FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w"
+	n = SQL_RUN0(&scope,
+				 "SELECT s.oid FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w"
 				 " ON w.oid = s.srvfdw WHERE w.fdwname = 'sfsync' ORDER BY s.srvname");
 	servers = MemoryContextAlloc(scope.caller, sizeof(Oid) * Max(n, 1));
 	for (int i = 0; i < n; i++)
@@ -137,7 +149,7 @@ sfsync_server_settings(PG_FUNCTION_ARGS)
 	{
 		ServerOptions *options = server_options(servers[i]);
 		const char *texts[3] = {options->name, "", options->environment};
-		Datum		values[3] = {name_datum(options->name), Int32GetDatum(options->api_budget), 0};
+		Datum values[3] = {name_datum(options->name), Int32GetDatum(options->api_budget), 0};
 
 		put((ReturnSetInfo *) fcinfo->resultinfo, 3, texts, values);
 	}
@@ -149,18 +161,18 @@ sfsync_server_settings(PG_FUNCTION_ARGS)
  */
 
 static const char unsettled_query[] =
-"SELECT EXISTS (SELECT FROM sfsync.queue WHERE xid < pg_catalog.pg_snapshot_xmax($1::text::pg_catalog.pg_snapshot)"
-" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
-" OR EXISTS (SELECT FROM sfsync.deferred WHERE state = 'waiting'"
-" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
-" OR EXISTS (SELECT FROM sfsync.backfill_job WHERE state = 'running'"
-" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))";
+	"SELECT EXISTS (SELECT FROM sfsync.queue WHERE xid < pg_catalog.pg_snapshot_xmax($1::text::pg_catalog.pg_snapshot)"
+	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
+	" OR EXISTS (SELECT FROM sfsync.deferred WHERE state = 'waiting'"
+	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
+	" OR EXISTS (SELECT FROM sfsync.backfill_job WHERE state = 'running'"
+	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))";
 
 static char *
 current_snapshot(void)
 {
-	SqlScope	scope;
-	char	   *snapshot;
+	SqlScope scope;
+	char *snapshot;
 
 	sql_open(&scope, true);
 	SQL_RUN0(&scope, "SELECT pg_catalog.pg_current_snapshot()::text");
@@ -172,8 +184,8 @@ current_snapshot(void)
 static bool
 settled(const char *snapshot, int mapping)
 {
-	SqlScope	scope;
-	bool		result;
+	SqlScope scope;
+	bool result;
 
 	sql_open(&scope, true);
 	SQL_RUN(&scope, unsettled_query, sql_arg_text(snapshot), sql_arg_int(mapping));
@@ -185,10 +197,10 @@ settled(const char *snapshot, int mapping)
 static void
 nap(TimestampTz until)
 {
-	long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(Max(left, 1), 10), PG_WAIT_EXTENSION);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(Max(left, 1), 10),
+					 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -199,8 +211,8 @@ Datum
 sfsync_wait_for_sync(PG_FUNCTION_ARGS)
 {
 	TimestampTz until;
-	char	   *snapshot;
-	int			mapping = PG_ARGISNULL(1) ? 0 : mapping_require(api_text(fcinfo, 1));
+	char *snapshot;
+	int mapping = PG_ARGISNULL(1) ? 0 : mapping_require(api_text(fcinfo, 1));
 
 	api_require(fcinfo, 0, "timeout");
 	if (IsolationUsesXactSnapshot())
@@ -208,9 +220,8 @@ sfsync_wait_for_sync(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("sfsync.wait_for_sync can't see changes in a transaction of this isolation level"),
 				 errhint("Call it in READ COMMITTED.")));
-	until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-													TimestampTzGetDatum(GetCurrentTimestamp()),
-													PG_GETARG_DATUM(0)));
+	until = DatumGetTimestampTz(DirectFunctionCall2(
+		timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0)));
 	snapshot = current_snapshot();
 	while (!settled(snapshot, mapping))
 	{
@@ -237,21 +248,22 @@ require_metadata(const Mapping *mapping)
 	if (mapping->broken)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("mapping \"%s\" is blocked", mapping->name),
-				 errdetail("%s", mapping->broken)));
+				 errmsg("mapping \"%s\" is blocked", mapping->name), errdetail("%s", mapping->broken)));
 	if (!mapping->meta)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("metadata of object %s are not cached yet", mapping->object),
-				 errhint("The worker fetches them once it can log in; sfsync.status and sfsync.check_connection tell what is in its way.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("metadata of object %s are not cached yet", mapping->object),
+			 errhint(
+				 "The worker fetches them once it can log in; sfsync.status and sfsync.check_connection tell what is in its way.")));
 }
 
 static bool
 record_known(const Mapping *mapping, const char *key)
 {
-	char	   *utf8 = pg_server_to_any(key, strlen(key), PG_UTF8);
-	char	   *record_key = rest_record_key(utf8, mapping->key_field->case_sensitive);
-	int			n;
+	char *utf8 = pg_server_to_any(key, strlen(key), PG_UTF8);
+	char *record_key = rest_record_key(utf8, mapping->key_field->case_sensitive);
+	int n;
 
 	(void) records_of_keys(mapping->id, &record_key, 1, &n);
 	return n > 0;
@@ -260,16 +272,16 @@ record_known(const Mapping *mapping, const char *key)
 static void
 preview_row(ReturnSetInfo *result, const Mapping *mapping, char *key)
 {
-	SourceRow  *row = source_read(mapping, &key, 1);
-	bool		known = record_known(mapping, key);
-	RestRecord	record;
-	RestError	error = {0};
-	char	   *findings[1];
-	int			nfindings = 0;
+	SourceRow *row = source_read(mapping, &key, 1);
+	bool known = record_known(mapping, key);
+	RestRecord record;
+	RestError error = {0};
+	char *findings[1];
+	int nfindings = 0;
 	const char *operation = known ? "update" : "upsert";
-	char	   *payload = NULL;
+	char *payload = NULL;
 	const char *texts[5];
-	Datum		values[5] = {0};
+	Datum values[5] = {0};
 
 	if (!row->found)
 	{
@@ -299,7 +311,7 @@ PG_FUNCTION_INFO_V1(sfsync_preview);
 Datum
 sfsync_preview(PG_FUNCTION_ARGS)
 {
-	Mapping    *mapping;
+	Mapping *mapping;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		api_unsupported(PG_ARGISNULL(0) ? "mapping" : "source_key", "null",
@@ -319,10 +331,10 @@ sfsync_preview(PG_FUNCTION_ARGS)
 static void
 set_paused(FunctionCallInfo fcinfo, bool paused)
 {
-	int			n = 1;
-	int			one;
-	int		   *ids = &one;
-	SqlScope	scope;
+	int n = 1;
+	int one;
+	int *ids = &one;
+	SqlScope scope;
 
 	if (PG_ARGISNULL(0))
 		ids = mapping_ids(&n);
@@ -330,7 +342,7 @@ set_paused(FunctionCallInfo fcinfo, bool paused)
 		one = mapping_require(api_text(fcinfo, 0));
 	for (int i = 0; i < n; i++)
 	{
-		Mapping    *mapping = mapping_get(ids[i]);
+		Mapping *mapping = mapping_get(ids[i]);
 
 		if (!mapping)
 			continue;
@@ -367,25 +379,25 @@ PG_FUNCTION_INFO_V1(sfsync_refresh_schema);
 Datum
 sfsync_refresh_schema(PG_FUNCTION_ARGS)
 {
-	SqlScope	scope;
-	char	   *server = api_name(fcinfo, 0);
-	char	   *object = api_text(fcinfo, 1);
-	uint64		n;
+	SqlScope scope;
+	char *server = api_name(fcinfo, 0);
+	char *object = api_text(fcinfo, 1);
+	uint64 n;
 
 	if (server)
 		(void) GetForeignServerByName(server, false);
 	sql_open(&scope, false);
-	SQL_RUN0(&scope, "INSERT INTO sfsync.object (server, object) SELECT DISTINCT server, object FROM sfsync.mapping"
+	SQL_RUN0(&scope,
+			 "INSERT INTO sfsync.object (server, object) SELECT DISTINCT server, object FROM sfsync.mapping"
 			 " ON CONFLICT DO NOTHING");
-	n = SQL_RUN(&scope, "UPDATE sfsync.object SET refresh = true WHERE ($1 IS NULL OR server = $1)"
+	n = SQL_RUN(&scope,
+				"UPDATE sfsync.object SET refresh = true WHERE ($1 IS NULL OR server = $1)"
 				" AND ($2 IS NULL OR pg_catalog.lower(object) = pg_catalog.lower($2))",
 				sql_arg_name(server), sql_arg_text(object));
 	sql_close(&scope);
 	if (object && n == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("no mapping has object \"%s\"", object),
-				 errhint("sfsync.status lists the objects.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("no mapping has object \"%s\"", object),
+						errhint("sfsync.status lists the objects.")));
 	mapping_changed(InvalidOid);
 	shmem_wake_at_commit();
 	PG_RETURN_VOID();
@@ -396,21 +408,21 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
  */
 
 static const char retry_query[] =
-"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted,"
-" first_event_at, event_at, xid)"
-" SELECT m.id, l.external_id, 'waiting', 'retry of a dead letter', pg_catalog.clock_timestamp(), 0, true,"
-" l.operation IN ('delete', 'hard_delete', 'archive', 'deactivate'),"
-" coalesce(l.event_at, l.first_failed_at), coalesce(l.event_at, l.first_failed_at), pg_catalog.pg_current_xact_id()"
-" FROM sfsync.dead_letter l JOIN sfsync.mapping m ON m.name = l.mapping WHERE l.id = $1"
-" ON CONFLICT (mapping, key) DO UPDATE SET state = 'waiting', due_at = excluded.due_at, whole = true,"
-" deleted = d.deleted OR excluded.deleted";
+	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted,"
+	" first_event_at, event_at, xid)"
+	" SELECT m.id, l.external_id, 'waiting', 'retry of a dead letter', pg_catalog.clock_timestamp(), 0, true,"
+	" l.operation IN ('delete', 'hard_delete', 'archive', 'deactivate'),"
+	" coalesce(l.event_at, l.first_failed_at), coalesce(l.event_at, l.first_failed_at), pg_catalog.pg_current_xact_id()"
+	" FROM sfsync.dead_letter l JOIN sfsync.mapping m ON m.name = l.mapping WHERE l.id = $1"
+	" ON CONFLICT (mapping, key) DO UPDATE SET state = 'waiting', due_at = excluded.due_at, whole = true,"
+	" deleted = d.deleted OR excluded.deleted";
 
 /* The mapping of an open dead letter, whose owner the caller must be; NULL if it isn't open. */
 static char *
 open_dead_letter(int64 id)
 {
-	SqlScope	scope;
-	char	   *mapping = NULL;
+	SqlScope scope;
+	char *mapping = NULL;
 
 	sql_open(&scope, true);
 	if (SQL_RUN(&scope, "SELECT mapping FROM sfsync.dead_letter WHERE id = $1 AND status = 'open'",
@@ -427,15 +439,16 @@ PG_FUNCTION_INFO_V1(sfsync_retry);
 Datum
 sfsync_retry(PG_FUNCTION_ARGS)
 {
-	int64		id = PG_GETARG_INT64(0);
-	SqlScope	scope;
-	bool		open;
+	int64 id = PG_GETARG_INT64(0);
+	SqlScope scope;
+	bool open;
 
 	if (!open_dead_letter(id))
 		PG_RETURN_BOOL(false);
 	sql_open(&scope, false);
-	open = SQL_RUN(&scope, "UPDATE sfsync.dead_letter SET status = 'retrying' WHERE id = $1 AND status = 'open'",
-				   sql_arg_bigint(id)) > 0;
+	open =
+		SQL_RUN(&scope, "UPDATE sfsync.dead_letter SET status = 'retrying' WHERE id = $1 AND status = 'open'",
+				sql_arg_bigint(id)) > 0;
 	if (open)
 		SQL_RUN(&scope, retry_query, sql_arg_bigint(id));
 	sql_close(&scope);
@@ -448,20 +461,20 @@ PG_FUNCTION_INFO_V1(sfsync_discard);
 Datum
 sfsync_discard(PG_FUNCTION_ARGS)
 {
-	SqlScope	scope;
-	char	   *reason = api_text(fcinfo, 1);
-	bool		open;
+	SqlScope scope;
+	char *reason = api_text(fcinfo, 1);
+	bool open;
 
 	api_require(fcinfo, 0, "dead_letter_id");
 	if (!reason || reason[strspn(reason, " \t\n")] == '\0')
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"reason\" must not be empty"),
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("argument \"reason\" must not be empty"),
 				 errhint("Say why the change is given up; it is kept in the dead letter's note.")));
 	if (!open_dead_letter(PG_GETARG_INT64(0)))
 		PG_RETURN_BOOL(false);
 	sql_open(&scope, false);
-	open = SQL_RUN(&scope, "UPDATE sfsync.dead_letter SET status = 'discarded', note = $2,"
+	open = SQL_RUN(&scope,
+				   "UPDATE sfsync.dead_letter SET status = 'discarded', note = $2,"
 				   " resolved_at = pg_catalog.clock_timestamp() WHERE id = $1 AND status = 'open'",
 				   sql_arg_bigint(PG_GETARG_INT64(0)), sql_arg_text(reason)) > 0;
 	sql_close(&scope);
@@ -480,10 +493,9 @@ sfsync_announce(PG_FUNCTION_ARGS)
 	if (shmem_available())
 		shmem_start_at_commit();
 	else
-		ereport(WARNING,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("sfsync is not preloaded: changes will be captured, but not delivered"),
-				 errhint("Add sfsync to shared_preload_libraries and restart the server.")));
+		ereport(WARNING, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						  errmsg("sfsync is not preloaded: changes will be captured, but not delivered"),
+						  errhint("Add sfsync to shared_preload_libraries and restart the server.")));
 	PG_RETURN_VOID();
 }
 
@@ -491,19 +503,23 @@ sfsync_announce(PG_FUNCTION_ARGS)
 static void
 follow_renames(void)
 {
-	SqlScope	scope;
+	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN0(&scope, "UPDATE sfsync.mapping m SET key_columns = k.names FROM (SELECT o.id,"
-			 " pg_catalog.array_agg(a.attname ORDER BY u.o) AS names FROM sfsync.mapping o"
-			 " CROSS JOIN LATERAL pg_catalog.unnest(o.key_attnums) WITH ORDINALITY AS u(n, o)"
-			 " JOIN pg_catalog.pg_attribute a ON a.attrelid = o.attnums_of AND a.attnum = u.n AND NOT a.attisdropped"
-			 " WHERE o.attnums_of = o.source::oid GROUP BY o.id) k"
-			 " WHERE k.id = m.id AND k.names <> m.key_columns"
-			 " AND pg_catalog.cardinality(k.names) = pg_catalog.cardinality(m.key_columns)");
-	SQL_RUN0(&scope, "UPDATE sfsync.rule r SET column_name = a.attname FROM sfsync.mapping m, pg_catalog.pg_attribute a"
-			 " WHERE m.id = r.mapping AND m.attnums_of = m.source::oid AND a.attrelid = m.attnums_of"
-			 " AND a.attnum = r.attnum AND NOT a.attisdropped AND a.attname <> r.column_name");
+	SQL_RUN0(
+		&scope,
+		"UPDATE sfsync.mapping m SET key_columns = k.names FROM (SELECT o.id,"
+		" pg_catalog.array_agg(a.attname ORDER BY u.o) AS names FROM sfsync.mapping o"
+		" CROSS JOIN LATERAL pg_catalog.unnest(o.key_attnums) WITH ORDINALITY AS u(n, o)"
+		" JOIN pg_catalog.pg_attribute a ON a.attrelid = o.attnums_of AND a.attnum = u.n AND NOT a.attisdropped"
+		" WHERE o.attnums_of = o.source::oid GROUP BY o.id) k"
+		" WHERE k.id = m.id AND k.names <> m.key_columns"
+		" AND pg_catalog.cardinality(k.names) = pg_catalog.cardinality(m.key_columns)");
+	SQL_RUN0(
+		&scope,
+		"UPDATE sfsync.rule r SET column_name = a.attname FROM sfsync.mapping m, pg_catalog.pg_attribute a"
+		" WHERE m.id = r.mapping AND m.attnums_of = m.source::oid AND a.attrelid = m.attnums_of"
+		" AND a.attnum = r.attnum AND NOT a.attisdropped AND a.attname <> r.column_name");
 	sql_close(&scope);
 }
 
@@ -511,13 +527,15 @@ follow_renames(void)
 static void
 follow_partitions(void)
 {
-	SqlScope	scope;
-	Oid		   *tables;
-	int			n;
+	SqlScope scope;
+	Oid *tables;
+	int n;
 
 	sql_open(&scope, true);
-	n = SQL_RUN0(&scope, "SELECT DISTINCT c.oid FROM sfsync.mapping m JOIN pg_catalog.pg_class c ON c.oid = m.source::oid"
-				 " WHERE c.relkind = 'p'");
+	n = SQL_RUN0(
+		&scope,
+		"SELECT DISTINCT c.oid FROM sfsync.mapping m JOIN pg_catalog.pg_class c ON c.oid = m.source::oid"
+		" WHERE c.relkind = 'p'");
 	tables = MemoryContextAlloc(scope.caller, sizeof(Oid) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		tables[i] = sql_oid(i, 1);
@@ -534,9 +552,8 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 	EventTriggerData *data = (EventTriggerData *) fcinfo->context;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"sfsync.follow_ddl\" must be called as an event trigger")));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"sfsync.follow_ddl\" must be called as an event trigger")));
 	if (OidIsValid(sfsync_relation("mapping")) && IsA(data->parsetree, RenameStmt))
 	{
 		follow_renames();

@@ -6,22 +6,22 @@
 
 #include "throttle.h"
 
-#define SECOND			INT64CONST(1000000)
-#define MINUTE			(60 * SECOND)
+#define SECOND INT64CONST(1000000)
+#define MINUTE (60 * SECOND)
 
 /* A daily limit is looked at again after 5 to 15 minutes (section 2.6). */
-#define PROBE_MIN		(5 * MINUTE)
-#define PROBE_SPREAD	(10 * MINUTE)
+#define PROBE_MIN (5 * MINUTE)
+#define PROBE_SPREAD (10 * MINUTE)
 
 /* A server can't send us away for longer than this. */
-#define RETRY_AFTER_MAX	(60 * MINUTE)
+#define RETRY_AFTER_MAX (60 * MINUTE)
 
-#define FAST_REQUEST	(5 * SECOND)
-#define SLOW_REQUEST	(10 * SECOND)
+#define FAST_REQUEST (5 * SECOND)
+#define SLOW_REQUEST (10 * SECOND)
 
-#define BATCH_STEP		20
-#define BATCH_FLOOR		10
-#define CONCURRENCY_STEP_AFTER	10	/* good requests in a row */
+#define BATCH_STEP 20
+#define BATCH_FLOOR 10
+#define CONCURRENCY_STEP_AFTER 10 /* good requests in a row */
 
 static int64
 later(int64 now, int64 delay)
@@ -50,13 +50,13 @@ wait_until(Throttle *throttle, int64 when)
 static bool
 budget_reached(const Throttle *throttle)
 {
-	int64		share;
+	int64 share;
 
 	if (throttle->api_used < 0 || throttle->api_limit <= 0)
 		return false;
 	/* in two parts, so that no limit can overflow */
 	share = throttle->api_limit / 100 * throttle->budget_percent +
-		throttle->api_limit % 100 * throttle->budget_percent / 100;
+			throttle->api_limit % 100 * throttle->budget_percent / 100;
 	return throttle->api_used >= share;
 }
 
@@ -64,8 +64,7 @@ static void
 start_probing(Throttle *throttle, int64 now, double random)
 {
 	throttle->over_budget = true;
-	throttle->retry_at = Max(throttle->retry_at,
-							 later(now, PROBE_MIN + portion(PROBE_SPREAD, random)));
+	throttle->retry_at = Max(throttle->retry_at, later(now, PROBE_MIN + portion(PROBE_SPREAD, random)));
 }
 
 static void
@@ -79,14 +78,13 @@ leave_budget_stop(Throttle *throttle)
 }
 
 void
-throttle_init(Throttle *throttle, int budget_percent, int max_concurrent,
-			  int max_batch_size, int64 base_delay, int64 max_delay)
+throttle_init(Throttle *throttle, int budget_percent, int max_concurrent, int max_batch_size,
+			  int64 base_delay, int64 max_delay)
 {
 	memset(throttle, 0, sizeof(*throttle));
 	throttle->api_used = -1;
 	throttle->api_limit = -1;
-	throttle_configure(throttle, budget_percent, max_concurrent, max_batch_size,
-					   base_delay, max_delay);
+	throttle_configure(throttle, budget_percent, max_concurrent, max_batch_size, base_delay, max_delay);
 }
 
 /* A state that stood at its old maximum follows the maximum. */
@@ -97,21 +95,19 @@ follow_limit(int state, int old_limit, int new_limit)
 }
 
 void
-throttle_configure(Throttle *throttle, int budget_percent, int max_concurrent,
-				   int max_batch_size, int64 base_delay, int64 max_delay)
+throttle_configure(Throttle *throttle, int budget_percent, int max_concurrent, int max_batch_size,
+				   int64 base_delay, int64 max_delay)
 {
-	int			old_batch = throttle->max_batch_size;
-	int			old_concurrent = throttle->max_concurrent;
+	int old_batch = throttle->max_batch_size;
+	int old_concurrent = throttle->max_concurrent;
 
 	throttle->budget_percent = Min(Max(budget_percent, 0), 100);
 	throttle->max_concurrent = Max(max_concurrent, 1);
 	throttle->max_batch_size = Max(max_batch_size, 1);
 	throttle->base_delay = Max(base_delay, 1000);
 	throttle->max_delay = Max(max_delay, throttle->base_delay);
-	throttle->batch_size = follow_limit(throttle->batch_size, old_batch,
-										throttle->max_batch_size);
-	throttle->concurrency = follow_limit(throttle->concurrency, old_concurrent,
-										 throttle->max_concurrent);
+	throttle->batch_size = follow_limit(throttle->batch_size, old_batch, throttle->max_batch_size);
+	throttle->concurrency = follow_limit(throttle->concurrency, old_concurrent, throttle->max_concurrent);
 
 	/* a larger share takes effect at once, a smaller one with the next reply */
 	if (throttle->over_budget && !throttle->refused && !budget_reached(throttle))
@@ -121,7 +117,7 @@ throttle_configure(Throttle *throttle, int budget_percent, int max_concurrent,
 int64
 backoff_delay(int64 base, int64 max, int attempt, double random)
 {
-	int64		ceiling = Max(base, 1);
+	int64 ceiling = Max(base, 1);
 
 	for (int i = 0; i < attempt && ceiling < max; i++)
 		ceiling = ceiling > max / 2 ? max : ceiling * 2;
@@ -179,8 +175,7 @@ throttle_success(Throttle *throttle, int64 elapsed, bool backlog)
 		return;
 
 	if (backlog)
-		throttle->batch_size = Min(throttle->batch_size + BATCH_STEP,
-								   throttle->max_batch_size);
+		throttle->batch_size = Min(throttle->batch_size + BATCH_STEP, throttle->max_batch_size);
 	if (++throttle->successes >= CONCURRENCY_STEP_AFTER)
 	{
 		throttle->successes = 0;
@@ -191,14 +186,12 @@ throttle_success(Throttle *throttle, int64 elapsed, bool backlog)
 void
 throttle_failure(Throttle *throttle, int64 now, int retry_after, double random)
 {
-	int64		delay;
+	int64 delay;
 
-	delay = backoff_delay(throttle->base_delay, throttle->max_delay,
-						  throttle->failures, random);
+	delay = backoff_delay(throttle->base_delay, throttle->max_delay, throttle->failures, random);
 	/* what the server asks for, spread a little, as others were told the same */
 	if (retry_after >= 0)
-		delay = Min(retry_after * SECOND, RETRY_AFTER_MAX) +
-			portion(throttle->base_delay, random);
+		delay = Min(retry_after * SECOND, RETRY_AFTER_MAX) + portion(throttle->base_delay, random);
 	if (throttle->failures < PG_INT32_MAX)
 		throttle->failures++;
 	throttle->successes = 0;
@@ -208,7 +201,7 @@ throttle_failure(Throttle *throttle, int64 now, int retry_after, double random)
 void
 throttle_contention(Throttle *throttle)
 {
-	int			floor = Min(BATCH_FLOOR, throttle->max_batch_size);
+	int floor = Min(BATCH_FLOOR, throttle->max_batch_size);
 
 	throttle->batch_size = Max(throttle->batch_size / 2, floor);
 	throttle->successes = 0;
@@ -220,8 +213,7 @@ throttle_concurrent_limit(Throttle *throttle, int64 now, double random)
 	throttle->concurrency = Max(throttle->concurrency / 2, 1);
 	throttle->successes = 0;
 	/* it ends when one of the org's long requests ends: seconds (section 2.6) */
-	wait_until(throttle, later(now, throttle->base_delay +
-							   portion(4 * throttle->base_delay, random)));
+	wait_until(throttle, later(now, throttle->base_delay + portion(4 * throttle->base_delay, random)));
 }
 
 void

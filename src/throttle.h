@@ -12,30 +12,30 @@
 typedef struct Throttle
 {
 	/* configuration */
-	int			budget_percent;
-	int			max_concurrent;
-	int			max_batch_size;
-	int64		base_delay;
-	int64		max_delay;
+	int budget_percent;
+	int max_concurrent;
+	int max_batch_size;
+	int64 base_delay;
+	int64 max_delay;
 	/* state */
-	int			failures;		/* of the server in a row */
-	int64		retry_at;		/* no request before; 0 none */
-	bool		over_budget;
-	bool		refused;		/* over_budget because Salesforce said so, not by
+	int failures;   /* of the server in a row */
+	int64 retry_at; /* no request before; 0 none */
+	bool over_budget;
+	bool refused;   /* over_budget because Salesforce said so, not by
 								 * the usage told */
-	int64		api_used;		/* -1 unknown */
-	int64		api_limit;
-	int			batch_size;
-	int			concurrency;
-	int			successes;		/* fast ones in a row, towards more concurrency */
+	int64 api_used; /* -1 unknown */
+	int64 api_limit;
+	int batch_size;
+	int concurrency;
+	int successes; /* fast ones in a row, towards more concurrency */
 } Throttle;
 
-extern void throttle_init(Throttle *throttle, int budget_percent, int max_concurrent,
-						  int max_batch_size, int64 base_delay, int64 max_delay);
+extern void throttle_init(Throttle *throttle, int budget_percent, int max_concurrent, int max_batch_size,
+						  int64 base_delay, int64 max_delay);
 
 /* New settings; keeps the state within them. */
-extern void throttle_configure(Throttle *throttle, int budget_percent, int max_concurrent,
-							   int max_batch_size, int64 base_delay, int64 max_delay);
+extern void throttle_configure(Throttle *throttle, int budget_percent, int max_concurrent, int max_batch_size,
+							   int64 base_delay, int64 max_delay);
 
 /* Full jitter: random * min(max_delay, base * 2^attempt), at least 1 ms. */
 extern int64 backoff_delay(int64 base, int64 max, int attempt, double random);
@@ -61,4 +61,4 @@ extern void throttle_concurrent_limit(Throttle *throttle, int64 now, double rand
 /* TotalRequests limit: as over budget; probe slowly. */
 extern void throttle_daily_limit(Throttle *throttle, int64 now, double random);
 
-#endif							/* SFSYNC_THROTTLE_H */
+#endif /* SFSYNC_THROTTLE_H */

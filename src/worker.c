@@ -32,15 +32,15 @@
 #include "sfsync.h"
 #include "shmem.h"
 
-#define NAP_MS			60000	/* heals a lost wake-up */
-#define ERROR_PAUSE_MS	1000
+#define NAP_MS 60000 /* heals a lost wake-up */
+#define ERROR_PAUSE_MS 1000
 
 extern PGDLLEXPORT void sfsync_worker_main(Datum arg);
 
 static Oid
 extension_oid(void)
 {
-	Oid			oid;
+	Oid oid;
 
 	StartTransactionCommand();
 	oid = get_extension_oid(SFSYNC_EXTENSION, true);
@@ -56,7 +56,7 @@ extension_oid(void)
 static bool
 must_leave(Oid extension)
 {
-	Oid			now = extension_oid();
+	Oid now = extension_oid();
 
 	if (!OidIsValid(now))
 		return shmem_worker_absent();
@@ -105,9 +105,7 @@ start_http(void)
 	HttpClient *http = http_create();
 
 	if (!http)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("could not start the HTTP client")));
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start the HTTP client")));
 	before_shmem_exit(leave, PointerGetDatum(http));
 	return http;
 }
@@ -148,12 +146,11 @@ turn(Delivery *delivery, bool woken)
 static bool
 wait_for_work(HttpClient *http, long wait)
 {
-	bool		nap = wait < 0 || wait > NAP_MS;
-	int			events;
+	bool nap = wait < 0 || wait > NAP_MS;
+	int events;
 
 	pgstat_report_activity(STATE_IDLE, NULL);
-	events = WaitLatchOrSocket(MyLatch,
-							   WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+	events = WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							   http_wait_fd(http), nap ? NAP_MS : wait, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
@@ -170,17 +167,17 @@ wait_for_work(HttpClient *http, long wait)
 static void
 loop(HttpClient *http, Oid extension)
 {
-	Delivery   *delivery = deliver_create(http);
-	TimestampTz next = 0;		/* of the next turn; 0: when something happens */
-	bool		look = true;
+	Delivery *delivery = deliver_create(http);
+	TimestampTz next = 0; /* of the next turn; 0: when something happens */
+	bool look = true;
 
 	start_intents();
 	while (!shmem_worker_must_leave())
 	{
-		bool		woken = shmem_worker_woken() || look;
-		bool		replied = deliver_replies(delivery);
+		bool woken = shmem_worker_woken() || look;
+		bool replied = deliver_replies(delivery);
 		TimestampTz now = GetCurrentTimestamp();
-		long		wait = -1;
+		long wait = -1;
 
 		if (woken && must_leave(extension))
 			break;
@@ -200,7 +197,7 @@ loop(HttpClient *http, Oid extension)
 void
 sfsync_worker_main(Datum arg)
 {
-	Oid			extension;
+	Oid extension;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);

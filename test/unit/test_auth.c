@@ -12,7 +12,7 @@
 
 #include "auth.h"
 
-#define LOGIN	"https://acme.my.salesforce.com"
+#define LOGIN "https://acme.my.salesforce.com"
 
 static ServerOptions options = {
 	.login_url = LOGIN,
@@ -23,16 +23,17 @@ static ServerOptions options = {
 static char *
 make_key(EVP_PKEY **key, const char *type, int bits, const char *passphrase)
 {
-	BIO		   *bio = BIO_new(BIO_s_mem());
-	char	   *data;
-	long		len;
-	char	   *pem;
+	BIO *bio = BIO_new(BIO_s_mem());
+	char *data;
+	long len;
+	char *pem;
 
-	*key = bits > 0 ? EVP_PKEY_Q_keygen(NULL, NULL, type, (size_t) bits) :
-		EVP_PKEY_Q_keygen(NULL, NULL, type, "P-256");
+	*key = bits > 0 ? EVP_PKEY_Q_keygen(NULL, NULL, type, (size_t) bits)
+					: EVP_PKEY_Q_keygen(NULL, NULL, type, "P-256");
 	assert_non_null(*key);
-	assert_int_equal(PEM_write_bio_PrivateKey(bio, *key, passphrase ? EVP_aes_128_cbc() : NULL,
-											  NULL, 0, NULL, (void *) passphrase), 1);
+	assert_int_equal(PEM_write_bio_PrivateKey(bio, *key, passphrase ? EVP_aes_128_cbc() : NULL, NULL, 0, NULL,
+											  (void *) passphrase),
+					 1);
 	len = BIO_get_mem_data(bio, &data);
 	pem = pnstrdup(data, len);
 	BIO_free(bio);
@@ -42,8 +43,8 @@ make_key(EVP_PKEY **key, const char *type, int bits, const char *passphrase)
 static void
 expect_body(const Credentials *credentials, const char *expected)
 {
-	char	   *error;
-	AuthCall   *call = auth_call(&options, credentials, 1000, &error);
+	char *error;
+	AuthCall *call = auth_call(&options, credentials, 1000, &error);
 
 	assert_non_null(call);
 	assert_string_equal(call->url, LOGIN "/services/oauth2/token");
@@ -59,7 +60,7 @@ forms(void **state)
 	Credentials refresh = {AUTH_REFRESH_TOKEN, "id", NULL, NULL, NULL, "5Aep!x"};
 
 	expect_body(&client, "grant_type=client_credentials&client_id=3MVG9.a_b~c-d"
-				"&client_secret=s%2B%26%3D%2F%20%25%C3%BC");
+						 "&client_secret=s%2B%26%3D%2F%20%25%C3%BC");
 	expect_body(&refresh, "grant_type=refresh_token&client_id=id&refresh_token=5Aep%21x");
 	refresh.client_secret = "s";
 	expect_body(&refresh, "grant_type=refresh_token&client_id=id&client_secret=s&refresh_token=5Aep%21x");
@@ -69,10 +70,10 @@ forms(void **state)
 static unsigned char *
 decode_part(const char *part, size_t part_len, size_t *len)
 {
-	char	   *padded = palloc0(part_len + 4);
+	char *padded = palloc0(part_len + 4);
 	unsigned char *decoded = palloc0(part_len + 4);
-	size_t		padded_len = part_len;
-	size_t		i;
+	size_t padded_len = part_len;
+	size_t i;
 
 	for (i = 0; i < part_len; i++)
 	{
@@ -92,15 +93,15 @@ jwt(void **state)
 {
 	static const char prefix[] =
 		"grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=";
-	EVP_PKEY   *key;
+	EVP_PKEY *key;
 	Credentials credentials = {AUTH_JWT_BEARER, "id\"\\", NULL, "int@acme.example", NULL, NULL};
-	char	   *error;
-	AuthCall   *call;
+	char *error;
+	AuthCall *call;
 	const char *token;
 	const char *claims;
 	const char *signature;
 	unsigned char *decoded;
-	size_t		len;
+	size_t len;
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
 
 	credentials.private_key = make_key(&key, "RSA", 2048, NULL);
@@ -116,8 +117,8 @@ jwt(void **state)
 						"\"aud\":\"https://login.salesforce.com\",\"exp\":1180}");
 	decoded = decode_part(signature, strlen(signature), &len);
 	assert_int_equal(EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, key), 1);
-	assert_int_equal(EVP_DigestVerify(context, decoded, len, (const unsigned char *) token,
-									  signature - 1 - token), 1);
+	assert_int_equal(
+		EVP_DigestVerify(context, decoded, len, (const unsigned char *) token, signature - 1 - token), 1);
 	EVP_MD_CTX_free(context);
 	EVP_PKEY_free(key);
 	auth_call_wipe(call);
@@ -126,8 +127,9 @@ jwt(void **state)
 static void
 expect_key_refused(const char *pem, const char *expected)
 {
-	Credentials credentials = {AUTH_JWT_BEARER, "id", NULL, "int@acme.example", unconstify(char *, pem), NULL};
-	char	   *error = NULL;
+	Credentials credentials = {AUTH_JWT_BEARER,         "id", NULL, "int@acme.example",
+							   unconstify(char *, pem), NULL};
+	char *error = NULL;
 
 	assert_null(auth_call(&options, &credentials, 1000, &error));
 	assert_string_equal(error, expected);
@@ -136,7 +138,7 @@ expect_key_refused(const char *pem, const char *expected)
 static void
 keys_refused(void **state)
 {
-	EVP_PKEY   *key;
+	EVP_PKEY *key;
 
 	expect_key_refused(make_key(&key, "RSA", 1024, NULL),
 					   "the private key has 1024 bits, fewer than the 2048 that Salesforce takes");
@@ -154,7 +156,7 @@ keys_refused(void **state)
 static AuthToken *
 parse(const char *body, const char *login_url, char **error)
 {
-	ErrorScope	scope;
+	ErrorScope scope;
 
 	return auth_parse(200, body, strlen(body), login_url, &scope, error);
 }
@@ -162,12 +164,13 @@ parse(const char *body, const char *login_url, char **error)
 static void
 tokens(void **state)
 {
-	char	   *error;
-	AuthToken  *token;
+	char *error;
+	AuthToken *token;
 
-	token = parse("{\"access_token\":\"00D!AQ.x_y\",\"instance_url\":\"https://x.my.salesforce.com/\","
-				  "\"id\":\"https://login.salesforce.com/id/00D000000000001EAA/005000000000001AAA\",\"issued_at\":\"1\"}",
-				  LOGIN, &error);
+	token = parse(
+		"{\"access_token\":\"00D!AQ.x_y\",\"instance_url\":\"https://x.my.salesforce.com/\","
+		"\"id\":\"https://login.salesforce.com/id/00D000000000001EAA/005000000000001AAA\",\"issued_at\":\"1\"}",
+		LOGIN, &error);
 	assert_non_null(token);
 	assert_null(error);
 	assert_string_equal(token->access_token, "00D!AQ.x_y");
@@ -180,11 +183,13 @@ tokens(void **state)
 	assert_null(token->organization_id);
 	assert_null(token->user_id);
 
-	token = parse("{\"access_token\":\"t\",\"instance_url\":\"https://x\",\"id\":\"https://x/id/../../y\"}", LOGIN, &error);
+	token = parse("{\"access_token\":\"t\",\"instance_url\":\"https://x\",\"id\":\"https://x/id/../../y\"}",
+				  LOGIN, &error);
 	assert_non_null(token);
 	assert_null(token->user_id);
 
-	token = parse("{\"access_token\":\"t\",\"instance_url\":\"http://127.0.0.1:80\"}", "http://localhost:80", &error);
+	token = parse("{\"access_token\":\"t\",\"instance_url\":\"http://127.0.0.1:80\"}", "http://localhost:80",
+				  &error);
 	assert_non_null(token);
 }
 
@@ -192,7 +197,13 @@ static void
 tokens_refused(void **state)
 {
 	static const char *const bodies[] = {
-		"", "null", "[]", "\"x\"", "<html></html>", "{", "{\"access_token\":\"t\"}",
+		"",
+		"null",
+		"[]",
+		"\"x\"",
+		"<html></html>",
+		"{",
+		"{\"access_token\":\"t\"}",
 		"{\"instance_url\":\"https://x\"}",
 		"{\"access_token\":1,\"instance_url\":\"https://x\"}",
 		"{\"access_token\":\"\",\"instance_url\":\"https://x\"}",
@@ -207,9 +218,9 @@ tokens_refused(void **state)
 		"{\"access_token\":\"t\",\"instance_url\":\"file:///etc/passwd\"}",
 		"{\"a\":[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]}",
 	};
-	char	   *error;
-	char	   *big = palloc(20100);
-	int			i;
+	char *error;
+	char *big = palloc(20100);
+	int i;
 
 	for (i = 0; i < lengthof(bodies); i++)
 	{
@@ -225,8 +236,8 @@ tokens_refused(void **state)
 static void
 expect_refusal(int status, const char *body, ErrorScope expected_scope, const char *expected)
 {
-	char	   *error;
-	ErrorScope	scope;
+	char *error;
+	ErrorScope scope;
 
 	assert_null(auth_parse(status, body, body ? strlen(body) : 0, LOGIN, &scope, &error));
 	assert_string_equal(error, expected);
@@ -252,9 +263,10 @@ refusals(void **state)
 static void
 users(void **state)
 {
-	static const char good[] = "{\"user_id\":\"005000000000001AAA\",\"organization_id\":\"00D000000000001EAA\","
+	static const char good[] =
+		"{\"user_id\":\"005000000000001AAA\",\"organization_id\":\"00D000000000001EAA\","
 		"\"preferred_username\":\"int@acme.example\"}";
-	AuthUser	user;
+	AuthUser user;
 
 	assert_true(auth_parse_user(good, strlen(good), &user));
 	assert_string_equal(user.user_id, "005000000000001AAA");
@@ -269,17 +281,54 @@ static void
 urls(void **state)
 {
 	static const char *const accepted[] = {
-		"https://acme.my.salesforce.com", "HTTPS://A.b/", "https://a.b:8443/path", "https://[2001:db8::1]:443",
-		"http://127.0.0.1", "http://127.1.2.255:80/x", "http://localhost", "http://LocalHost:1", "http://[::1]:8080/",
+		"https://acme.my.salesforce.com",
+		"HTTPS://A.b/",
+		"https://a.b:8443/path",
+		"https://[2001:db8::1]:443",
+		"http://127.0.0.1",
+		"http://127.1.2.255:80/x",
+		"http://localhost",
+		"http://LocalHost:1",
+		"http://[::1]:8080/",
 	};
 	static const char *const refused[] = {
-		"", "acme", "ftp://a", "https:/a", "https://", "https:///a", "https://a?b", "https://a#b", "https://a/?", "https://u@a",
-		"https://u:p@a", "https://a:0", "https://a:", "https://a:65536", "https://a:1:2", "https://a b", "https://a\\b",
-		"https://a\tb", "https://a..b", "https://.a", "https://[::1]x", "https://[::1", "https://a%2eb", "https://\xc3\xa4",
-		"http://a", "http://127.1", "http://127.0.0.01", "http://127.0.0.256", "http://127.0.0.1.", "http://127.0.0.1.evil",
-		"http://127.0.0.1@evil", "http://localhost.evil", "http://[::2]", "http://0x7f.0.0.1", "http://2130706433",
+		"",
+		"acme",
+		"ftp://a",
+		"https:/a",
+		"https://",
+		"https:///a",
+		"https://a?b",
+		"https://a#b",
+		"https://a/?",
+		"https://u@a",
+		"https://u:p@a",
+		"https://a:0",
+		"https://a:",
+		"https://a:65536",
+		"https://a:1:2",
+		"https://a b",
+		"https://a\\b",
+		"https://a\tb",
+		"https://a..b",
+		"https://.a",
+		"https://[::1]x",
+		"https://[::1",
+		"https://a%2eb",
+		"https://\xc3\xa4",
+		"http://a",
+		"http://127.1",
+		"http://127.0.0.01",
+		"http://127.0.0.256",
+		"http://127.0.0.1.",
+		"http://127.0.0.1.evil",
+		"http://127.0.0.1@evil",
+		"http://localhost.evil",
+		"http://[::2]",
+		"http://0x7f.0.0.1",
+		"http://2130706433",
 	};
-	int			i;
+	int i;
 
 	for (i = 0; i < lengthof(accepted); i++)
 	{
@@ -297,14 +346,10 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(forms),
-		cmocka_unit_test(jwt),
-		cmocka_unit_test(keys_refused),
-		cmocka_unit_test(tokens),
-		cmocka_unit_test(tokens_refused),
-		cmocka_unit_test(refusals),
-		cmocka_unit_test(users),
-		cmocka_unit_test(urls),
+		cmocka_unit_test(forms),          cmocka_unit_test(jwt),
+		cmocka_unit_test(keys_refused),   cmocka_unit_test(tokens),
+		cmocka_unit_test(tokens_refused), cmocka_unit_test(refusals),
+		cmocka_unit_test(users),          cmocka_unit_test(urls),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,9 +6,15 @@
 static Unit *
 event(Work *work, char operation, const char *key, const char *old_key, int n, int column)
 {
-	uint8		bitmap[2] = {0};
-	WorkEvent	e = {.mapping = 1, .operation = operation, .key = key, .old_key = old_key,
-		.changed = bitmap, .changed_len = column > 0 ? 2 : -1, .event_at = 100 + n, .ref = {7, n}};
+	uint8 bitmap[2] = {0};
+	WorkEvent e = {.mapping = 1,
+				   .operation = operation,
+				   .key = key,
+				   .old_key = old_key,
+				   .changed = bitmap,
+				   .changed_len = column > 0 ? 2 : -1,
+				   .event_at = 100 + n,
+				   .ref = {7, n}};
 
 	if (column > 0)
 		bitmap[(column - 1) / 8] = 1 << ((column - 1) % 8);
@@ -24,9 +30,9 @@ pick(Work *work, int max, Unit **units)
 static void
 changes_of_a_row_are_folded(void **state)
 {
-	Work	   *work = batch_create();
-	Unit	   *unit = event(work, EVENT_UPDATE, "a", NULL, 1, 2);
-	Unit	   *units[10];
+	Work *work = batch_create();
+	Unit *unit = event(work, EVENT_UPDATE, "a", NULL, 1, 2);
+	Unit *units[10];
 
 	assert_ptr_equal(event(work, EVENT_UPDATE, "a", NULL, 2, 9), unit);
 	assert_int_equal(batch_size(work), 1);
@@ -45,8 +51,8 @@ changes_of_a_row_are_folded(void **state)
 static void
 an_event_counts_once(void **state)
 {
-	Work	   *work = batch_create();
-	Unit	   *unit = event(work, EVENT_UPDATE, "a", NULL, 1, 1);
+	Work *work = batch_create();
+	Unit *unit = event(work, EVENT_UPDATE, "a", NULL, 1, 1);
 
 	assert_null(event(work, EVENT_UPDATE, "a", NULL, 1, 1));
 	batch_start(unit);
@@ -59,10 +65,10 @@ an_event_counts_once(void **state)
 static void
 a_row_in_flight_gets_a_successor(void **state)
 {
-	Work	   *work = batch_create();
-	Unit	   *unit = event(work, EVENT_INSERT, "a", NULL, 1, 0);
-	Unit	   *next;
-	Unit	   *units[10];
+	Work *work = batch_create();
+	Unit *unit = event(work, EVENT_INSERT, "a", NULL, 1, 0);
+	Unit *next;
+	Unit *units[10];
 
 	assert_true(unit->whole && unit->inserted);
 	batch_start(unit);
@@ -78,8 +84,8 @@ a_row_in_flight_gets_a_successor(void **state)
 static void
 what_failed_takes_its_successor_in(void **state)
 {
-	Work	   *work = batch_create();
-	Unit	   *unit = event(work, EVENT_UPDATE, "a", NULL, 1, 1);
+	Work *work = batch_create();
+	Unit *unit = event(work, EVENT_UPDATE, "a", NULL, 1, 1);
 
 	batch_start(unit);
 	(void) event(work, EVENT_UPDATE, "a", NULL, 2, 12);
@@ -98,8 +104,8 @@ what_failed_takes_its_successor_in(void **state)
 static void
 requests_are_of_one_kind(void **state)
 {
-	Work	   *work = batch_create();
-	Unit	   *units[10];
+	Work *work = batch_create();
+	Unit *units[10];
 
 	event(work, EVENT_INSERT, "a", NULL, 1, 0)->kind = UNIT_UPSERT;
 	event(work, EVENT_INSERT, "b", NULL, 2, 0)->kind = UNIT_DELETE;
@@ -113,8 +119,8 @@ requests_are_of_one_kind(void **state)
 static void
 a_limit_holds_for_the_whole_request(void **state)
 {
-	Work	   *work = batch_create();
-	Unit	   *units[10];
+	Work *work = batch_create();
+	Unit *units[10];
 
 	for (int i = 0; i < 6; i++)
 		event(work, EVENT_INSERT, psprintf("%d", i), NULL, i, 0)->limit = i < 4 ? 2 : 0;
@@ -130,10 +136,10 @@ a_limit_holds_for_the_whole_request(void **state)
 static void
 a_key_change_goes_before_its_old_key(void **state)
 {
-	Work	   *work = batch_create();
-	Unit	   *units[10];
-	Unit	   *moved;
-	Unit	   *again;
+	Work *work = batch_create();
+	Unit *units[10];
+	Unit *moved;
+	Unit *again;
 
 	(void) event(work, EVENT_UPDATE, "a", NULL, 1, 1);
 	moved = event(work, EVENT_KEY_CHANGE, "b", "a", 2, 1);
@@ -152,8 +158,8 @@ a_key_change_goes_before_its_old_key(void **state)
 static void
 a_chain_of_keys_is_one_row(void **state)
 {
-	Work	   *work = batch_create();
-	Unit	   *last;
+	Work *work = batch_create();
+	Unit *last;
 
 	(void) event(work, EVENT_KEY_CHANGE, "b", "a", 1, 1);
 	last = event(work, EVENT_KEY_CHANGE, "c", "b", 2, 1);
@@ -165,8 +171,8 @@ a_chain_of_keys_is_one_row(void **state)
 static void
 swapped_keys_do_not_wait_for_each_other(void **state)
 {
-	Work	   *work = batch_create();
-	Unit	   *units[10];
+	Work *work = batch_create();
+	Unit *units[10];
 
 	(void) event(work, EVENT_KEY_CHANGE, "b", "a", 1, 1);
 	(void) event(work, EVENT_KEY_CHANGE, "a", "b", 2, 1);
@@ -176,9 +182,9 @@ swapped_keys_do_not_wait_for_each_other(void **state)
 static void
 a_key_change_waits_for_its_old_key_in_flight(void **state)
 {
-	Work	   *work = batch_create();
-	Unit	   *units[10];
-	Unit	   *old = event(work, EVENT_INSERT, "a", NULL, 1, 0);
+	Work *work = batch_create();
+	Unit *units[10];
+	Unit *old = event(work, EVENT_INSERT, "a", NULL, 1, 0);
 
 	batch_start(old);
 	(void) event(work, EVENT_KEY_CHANGE, "b", "a", 2, 1);
@@ -198,8 +204,8 @@ a_key_change_waits_for_its_old_key_in_flight(void **state)
 static void
 settle_some(Work *work, Unit **flying, int *nflying, int *settled, uint64_t *seed)
 {
-	int			i = next_random(seed) % *nflying;
-	Unit	   *unit = flying[i];
+	int i = next_random(seed) % *nflying;
+	Unit *unit = flying[i];
 
 	flying[i] = flying[--*nflying];
 	if (next_random(seed) % 4 == 0)
@@ -216,8 +222,8 @@ settle_some(Work *work, Unit **flying, int *nflying, int *settled, uint64_t *see
 static void
 start_some(Work *work, Unit **flying, int *nflying, uint64_t *seed)
 {
-	Unit	   *units[5];
-	int			n = pick(work, 1 + next_random(seed) % 5, units);
+	Unit *units[5];
+	int n = pick(work, 1 + next_random(seed) % 5, units);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -232,9 +238,9 @@ static void
 random_event(Work *work, int n, uint64_t *seed)
 {
 	static const char operations[] = "IUUUDK";
-	char		operation = operations[next_random(seed) % 6];
-	int			key = next_random(seed) % KEYS;
-	int			old = (key + 1 + next_random(seed) % (KEYS - 1)) % KEYS;
+	char operation = operations[next_random(seed) % 6];
+	int key = next_random(seed) % KEYS;
+	int old = (key + 1 + next_random(seed) % (KEYS - 1)) % KEYS;
 
 	assert_non_null(event(work, operation, psprintf("k%d", key),
 						  operation == EVENT_KEY_CHANGE ? psprintf("k%d", old) : NULL, n,
@@ -244,11 +250,11 @@ random_event(Work *work, int n, uint64_t *seed)
 static void
 random_histories(void **state)
 {
-	uint64_t	seed = 42;
-	Work	   *work = batch_create();
-	Unit	   *flying[KEYS * 2];
-	int			nflying = 0;
-	int			settled[EVENTS] = {0};
+	uint64_t seed = 42;
+	Work *work = batch_create();
+	Unit *flying[KEYS * 2];
+	int nflying = 0;
+	int settled[EVENTS] = {0};
 
 	for (int n = 0; n < EVENTS; n++)
 	{

@@ -9,7 +9,7 @@ static char *active_tiers[] = {"Gold", "Silver", "Blue; Light", "Été"};
 static SfField
 field_of(SfType type)
 {
-	SfField		f = {0};
+	SfField f = {0};
 
 	f.name = "F__c";
 	f.type = type;
@@ -54,8 +54,8 @@ field_of(SfType type)
 /* Either text is what is sent, or reason a part of why it is refused. */
 typedef struct Case
 {
-	SourceKind	kind;
-	SfType		type;
+	SourceKind kind;
+	SfType type;
 	const char *source;
 	FieldValueKind sent;
 	const char *text;
@@ -67,8 +67,8 @@ static const CoerceOptions truncating = {false, true};
 static const CoerceOptions keeping = {true, false};
 
 static bool
-coerce_text_value(SourceKind kind, const char *source, const SfField *field,
-				  const CoerceOptions *options, FieldValue *out, char **reason)
+coerce_text_value(SourceKind kind, const char *source, const SfField *field, const CoerceOptions *options,
+				  FieldValue *out, char **reason)
 {
 	SourceValue value = {0};
 
@@ -94,28 +94,28 @@ check_sent(const Case *c, const FieldValue *out)
 static bool
 check_reason(const Case *c, const char *reason)
 {
-	return reason != NULL && strstr(reason, c->reason) != NULL &&
-		strpbrk(reason, "\n\r") == NULL && strlen(reason) < 500;
+	return reason != NULL && strstr(reason, c->reason) != NULL && strpbrk(reason, "\n\r") == NULL &&
+		   strlen(reason) < 500;
 }
 
 static void
 run_cases(const Case *cases, size_t n, const CoerceOptions *options)
 {
-	int			wrong = 0;
+	int wrong = 0;
 
 	for (size_t i = 0; i < n; i++)
 	{
 		const Case *c = &cases[i];
-		SfField		field = field_of(c->type);
-		FieldValue	out;
-		char	   *reason;
-		bool		ok = coerce_text_value(c->kind, c->source, &field, options, &out, &reason);
-		bool		expected = c->reason == NULL;
+		SfField field = field_of(c->type);
+		FieldValue out;
+		char *reason;
+		bool ok = coerce_text_value(c->kind, c->source, &field, options, &out, &reason);
+		bool expected = c->reason == NULL;
 
 		if (ok == expected && (ok ? check_sent(c, &out) && reason == NULL : check_reason(c, reason)))
 			continue;
-		diag("case %zu \"%s\": kind %d \"%s\", reason \"%s\"", i, c->source ? c->source : "NULL",
-			 out.kind, out.text ? out.text : "-", reason ? reason : "-");
+		diag("case %zu \"%s\": kind %d \"%s\", reason \"%s\"", i, c->source ? c->source : "NULL", out.kind,
+			 out.text ? out.text : "-", reason ? reason : "-");
 		wrong++;
 	}
 	assert_int_equal(wrong, 0);
@@ -157,7 +157,8 @@ numbers(void **state)
 		{SRC_NUMERIC, SF_DOUBLE, "-0.005", NUMBER("-0.01")},
 		{SRC_NUMERIC, SF_DOUBLE, "-0", NUMBER("0")},
 		{SRC_NUMERIC, SF_DOUBLE, "9999999999999999.99", NUMBER("9999999999999999.99")},
-		{SRC_NUMERIC, SF_DOUBLE, "9999999999999999.995", REFUSED("has 17 digits left of the point, field F__c takes 16")},
+		{SRC_NUMERIC, SF_DOUBLE, "9999999999999999.995",
+		 REFUSED("has 17 digits left of the point, field F__c takes 16")},
 		{SRC_NUMERIC, SF_DOUBLE, "12345678901234567", REFUSED("has 17 digits")},
 		{SRC_NUMERIC, SF_DOUBLE, "NaN", REFUSED("\"NaN\" is not a number")},
 		{SRC_NUMERIC, SF_DOUBLE, "Infinity", REFUSED("not a number")},
@@ -199,10 +200,10 @@ numbers(void **state)
 static void
 huge_numbers(void **state)
 {
-	SfField		field = field_of(SF_DOUBLE);
-	FieldValue	out;
-	char	   *reason;
-	char	   *text = palloc(150001);
+	SfField field = field_of(SF_DOUBLE);
+	FieldValue out;
+	char *reason;
+	char *text = palloc(150001);
 
 	(void) state;
 	memset(text, '9', 150000);
@@ -220,14 +221,14 @@ huge_numbers(void **state)
 static void
 every_cent(void **state)
 {
-	SfField		field = field_of(SF_CURRENCY);
+	SfField field = field_of(SF_CURRENCY);
 
 	(void) state;
 	for (int i = 0; i < 10000; i++)
 	{
-		char	   *source = psprintf("%d.%02d", i / 100, i % 100);
-		FieldValue	out;
-		char	   *reason;
+		char *source = psprintf("%d.%02d", i / 100, i % 100);
+		FieldValue out;
+		char *reason;
 
 		assert_true(coerce_text_value(SRC_NUMERIC, source, &field, &plain, &out, &reason));
 		assert_string_equal(out.text, source);
@@ -268,13 +269,18 @@ texts(void **state)
 		{SRC_TEXT, SF_STRING, "\"\\/'<>&%", STRING("\"\\/'<>&%")},
 		{SRC_TEXT, SF_STRING, "12345678901234567890", STRING("12345678901234567890")},
 		{SRC_TEXT, SF_STRING, "  12345678901234567890  ", STRING("12345678901234567890")},
-		{SRC_TEXT, SF_STRING, "123456789012345678901", REFUSED("value has 21 characters, field F__c takes 20")},
-		{SRC_TEXT, SF_STRING, "ÄÖÜäöüß€\U0001F600ÄÖÜäöüß€\U0001F600ÄÖ", STRING("ÄÖÜäöüß€\U0001F600ÄÖÜäöüß€\U0001F600ÄÖ")},
+		{SRC_TEXT, SF_STRING, "123456789012345678901",
+		 REFUSED("value has 21 characters, field F__c takes 20")},
+		{SRC_TEXT, SF_STRING, "ÄÖÜäöüß€\U0001F600ÄÖÜäöüß€\U0001F600ÄÖ",
+		 STRING("ÄÖÜäöüß€\U0001F600ÄÖÜäöüß€\U0001F600ÄÖ")},
 		{SRC_TEXT, SF_STRING, "ÄÖÜäöüß€\U0001F600ÄÖÜäöüß€\U0001F600ÄÖÜ", REFUSED("has 21 characters")},
 		{SRC_TEXT, SF_STRING, "a\001b", REFUSED("control character U+0001")},
 		{SRC_TEXT, SF_STRING, "a\037b", REFUSED("U+001F")},
 		{SRC_TEXT, SF_STRING, "a\177b", STRING("a\177b")},
-		{SRC_TEXT, SF_STRING, "a\xff" "b", REFUSED("UTF-8")},
+		{SRC_TEXT, SF_STRING,
+		 "a\xff"
+		 "b",
+		 REFUSED("UTF-8")},
 		{SRC_TEXT, SF_STRING, "a\xc3", REFUSED("UTF-8")},
 		{SRC_TEXT, SF_STRING, "\xed\xa0\x80", REFUSED("UTF-8")},
 		{SRC_TEXT, SF_STRING, "\xc0\x80", REFUSED("UTF-8")},
@@ -346,7 +352,8 @@ picklists(void **state)
 	static const Case cases[] = {
 		{SRC_TEXT, SF_PICKLIST, "Gold", STRING("Gold")},
 		{SRC_TEXT, SF_PICKLIST, " gOLD ", STRING("Gold")},
-		{SRC_TEXT, SF_PICKLIST, "Golden", REFUSED("\"Golden\" is not an active value of the restricted picklist F__c")},
+		{SRC_TEXT, SF_PICKLIST, "Golden",
+		 REFUSED("\"Golden\" is not an active value of the restricted picklist F__c")},
 		{SRC_TEXT, SF_PICKLIST, "Gol", REFUSED("not an active value")},
 		{SRC_TEXT, SF_PICKLIST, "Été", REFUSED("not an active value")}, /* npicklist is 3 */
 		{SRC_TEXT, SF_PICKLIST, "", FV_NULL, NULL, NULL},
@@ -358,10 +365,10 @@ picklists(void **state)
 		{SRC_TEXT, SF_MULTIPICKLIST, " ; ;", FV_NULL, NULL, NULL},
 		{SRC_BYTEA, SF_MULTIPICKLIST, "AAEC", REFUSED("takes text or an array")},
 	};
-	SfField		open = field_of(SF_PICKLIST);
-	FieldValue	out;
-	char	   *reason;
-	char		text[300];
+	SfField open = field_of(SF_PICKLIST);
+	FieldValue out;
+	char *reason;
+	char text[300];
 
 	(void) state;
 	RUN(cases);
@@ -398,14 +405,12 @@ array_of(SourceValue *elems, int n)
 static void
 arrays_to_multipicklists(void **state)
 {
-	SfField		field = field_of(SF_MULTIPICKLIST);
-	FieldValue	out;
-	char	   *reason;
+	SfField field = field_of(SF_MULTIPICKLIST);
+	FieldValue out;
+	char *reason;
 	SourceValue good[] = {
-		{false, SRC_TEXT, "silver", 0, NULL},
-		{true, SRC_TEXT, NULL, 0, NULL},
-		{false, SRC_TEXT, " Gold ", 0, NULL},
-		{false, SRC_TEXT, "Silver", 0, NULL},
+		{false, SRC_TEXT, "silver", 0, NULL}, {true, SRC_TEXT, NULL, 0, NULL},
+		{false, SRC_TEXT, " Gold ", 0, NULL}, {false, SRC_TEXT, "Silver", 0, NULL},
 		{false, SRC_TEXT, "  ", 0, NULL},
 	};
 	SourceValue bad[] = {{false, SRC_TEXT, "Blue; Light", 0, NULL}};
@@ -508,11 +513,11 @@ dates_and_times(void **state)
 static void
 nulls(void **state)
 {
-	SfField		required = field_of(SF_STRING);
-	SfField		owner = field_of(SF_REFERENCE);
-	SfField		checkbox = field_of(SF_BOOLEAN);
-	FieldValue	out;
-	char	   *reason;
+	SfField required = field_of(SF_STRING);
+	SfField owner = field_of(SF_REFERENCE);
+	SfField checkbox = field_of(SF_BOOLEAN);
+	FieldValue out;
+	char *reason;
 
 	(void) state;
 	required.nillable = false;
@@ -537,10 +542,10 @@ nulls(void **state)
 static void
 reasons_are_short(void **state)
 {
-	SfField		field = field_of(SF_DOUBLE);
-	FieldValue	out;
-	char	   *reason;
-	char		text[5000];
+	SfField field = field_of(SF_DOUBLE);
+	FieldValue out;
+	char *reason;
+	char text[5000];
 
 	(void) state;
 	memset(text, 'z', sizeof(text));
@@ -565,14 +570,15 @@ static void
 every_combination(void **state)
 {
 	static const char *const sources[] = {
-		"true", "42", "4.2", "4e2", "Gold", "2026-11-03", "2026-11-03T08:15:30Z", "08:15:30",
-		"AAEC", "{}", "[]", "", "infinity", "NaN", "\xff\xfe", "-", "T", ";", "=", "@.", "::", "0000-00-00"
-	};
+		"true",      "42",   "4.2", "4e2", "Gold", "2026-11-03", "2026-11-03T08:15:30Z",
+		"08:15:30",  "AAEC", "{}",  "[]",  "",     "infinity",   "NaN",
+		"\xff\xfe",  "-",    "T",   ";",   "=",    "@.",         "::",
+		"0000-00-00"};
 
 	(void) state;
 	for (int type = SF_ID; type <= SF_OTHER; type++)
 	{
-		SfField		field = field_of((SfType) type);
+		SfField field = field_of((SfType) type);
 
 		for (int kind = SRC_BOOL; kind <= SRC_ARRAY; kind++)
 		{
@@ -580,10 +586,9 @@ every_combination(void **state)
 
 			for (size_t i = 0; i < lengthof(sources); i++)
 			{
-				FieldValue	out;
-				char	   *reason;
-				bool		ok = coerce_text_value((SourceKind) kind, sources[i], &field,
-												   &plain, &out, &reason);
+				FieldValue out;
+				char *reason;
+				bool ok = coerce_text_value((SourceKind) kind, sources[i], &field, &plain, &out, &reason);
 
 				assert_true(ok == (reason == NULL));
 				if (never != NULL)
@@ -600,10 +605,10 @@ never_compatible(void **state)
 {
 	static const struct
 	{
-		SourceKind	kind;
-		SfType		type;
-		bool		compatible;
-	}			cases[] = {
+		SourceKind kind;
+		SfType type;
+		bool compatible;
+	} cases[] = {
 		{SRC_BYTEA, SF_DOUBLE, false},
 		{SRC_JSON, SF_DATE, false},
 		{SRC_ARRAY, SF_BOOLEAN, false},
@@ -624,7 +629,7 @@ never_compatible(void **state)
 	(void) state;
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		SfField		field = field_of(cases[i].type);
+		SfField field = field_of(cases[i].type);
 
 		assert_int_equal(coerce_incompatible(cases[i].kind, &field) == NULL, cases[i].compatible);
 	}

@@ -5,40 +5,40 @@
 
 /* As Salesforce sends it (reference, section 3), with keys that nobody reads. */
 static const char sample[] =
-"{\"actionOverrides\":[],\"name\":\"Account\",\"label\":\"Account \\u00e4\",\"labelPlural\":\"Accounts\","
-"\"custom\":false,\"keyPrefix\":\"001\",\"createable\":true,\"updateable\":true,\"deletable\":true,"
-"\"queryable\":true,\"childRelationships\":[{\"cascadeDelete\":false,\"field\":\"ParentId\",\"relationshipName\":null}],"
-"\"fields\":["
-"{\"name\":\"Id\",\"label\":\"Account ID\",\"type\":\"id\",\"length\":18,\"byteLength\":18,\"createable\":false,"
-"\"updateable\":false,\"nillable\":false,\"defaultedOnCreate\":true,\"idLookup\":true,\"picklistValues\":[],"
-"\"referenceTo\":[],\"relationshipName\":null,\"defaultValue\":null,\"custom\":false,\"calculated\":false},"
-"{\"name\":\"Name\",\"label\":\"Name\",\"type\":\"string\",\"length\":255,\"createable\":true,\"updateable\":true,"
-"\"nillable\":false,\"defaultedOnCreate\":false},"
-"{\"name\":\"Tier__c\",\"label\":\"Tier\",\"type\":\"picklist\",\"length\":255,\"createable\":true,\"updateable\":true,"
-"\"nillable\":true,\"custom\":true,\"restrictedPicklist\":true,\"picklistValues\":["
-"{\"active\":true,\"defaultValue\":false,\"label\":\"Or\",\"validFor\":null,\"value\":\"Gold\"},"
-"{\"active\":false,\"defaultValue\":false,\"label\":\"Tin\",\"validFor\":null,\"value\":\"Tin\"},"
-"{\"active\":true,\"defaultValue\":false,\"label\":\"Argent\",\"validFor\":null,\"value\":\"Silver\"}]},"
-"{\"name\":\"Active__c\",\"label\":\"Active\",\"type\":\"boolean\",\"createable\":true,\"updateable\":true,"
-"\"nillable\":false,\"defaultedOnCreate\":true,\"defaultValue\":true,\"custom\":true},"
-"{\"name\":\"Revenue__c\",\"label\":\"Revenue\",\"type\":\"currency\",\"precision\":18,\"scale\":2,\"digits\":0,"
-"\"createable\":true,\"updateable\":true,\"nillable\":true,\"custom\":true},"
-"{\"name\":\"NumberOfEmployees\",\"label\":\"Employees\",\"type\":\"int\",\"digits\":8,\"createable\":true,"
-"\"updateable\":true,\"nillable\":true},"
-"{\"name\":\"Pg_Id__c\",\"label\":\"PG\",\"type\":\"string\",\"length\":40,\"externalId\":true,\"idLookup\":true,"
-"\"unique\":true,\"caseSensitive\":true,\"createable\":true,\"updateable\":true,\"nillable\":true,\"custom\":true},"
-"{\"name\":\"OwnerId\",\"label\":\"Owner\",\"type\":\"reference\",\"length\":18,\"relationshipName\":\"Owner\","
-"\"referenceTo\":[\"User\",\"Group\"],\"createable\":true,\"updateable\":true,\"nillable\":false,\"defaultedOnCreate\":true},"
-"{\"name\":\"BillingAddress\",\"label\":\"Address\",\"type\":\"address\",\"createable\":false,\"updateable\":false,\"nillable\":true},"
-"{\"name\":\"Sum__c\",\"label\":\"Sum\",\"type\":\"double\",\"calculated\":true,\"calculatedFormula\":\"1+1\","
-"\"createable\":false,\"updateable\":false,\"nillable\":true,\"htmlFormatted\":false,\"custom\":true}"
-"],\"urls\":{\"sobject\":\"/services/data/v66.0/sobjects/Account\"}}";
+	"{\"actionOverrides\":[],\"name\":\"Account\",\"label\":\"Account \\u00e4\",\"labelPlural\":\"Accounts\","
+	"\"custom\":false,\"keyPrefix\":\"001\",\"createable\":true,\"updateable\":true,\"deletable\":true,"
+	"\"queryable\":true,\"childRelationships\":[{\"cascadeDelete\":false,\"field\":\"ParentId\",\"relationshipName\":null}],"
+	"\"fields\":["
+	"{\"name\":\"Id\",\"label\":\"Account ID\",\"type\":\"id\",\"length\":18,\"byteLength\":18,\"createable\":false,"
+	"\"updateable\":false,\"nillable\":false,\"defaultedOnCreate\":true,\"idLookup\":true,\"picklistValues\":[],"
+	"\"referenceTo\":[],\"relationshipName\":null,\"defaultValue\":null,\"custom\":false,\"calculated\":false},"
+	"{\"name\":\"Name\",\"label\":\"Name\",\"type\":\"string\",\"length\":255,\"createable\":true,\"updateable\":true,"
+	"\"nillable\":false,\"defaultedOnCreate\":false},"
+	"{\"name\":\"Tier__c\",\"label\":\"Tier\",\"type\":\"picklist\",\"length\":255,\"createable\":true,\"updateable\":true,"
+	"\"nillable\":true,\"custom\":true,\"restrictedPicklist\":true,\"picklistValues\":["
+	"{\"active\":true,\"defaultValue\":false,\"label\":\"Or\",\"validFor\":null,\"value\":\"Gold\"},"
+	"{\"active\":false,\"defaultValue\":false,\"label\":\"Tin\",\"validFor\":null,\"value\":\"Tin\"},"
+	"{\"active\":true,\"defaultValue\":false,\"label\":\"Argent\",\"validFor\":null,\"value\":\"Silver\"}]},"
+	"{\"name\":\"Active__c\",\"label\":\"Active\",\"type\":\"boolean\",\"createable\":true,\"updateable\":true,"
+	"\"nillable\":false,\"defaultedOnCreate\":true,\"defaultValue\":true,\"custom\":true},"
+	"{\"name\":\"Revenue__c\",\"label\":\"Revenue\",\"type\":\"currency\",\"precision\":18,\"scale\":2,\"digits\":0,"
+	"\"createable\":true,\"updateable\":true,\"nillable\":true,\"custom\":true},"
+	"{\"name\":\"NumberOfEmployees\",\"label\":\"Employees\",\"type\":\"int\",\"digits\":8,\"createable\":true,"
+	"\"updateable\":true,\"nillable\":true},"
+	"{\"name\":\"Pg_Id__c\",\"label\":\"PG\",\"type\":\"string\",\"length\":40,\"externalId\":true,\"idLookup\":true,"
+	"\"unique\":true,\"caseSensitive\":true,\"createable\":true,\"updateable\":true,\"nillable\":true,\"custom\":true},"
+	"{\"name\":\"OwnerId\",\"label\":\"Owner\",\"type\":\"reference\",\"length\":18,\"relationshipName\":\"Owner\","
+	"\"referenceTo\":[\"User\",\"Group\"],\"createable\":true,\"updateable\":true,\"nillable\":false,\"defaultedOnCreate\":true},"
+	"{\"name\":\"BillingAddress\",\"label\":\"Address\",\"type\":\"address\",\"createable\":false,\"updateable\":false,\"nillable\":true},"
+	"{\"name\":\"Sum__c\",\"label\":\"Sum\",\"type\":\"double\",\"calculated\":true,\"calculatedFormula\":\"1+1\","
+	"\"createable\":false,\"updateable\":false,\"nillable\":true,\"htmlFormatted\":false,\"custom\":true}"
+	"],\"urls\":{\"sobject\":\"/services/data/v66.0/sobjects/Account\"}}";
 
 static SfObject *
 parse(const char *text)
 {
-	char	   *error;
-	SfObject   *object = describe_parse(text, strlen(text), &error);
+	char *error;
+	SfObject *object = describe_parse(text, strlen(text), &error);
 
 	assert_true((object == NULL) == (error != NULL));
 	return object;
@@ -97,7 +97,7 @@ parses_a_reply(void **state)
 static void
 required_fields(void **state)
 {
-	SfObject   *object = parse(sample);
+	SfObject *object = parse(sample);
 
 	(void) state;
 	assert_true(describe_required(describe_field(object, "Name")));
@@ -111,9 +111,9 @@ required_fields(void **state)
 static void
 reduces(void **state)
 {
-	char	   *error;
-	char	   *reduced = describe_reduce(sample, strlen(sample), &error);
-	char	   *again;
+	char *error;
+	char *reduced = describe_reduce(sample, strlen(sample), &error);
+	char *again;
 
 	(void) state;
 	assert_null(error);
@@ -133,24 +133,41 @@ knows_all_types(void **state)
 	static const struct
 	{
 		const char *name;
-		SfType		type;
-	}			types[] = {
-		{"id", SF_ID}, {"reference", SF_REFERENCE}, {"string", SF_STRING},
-		{"textarea", SF_TEXTAREA}, {"phone", SF_PHONE}, {"url", SF_URL},
-		{"email", SF_EMAIL}, {"combobox", SF_COMBOBOX}, {"encryptedstring", SF_ENCRYPTED},
-		{"picklist", SF_PICKLIST}, {"multipicklist", SF_MULTIPICKLIST},
-		{"boolean", SF_BOOLEAN}, {"int", SF_INT}, {"long", SF_LONG}, {"double", SF_DOUBLE},
-		{"currency", SF_CURRENCY}, {"percent", SF_PERCENT}, {"date", SF_DATE},
-		{"datetime", SF_DATETIME}, {"time", SF_TIME}, {"base64", SF_BASE64},
-		{"location", SF_OTHER}, {"anyType", SF_OTHER}, {"complexvalue", SF_OTHER},
-		{"STRING", SF_OTHER}, {"", SF_OTHER},
+		SfType type;
+	} types[] = {
+		{"id", SF_ID},
+		{"reference", SF_REFERENCE},
+		{"string", SF_STRING},
+		{"textarea", SF_TEXTAREA},
+		{"phone", SF_PHONE},
+		{"url", SF_URL},
+		{"email", SF_EMAIL},
+		{"combobox", SF_COMBOBOX},
+		{"encryptedstring", SF_ENCRYPTED},
+		{"picklist", SF_PICKLIST},
+		{"multipicklist", SF_MULTIPICKLIST},
+		{"boolean", SF_BOOLEAN},
+		{"int", SF_INT},
+		{"long", SF_LONG},
+		{"double", SF_DOUBLE},
+		{"currency", SF_CURRENCY},
+		{"percent", SF_PERCENT},
+		{"date", SF_DATE},
+		{"datetime", SF_DATETIME},
+		{"time", SF_TIME},
+		{"base64", SF_BASE64},
+		{"location", SF_OTHER},
+		{"anyType", SF_OTHER},
+		{"complexvalue", SF_OTHER},
+		{"STRING", SF_OTHER},
+		{"", SF_OTHER},
 	};
 
 	(void) state;
 	for (size_t i = 0; i < lengthof(types); i++)
 	{
-		SfObject   *object = parse(psprintf("{\"name\":\"X\",\"fields\":[{\"name\":\"F\",\"type\":\"%s\"}]}",
-											types[i].name));
+		SfObject *object =
+			parse(psprintf("{\"name\":\"X\",\"fields\":[{\"name\":\"F\",\"type\":\"%s\"}]}", types[i].name));
 
 		assert_int_equal(object->fields[0].type, types[i].type);
 		assert_string_equal(object->fields[0].label, "F");
@@ -161,7 +178,15 @@ static void
 refuses_what_is_no_describe(void **state)
 {
 	static const char *const bad[] = {
-		"", " ", "null", "[]", "42", "\"text\"", "{}", "<html>", "{\"name\":\"X\"}",
+		"",
+		" ",
+		"null",
+		"[]",
+		"42",
+		"\"text\"",
+		"{}",
+		"<html>",
+		"{\"name\":\"X\"}",
 		"[{\"errorCode\":\"NOT_FOUND\",\"message\":\"The requested resource does not exist\"}]",
 		"{\"name\":\"X\",\"fields\":[]}",
 		"{\"name\":\"X\",\"fields\":{}}",
@@ -193,7 +218,7 @@ refuses_what_is_no_describe(void **state)
 	(void) state;
 	for (size_t i = 0; i < lengthof(bad); i++)
 	{
-		char	   *error;
+		char *error;
 
 		if (describe_parse(bad[i], strlen(bad[i]), &error) != NULL)
 			fail_msg("taken for a describe: %s", bad[i]);
@@ -207,14 +232,14 @@ refuses_what_is_no_describe(void **state)
 static void
 survives_any_bytes(void **state)
 {
-	size_t		len = strlen(sample);
-	uint64_t	seed = 7;
-	char	   *error;
+	size_t len = strlen(sample);
+	uint64_t seed = 7;
+	char *error;
 
 	(void) state;
 	for (size_t cut = 0; cut < len; cut++)
 	{
-		char	   *copy = exact_copy(sample, cut);
+		char *copy = exact_copy(sample, cut);
 
 		assert_null(describe_parse(copy, cut, &error));
 		assert_non_null(error);
@@ -222,7 +247,7 @@ survives_any_bytes(void **state)
 	}
 	for (int i = 0; i < 3000; i++)
 	{
-		char	   *copy = exact_copy(sample, len);
+		char *copy = exact_copy(sample, len);
 
 		for (int j = 0; j < 3; j++)
 			copy[next_random(&seed) % len] = (char) next_random(&seed);
@@ -235,8 +260,8 @@ survives_any_bytes(void **state)
 static void
 bounds_depth(void **state)
 {
-	char	   *deep = palloc(200001);
-	char	   *error;
+	char *deep = palloc(200001);
+	char *error;
 
 	(void) state;
 	memset(deep, '[', 200000);

@@ -5,10 +5,10 @@
 
 typedef struct Case
 {
-	int			status;
+	int status;
 	const char *code;
 	const char *message;
-	ErrorScope	expected;
+	ErrorScope expected;
 } Case;
 
 static const Case cases[] = {
@@ -36,18 +36,24 @@ static const Case cases[] = {
 	{200, "JSON_PARSER_ERROR", "Cannot deserialize instance of date", SCOPE_RECORD_PERMANENT},
 
 	/* told apart by the text alone (trap 28) */
-	{200, "INVALID_FIELD", "Foreign key external ID: 0116 not found for field A__c in entity B__c", SCOPE_RECORD_PARENT},
-	{400, "INVALID_FIELD", "Foreign key external ID: 0116 not found for field A__c in entity B__c", SCOPE_RECORD_PARENT},
+	{200, "INVALID_FIELD", "Foreign key external ID: 0116 not found for field A__c in entity B__c",
+	 SCOPE_RECORD_PARENT},
+	{400, "INVALID_FIELD", "Foreign key external ID: 0116 not found for field A__c in entity B__c",
+	 SCOPE_RECORD_PARENT},
 	{200, "INVALID_FIELD", "No such column 'foo' on sobject of type Bar", SCOPE_MAPPING},
 	{400, "INVALID_FIELD", "No such column 'foo' on sobject of type Bar", SCOPE_MAPPING},
 	{200, "INVALID_FIELD", NULL, SCOPE_MAPPING},
-	{200, "INVALID_FIELD", "Json Deserialization failed on token 'A__c' and has left off", SCOPE_RECORD_PERMANENT},
-	{200, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "T: execution of BeforeInsert\n\ncaused by: x", SCOPE_RECORD_PERMANENT},
+	{200, "INVALID_FIELD", "Json Deserialization failed on token 'A__c' and has left off",
+	 SCOPE_RECORD_PERMANENT},
+	{200, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "T: execution of BeforeInsert\n\ncaused by: x",
+	 SCOPE_RECORD_PERMANENT},
 	{200, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "entity type cannot be inserted: Campaign", SCOPE_MAPPING},
-	{200, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "T: caused by: UNABLE_TO_LOCK_ROW, unable", SCOPE_RECORD_RETRY},
+	{200, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "T: caused by: UNABLE_TO_LOCK_ROW, unable",
+	 SCOPE_RECORD_RETRY},
 	{200, "CANNOT_EXECUTE_FLOW_TRIGGER", "Apex CPU time limit exceeded", SCOPE_RECORD_RETRY},
 	{403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", SCOPE_DAILY_LIMIT},
-	{403, "REQUEST_LIMIT_EXCEEDED", "ConcurrentRequests (Concurrent API Requests) Limit exceeded.", SCOPE_CONCURRENT_LIMIT},
+	{403, "REQUEST_LIMIT_EXCEEDED", "ConcurrentRequests (Concurrent API Requests) Limit exceeded.",
+	 SCOPE_CONCURRENT_LIMIT},
 	{403, "REQUEST_LIMIT_EXCEEDED", "ConcurrentPerOrgLongTxn Limit exceeded.", SCOPE_CONCURRENT_LIMIT},
 	{403, "REQUEST_LIMIT_EXCEEDED", "Limite erreicht", SCOPE_DAILY_LIMIT},
 	{403, "REQUEST_LIMIT_EXCEEDED", NULL, SCOPE_DAILY_LIMIT},
@@ -73,7 +79,8 @@ static const Case cases[] = {
 	{403, NULL, NULL, SCOPE_CONNECTION},
 	{403, "INSUFFICIENT_ACCESS_OR_READONLY", NULL, SCOPE_MAPPING},
 	{404, "NOT_FOUND", "The requested resource does not exist", SCOPE_MAPPING},
-	{404, "NOT_FOUND", "Provided external ID field does not exist or is not accessible: Namez", SCOPE_MAPPING},
+	{404, "NOT_FOUND", "Provided external ID field does not exist or is not accessible: Namez",
+	 SCOPE_MAPPING},
 	{404, NULL, NULL, SCOPE_MAPPING},
 	{404, "ENTITY_IS_DELETED", "entity is deleted", SCOPE_RECORD_GONE},
 	{400, "INVALID_TYPE", "sObject type 'XYZZY' is not supported.", SCOPE_MAPPING},
@@ -100,13 +107,13 @@ static const Case cases[] = {
 static void
 classifies(void **state)
 {
-	int			wrong = 0;
+	int wrong = 0;
 
 	(void) state;
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
 		const Case *c = &cases[i];
-		ErrorScope	scope = error_classify(c->status, c->code, c->message);
+		ErrorScope scope = error_classify(c->status, c->code, c->message);
 
 		if (scope != c->expected)
 		{
@@ -123,14 +130,29 @@ static void
 permanent_codes(void **state)
 {
 	static const char *const codes[] = {
-		"REQUIRED_FIELD_MISSING", "FIELD_CUSTOM_VALIDATION_EXCEPTION",
-		"FIELD_FILTER_VALIDATION_EXCEPTION", "FIELD_INTEGRITY_EXCEPTION", "STRING_TOO_LONG",
-		"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", "INVALID_EMAIL_ADDRESS",
-		"NUMBER_OUTSIDE_VALID_RANGE", "INVALID_TYPE_ON_FIELD_IN_RECORD", "MALFORMED_ID",
-		"INVALID_ID_FIELD", "DUPLICATE_VALUE", "DUPLICATE_EXTERNAL_ID", "DUPLICATES_DETECTED",
-		"INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY", "INSUFFICIENT_ACCESS_OR_READONLY",
-		"DELETE_FAILED", "DEPENDENCY_EXISTS", "INACTIVE_OWNER_OR_USER", "INVALID_CURRENCY_ISO",
-		"INVALID_RECORD_TYPE", "MISSING_ARGUMENT", "CIRCULAR_DEPENDENCY",
+		"REQUIRED_FIELD_MISSING",
+		"FIELD_CUSTOM_VALIDATION_EXCEPTION",
+		"FIELD_FILTER_VALIDATION_EXCEPTION",
+		"FIELD_INTEGRITY_EXCEPTION",
+		"STRING_TOO_LONG",
+		"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST",
+		"INVALID_EMAIL_ADDRESS",
+		"NUMBER_OUTSIDE_VALID_RANGE",
+		"INVALID_TYPE_ON_FIELD_IN_RECORD",
+		"MALFORMED_ID",
+		"INVALID_ID_FIELD",
+		"DUPLICATE_VALUE",
+		"DUPLICATE_EXTERNAL_ID",
+		"DUPLICATES_DETECTED",
+		"INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY",
+		"INSUFFICIENT_ACCESS_OR_READONLY",
+		"DELETE_FAILED",
+		"DEPENDENCY_EXISTS",
+		"INACTIVE_OWNER_OR_USER",
+		"INVALID_CURRENCY_ISO",
+		"INVALID_RECORD_TYPE",
+		"MISSING_ARGUMENT",
+		"CIRCULAR_DEPENDENCY",
 	};
 
 	(void) state;
@@ -174,7 +196,8 @@ classifies_oauth(void **state)
 static void
 hints(void **state)
 {
-	static const char *const ours[] = {"COERCION_ERROR", "DUPLICATE_KEY", "EXPRESSION_ERROR", "REPLY_MISMATCH"};
+	static const char *const ours[] = {"COERCION_ERROR", "DUPLICATE_KEY", "EXPRESSION_ERROR",
+									   "REPLY_MISMATCH"};
 	const char *general = error_hint("A_CODE_OF_NEXT_YEAR");
 
 	(void) state;

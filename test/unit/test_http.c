@@ -7,7 +7,7 @@
  * it is answered, and each reply of /count tells the connection's number.
  */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE				/* strcasestr */
+#define _GNU_SOURCE /* strcasestr */
 #endif
 
 #include "unit.h"
@@ -25,7 +25,7 @@
 
 #include "http.h"
 
-static int	port;
+static int port;
 static char last_request[8192];
 
 /* ------------------------------------------------------------------------
@@ -36,11 +36,11 @@ static char last_request[8192];
 static void
 put(int fd, const char *text)
 {
-	size_t		len = strlen(text);
+	size_t len = strlen(text);
 
 	while (len > 0)
 	{
-		ssize_t		n = send(fd, text, len, MSG_NOSIGNAL);
+		ssize_t n = send(fd, text, len, MSG_NOSIGNAL);
 
 		if (n <= 0)
 			return;
@@ -53,7 +53,7 @@ static void
 put_large(int fd)
 {
 	static char block[100001];
-	int			i;
+	int i;
 
 	memset(block, 'x', 100000);
 	put(fd, "HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n");
@@ -64,7 +64,7 @@ put_large(int fd)
 static void
 put_headers(int fd)
 {
-	int			i;
+	int i;
 
 	put(fd, "HTTP/1.1 200 OK\r\n");
 	for (i = 0; i < 10000; i++)
@@ -76,7 +76,7 @@ put_headers(int fd)
 static bool
 answer(int fd, const char *path, int connection)
 {
-	char		text[512];
+	char text[512];
 
 	if (strcmp(path, "/count") == 0 || strcmp(path, "/count-and-close") == 0)
 	{
@@ -85,13 +85,15 @@ answer(int fd, const char *path, int connection)
 		return strcmp(path, "/count") == 0;
 	}
 	else if (strcmp(path, "/headers") == 0)
-		put(fd, "HTTP/1.1 100 Continue\r\nRetry-After: 5\r\n\r\n"
+		put(fd,
+			"HTTP/1.1 100 Continue\r\nRetry-After: 5\r\n\r\n"
 			"HTTP/1.1 201 Created\r\nDATE: Tue, 24 Nov 2026 10:00:00 GMT\r\nretry-after: Tue, 24 Nov 2026 10:01:30 GMT\r\n"
 			"sforce-limit-info:  api-usage=1/2\xc3\xa4 \r\nX-SFDC-request-id: abc\r\nContent-type: a/b\r\n"
 			"Last-Modified: x\r\nX-Date: nonsense\r\nTransfer-Encoding: chunked\r\n\r\n"
 			"3\r\nabc\r\n0\r\nX-Sfdc-Request-Id: trailer\r\n\r\n");
 	else if (strcmp(path, "/bad-headers") == 0)
-		put(fd, "HTTP/1.1 200 OK\r\nDate: nonsense\r\nRetry-After: 99999999999999999999\r\nContent-Length: 0\r\n\r\n");
+		put(fd,
+			"HTTP/1.1 200 OK\r\nDate: nonsense\r\nRetry-After: 99999999999999999999\r\nContent-Length: 0\r\n\r\n");
 	else if (strcmp(path, "/seconds") == 0)
 		put(fd, "HTTP/1.1 429 Slow\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n");
 	else if (strcmp(path, "/redirect") == 0)
@@ -120,31 +122,31 @@ answer(int fd, const char *path, int connection)
 		return false;
 	}
 	else
-		return false;			/* /drop: no byte in reply */
+		return false; /* /drop: no byte in reply */
 	return true;
 }
 
 typedef struct Connection
 {
-	int			fd;
-	int			number;
+	int fd;
+	int number;
 } Connection;
 
 static void *
 serve_connection(void *arg)
 {
 	Connection *connection = arg;
-	char		request[8192];
-	size_t		len = 0;
-	bool		more = true;
+	char request[8192];
+	size_t len = 0;
+	bool more = true;
 
 	while (more)
 	{
-		char	   *end;
-		char	   *header;
-		size_t		body = 0;
-		char		path[256];
-		ssize_t		n = recv(connection->fd, request + len, sizeof(request) - 1 - len, 0);
+		char *end;
+		char *header;
+		size_t body = 0;
+		char path[256];
+		ssize_t n = recv(connection->fd, request + len, sizeof(request) - 1 - len, 0);
 
 		if (n <= 0)
 			break;
@@ -171,13 +173,13 @@ serve_connection(void *arg)
 static void *
 serve(void *arg)
 {
-	int			listener = *(int *) arg;
-	int			number = 0;
+	int listener = *(int *) arg;
+	int number = 0;
 
 	for (;;)
 	{
 		Connection *connection = malloc(sizeof(Connection));
-		pthread_t	thread;
+		pthread_t thread;
 
 		connection->fd = accept(listener, NULL, NULL);
 		connection->number = ++number;
@@ -190,8 +192,8 @@ serve(void *arg)
 static int
 listen_locally(struct sockaddr_in *address)
 {
-	int			listener = socket(AF_INET, SOCK_STREAM, 0);
-	socklen_t	len = sizeof(*address);
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+	socklen_t len = sizeof(*address);
 
 	memset(address, 0, sizeof(*address));
 	address->sin_family = AF_INET;
@@ -205,15 +207,15 @@ listen_locally(struct sockaddr_in *address)
 static int
 start_server(void **state)
 {
-	static int	listener;
+	static int listener;
 	struct sockaddr_in address;
-	pthread_t	thread;
+	pthread_t thread;
 
 	listener = listen_locally(&address);
 	if (listener < 0)
 		return -1;
 	port = ntohs(address.sin_port);
-	signal(SIGPIPE, SIG_IGN);	/* as in the server process */
+	signal(SIGPIPE, SIG_IGN); /* as in the server process */
 	return pthread_create(&thread, NULL, serve, &listener);
 }
 
@@ -225,8 +227,8 @@ start_server(void **state)
 static HttpReply *
 next_reply(HttpClient *client)
 {
-	time_t		deadline = time(NULL) + 20;
-	HttpReply  *reply;
+	time_t deadline = time(NULL) + 20;
+	HttpReply *reply;
 
 	while ((reply = http_collect(client)) == NULL)
 	{
@@ -261,7 +263,7 @@ static void
 expect_outcome(const char *path, HttpOutcome outcome, const char *error)
 {
 	HttpClient *client = http_create();
-	HttpReply  *reply = ask(client, request_to(path));
+	HttpReply *reply = ask(client, request_to(path));
 
 	assert_int_equal(reply->outcome, outcome);
 	if (error != NULL)
@@ -279,8 +281,8 @@ expect_outcome(const char *path, HttpOutcome outcome, const char *error)
 static int
 open_files(void)
 {
-	DIR		   *dir = opendir("/proc/self/fd");
-	int			n = 0;
+	DIR *dir = opendir("/proc/self/fd");
+	int n = 0;
 
 	while (readdir(dir) != NULL)
 		n++;
@@ -292,7 +294,7 @@ static void
 headers(void **state)
 {
 	HttpClient *client = http_create();
-	HttpReply  *reply = ask(client, request_to("/headers?ids=1,2"));
+	HttpReply *reply = ask(client, request_to("/headers?ids=1,2"));
 
 	assert_int_equal(reply->outcome, HTTP_REPLIED);
 	assert_int_equal(reply->status, 201);
@@ -393,15 +395,15 @@ static void
 refused(void **state)
 {
 	static const char *const urls[] = {
-		"http://10.0.0.1/", "ftp://a", "file:///etc/passwd", "https://user:hidden@a/", "https://a/?x#y", "https://a/?x y", "nonsense", ""
-	};
+		"http://10.0.0.1/", "ftp://a",        "file:///etc/passwd", "https://user:hidden@a/",
+		"https://a/?x#y",   "https://a/?x y", "nonsense",           ""};
 	HttpClient *client = http_create();
 	HttpRequest request = request_to("/count");
-	int			i;
+	int i;
 
 	for (i = 0; i < lengthof(urls); i++)
 	{
-		HttpReply  *reply;
+		HttpReply *reply;
 
 		struct pollfd wait = {.fd = http_wait_fd(client), .events = POLLIN};
 
@@ -423,8 +425,8 @@ not_sent(void **state)
 {
 	HttpClient *client = http_create();
 	HttpRequest request = request_to("/count");
-	HttpReply  *reply;
-	char		url[100];
+	HttpReply *reply;
+	char url[100];
 
 	request.url = "http://127.0.0.1:1/";
 	reply = ask(client, request);
@@ -449,7 +451,7 @@ limits(void **state)
 {
 	HttpClient *client = http_create();
 	HttpRequest request = request_to("/large");
-	HttpReply  *reply;
+	HttpReply *reply;
 
 	request.max_reply = 1000000;
 	reply = ask(client, request);
@@ -472,8 +474,8 @@ concurrent(void **state)
 {
 	HttpClient *client = http_create();
 	HttpRequest request = request_to("/slow");
-	bool		seen[40] = {false};
-	int			i;
+	bool seen[40] = {false};
+	int i;
 
 	for (i = 0; i < lengthof(seen); i++)
 	{
@@ -483,7 +485,7 @@ concurrent(void **state)
 	assert_int_equal(http_in_flight(client), lengthof(seen));
 	for (i = 0; i < lengthof(seen); i++)
 	{
-		HttpReply  *reply = next_reply(client);
+		HttpReply *reply = next_reply(client);
 
 		assert_int_equal(reply->outcome, HTTP_REPLIED);
 		assert_string_equal(reply->body, "ok");
@@ -501,13 +503,13 @@ static void
 connections(void **state)
 {
 	HttpClient *client = http_create();
-	HttpReply  *first = ask(client, request_to("/count"));
-	HttpReply  *second = ask(client, request_to("/count-and-close"));
-	HttpReply  *third;
+	HttpReply *first = ask(client, request_to("/count"));
+	HttpReply *second = ask(client, request_to("/count-and-close"));
+	HttpReply *third;
 
 	assert_string_equal(first->body, second->body);
 	usleep(50 * 1000);
-	third = ask(client, request_to("/count"));	/* the old one is closed by now */
+	third = ask(client, request_to("/count")); /* the old one is closed by now */
 	assert_int_equal(third->outcome, HTTP_REPLIED);
 	assert_string_not_equal(first->body, third->body);
 	http_reply_free(first);
@@ -522,7 +524,7 @@ idle(void **state)
 {
 	HttpClient *client = http_create();
 	struct pollfd wait;
-	int			i;
+	int i;
 
 	http_reply_free(ask(client, request_to("/count-and-close")));
 	for (i = 0; i < 5; i++)
@@ -539,20 +541,20 @@ dropped(void **state)
 {
 	HttpRequest request = {.method = "GET", .timeout = 3000};
 	struct sockaddr_in address;
-	int			listener = listen_locally(&address);
-	char		url[100];
-	int			before;
-	int			round;
+	int listener = listen_locally(&address);
+	char url[100];
+	int before;
+	int round;
 
 	/* A listener that accepts nothing: connections, but no end of ours here. */
 	snprintf(url, sizeof(url), "http://127.0.0.1:%d/", ntohs(address.sin_port));
 	request.url = url;
-	http_destroy(http_create());	/* opens what libraries open once */
+	http_destroy(http_create()); /* opens what libraries open once */
 	before = open_files();
 	for (round = 0; round < 20; round++)
 	{
 		HttpClient *client = http_create();
-		int			i;
+		int i;
 
 		for (i = 0; i < 4; i++)
 			assert_true(http_submit(client, &request));
@@ -575,11 +577,11 @@ static volatile int resolver_blocks = -1;
 int
 getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result)
 {
-	sigset_t	mask;
+	sigset_t mask;
 
 	pthread_sigmask(SIG_BLOCK, NULL, &mask);
-	resolver_blocks = sigismember(&mask, SIGTERM) && sigismember(&mask, SIGUSR1) &&
-		sigismember(&mask, SIGALRM);
+	resolver_blocks =
+		sigismember(&mask, SIGTERM) && sigismember(&mask, SIGUSR1) && sigismember(&mask, SIGALRM);
 	return EAI_NONAME;
 }
 
@@ -589,8 +591,8 @@ resolver(void **state)
 {
 	HttpClient *client = http_create();
 	HttpRequest request = request_to("/count");
-	HttpReply  *reply;
-	sigset_t	mask;
+	HttpReply *reply;
+	sigset_t mask;
 
 	request.url = "https://nowhere.invalid/";
 	reply = ask(client, request);
@@ -607,17 +609,10 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(headers),
-		cmocka_unit_test(what_is_sent),
-		cmocka_unit_test(failures),
-		cmocka_unit_test(refused),
-		cmocka_unit_test(not_sent),
-		cmocka_unit_test(limits),
-		cmocka_unit_test(concurrent),
-		cmocka_unit_test(connections),
-		cmocka_unit_test(idle),
-		cmocka_unit_test(dropped),
-		cmocka_unit_test(resolver),
+		cmocka_unit_test(headers),    cmocka_unit_test(what_is_sent), cmocka_unit_test(failures),
+		cmocka_unit_test(refused),    cmocka_unit_test(not_sent),     cmocka_unit_test(limits),
+		cmocka_unit_test(concurrent), cmocka_unit_test(connections),  cmocka_unit_test(idle),
+		cmocka_unit_test(dropped),    cmocka_unit_test(resolver),
 	};
 
 	return cmocka_run_group_tests(tests, start_server, NULL);

@@ -5,8 +5,8 @@
 #include "lib/stringinfo.h"
 #include "rest.h"
 
-#define ID1		"001xx0000004GxDAAU"
-#define ID2		"001xx0000004GxEAAU"
+#define ID1 "001xx0000004GxDAAU"
+#define ID2 "001xx0000004GxEAAU"
 
 /* ------------------------------------------------------------------------
  * Helpers
@@ -36,7 +36,7 @@ at(json_object *json, const char *key)
 static RestField
 rest_field(const char *name, FieldValueKind kind, const char *text)
 {
-	RestField	f = {name, {kind, false, text != NULL ? pstrdup(text) : NULL}};
+	RestField f = {name, {kind, false, text != NULL ? pstrdup(text) : NULL}};
 
 	return f;
 }
@@ -45,14 +45,14 @@ rest_field(const char *name, FieldValueKind kind, const char *text)
 static char *
 decoded(const char *text)
 {
-	char	   *out = palloc(strlen(text) + 1);
-	char	   *p = out;
+	char *out = palloc(strlen(text) + 1);
+	char *p = out;
 
 	for (; *text != '\0'; text++)
 	{
 		if (*text == '%')
 		{
-			char		hex[3] = {text[1], text[2], '\0'};
+			char hex[3] = {text[1], text[2], '\0'};
 
 			*p++ = (char) strtol(hex, NULL, 16);
 			text += 2;
@@ -72,18 +72,18 @@ decoded(const char *text)
 static void
 upsert(void **state)
 {
-	RestField	fields[] = {
+	RestField fields[] = {
 		rest_field("Name", FV_STRING, "O\"Neil\\\n\t\r\001\177é\U0001F600</script>"),
 		rest_field("Left__c", FV_ABSENT, NULL),
 		rest_field("Empty__c", FV_NULL, NULL),
 		rest_field("Amount__c", FV_NUMBER, "123456789012345678.900"),
 		rest_field("On__c", FV_BOOL, NULL),
 	};
-	RestRecord	records[] = {
+	RestRecord records[] = {
 		{NULL, "k\"1", fields, 5},
 		{NULL, "2", NULL, 0},
 	};
-	RestCall   *call;
+	RestCall *call;
 
 	(void) state;
 	fields[4].value.boolean = true;
@@ -91,12 +91,11 @@ upsert(void **state)
 	assert_string_equal(call->method, "PATCH");
 	assert_string_equal(call->path, "/services/data/v66.0/composite/sobjects/Account/Pg_Id__c");
 	assert_int_equal(call->body_len, strlen(call->body));
-	assert_string_equal(call->body,
-						"{\"allOrNone\":false,\"records\":["
-						"{\"attributes\":{\"type\":\"Account\"},\"Pg_Id__c\":\"k\\\"1\","
-						"\"Name\":\"O\\\"Neil\\\\\\n\\t\\r\\u0001\\u007fé\U0001F600</script>\","
-						"\"Empty__c\":null,\"Amount__c\":123456789012345678.900,\"On__c\":true},"
-						"{\"attributes\":{\"type\":\"Account\"},\"Pg_Id__c\":\"2\"}]}");
+	assert_string_equal(call->body, "{\"allOrNone\":false,\"records\":["
+									"{\"attributes\":{\"type\":\"Account\"},\"Pg_Id__c\":\"k\\\"1\","
+									"\"Name\":\"O\\\"Neil\\\\\\n\\t\\r\\u0001\\u007fé\U0001F600</script>\","
+									"\"Empty__c\":null,\"Amount__c\":123456789012345678.900,\"On__c\":true},"
+									"{\"attributes\":{\"type\":\"Account\"},\"Pg_Id__c\":\"2\"}]}");
 	json_object_put(json_of(call->body));
 	call = rest_upsert("66.0", "A/b c", "X?y", false, records, 0);
 	assert_string_equal(call->path, "/services/data/v66.0/composite/sobjects/A%2Fb%20c/X%3Fy");
@@ -107,10 +106,10 @@ upsert(void **state)
 static void
 strings_survive(void **state)
 {
-	char		all[256];
-	int			n = 0;
-	RestField	field;
-	RestRecord	record = {NULL, NULL, &field, 1};
+	char all[256];
+	int n = 0;
+	RestField field;
+	RestRecord record = {NULL, NULL, &field, 1};
 	json_object *json;
 
 	(void) state;
@@ -126,9 +125,9 @@ strings_survive(void **state)
 static void
 update_and_payload(void **state)
 {
-	RestField	fields[] = {rest_field("Name", FV_STRING, "a")};
-	RestRecord	records[] = {{ID1, NULL, fields, 1}, {ID2, "new", fields, 1}};
-	RestCall   *call = rest_update("66.0", "Account", "Pg_Id__c", false, records, 2);
+	RestField fields[] = {rest_field("Name", FV_STRING, "a")};
+	RestRecord records[] = {{ID1, NULL, fields, 1}, {ID2, "new", fields, 1}};
+	RestCall *call = rest_update("66.0", "Account", "Pg_Id__c", false, records, 2);
 
 	(void) state;
 	assert_string_equal(call->method, "PATCH");
@@ -136,9 +135,11 @@ update_and_payload(void **state)
 	assert_string_equal(call->body,
 						"{\"allOrNone\":false,\"records\":["
 						"{\"attributes\":{\"type\":\"Account\"},\"id\":\"" ID1 "\",\"Name\":\"a\"},"
-						"{\"attributes\":{\"type\":\"Account\"},\"id\":\"" ID2 "\",\"Pg_Id__c\":\"new\",\"Name\":\"a\"}]}");
+						"{\"attributes\":{\"type\":\"Account\"},\"id\":\"" ID2
+						"\",\"Pg_Id__c\":\"new\",\"Name\":\"a\"}]}");
 	assert_string_equal(rest_payload("Account", "Pg_Id__c", false, &records[1]),
-						"{\"attributes\":{\"type\":\"Account\"},\"id\":\"" ID2 "\",\"Pg_Id__c\":\"new\",\"Name\":\"a\"}");
+						"{\"attributes\":{\"type\":\"Account\"},\"id\":\"" ID2
+						"\",\"Pg_Id__c\":\"new\",\"Name\":\"a\"}");
 }
 
 /* Keys of number fields go bare where they are numbers; nothing else does. */
@@ -146,15 +147,24 @@ static void
 number_keys(void **state)
 {
 	static const char *const cases[][2] = {
-		{"42", "42"}, {"00123", "123"}, {"-7", "-7"}, {"1.50", "1.5"}, {"123.0", "123"},
-		{"1e3", "1000"}, {"123456789012345678", "123456789012345678"}, {"-0.0", "0"},
-		{"12abc", "\"12abc\""}, {"", "\"\""}, {"NaN", "\"NaN\""}, {"1,\"x\":2", "\"1,\\\"x\\\":2\""},
+		{"42", "42"},
+		{"00123", "123"},
+		{"-7", "-7"},
+		{"1.50", "1.5"},
+		{"123.0", "123"},
+		{"1e3", "1000"},
+		{"123456789012345678", "123456789012345678"},
+		{"-0.0", "0"},
+		{"12abc", "\"12abc\""},
+		{"", "\"\""},
+		{"NaN", "\"NaN\""},
+		{"1,\"x\":2", "\"1,\\\"x\\\":2\""},
 	};
 
 	(void) state;
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		RestRecord	record = {NULL, cases[i][0], NULL, 0};
+		RestRecord record = {NULL, cases[i][0], NULL, 0};
 
 		assert_string_equal(rest_payload("X", "K", true, &record),
 							psprintf("{\"attributes\":{\"type\":\"X\"},\"K\":%s}", cases[i][1]));
@@ -166,15 +176,20 @@ static void
 number_values(void **state)
 {
 	static const char *const cases[][2] = {
-		{"0.1", "0.1"}, {"-12", "-12"}, {"1.10", "1.10"},
-		{"NaN", "\"NaN\""}, {"01", "\"01\""}, {"1e5", "\"1e5\""}, {"1,\"Id\":2", "\"1,\\\"Id\\\":2\""},
+		{"0.1", "0.1"},
+		{"-12", "-12"},
+		{"1.10", "1.10"},
+		{"NaN", "\"NaN\""},
+		{"01", "\"01\""},
+		{"1e5", "\"1e5\""},
+		{"1,\"Id\":2", "\"1,\\\"Id\\\":2\""},
 	};
 
 	(void) state;
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		RestField	field = rest_field("F", FV_NUMBER, cases[i][0]);
-		RestRecord	record = {NULL, NULL, &field, 1};
+		RestField field = rest_field("F", FV_NUMBER, cases[i][0]);
+		RestRecord record = {NULL, NULL, &field, 1};
 
 		assert_string_equal(rest_payload("X", NULL, false, &record),
 							psprintf("{\"attributes\":{\"type\":\"X\"},\"F\":%s}", cases[i][1]));
@@ -185,11 +200,12 @@ static void
 simple_calls(void **state)
 {
 	const char *const ids[] = {ID1, ID2, "a&b"};
-	RestCall   *call = rest_delete("66.0", ids, 3);
+	RestCall *call = rest_delete("66.0", ids, 3);
 
 	(void) state;
 	assert_string_equal(call->method, "DELETE");
-	assert_string_equal(call->path, "/services/data/v66.0/composite/sobjects?ids=" ID1 "," ID2 ",a%26b&allOrNone=false");
+	assert_string_equal(call->path,
+						"/services/data/v66.0/composite/sobjects?ids=" ID1 "," ID2 ",a%26b&allOrNone=false");
 	assert_null(call->body);
 	assert_int_equal(call->body_len, 0);
 	call = rest_describe("66.0", "My_Object__c");
@@ -198,9 +214,9 @@ simple_calls(void **state)
 	assert_string_equal(rest_limits("66.0")->path, "/services/data/v66.0/limits/");
 	assert_string_equal(rest_versions()->path, "/services/data/");
 	call = rest_query("66.0", "SELECT Id FROM X WHERE A = 'ä+b' AND D > 2026-01-01T00:00:00Z");
-	assert_string_equal(call->path,
-						"/services/data/v66.0/query?q=SELECT%20Id%20FROM%20X%20WHERE%20A%20%3D%20%27%C3%A4%2Bb%27"
-						"%20AND%20D%20%3E%202026-01-01T00%3A00%3A00Z");
+	assert_string_equal(
+		call->path, "/services/data/v66.0/query?q=SELECT%20Id%20FROM%20X%20WHERE%20A%20%3D%20%27%C3%A4%2Bb%27"
+					"%20AND%20D%20%3E%202026-01-01T00%3A00%3A00Z");
 }
 
 /* ------------------------------------------------------------------------
@@ -214,7 +230,7 @@ lookup_parts(const RestCall *call, char **soql)
 {
 	json_object *json = json_of(call->body);
 	json_object *parts = at(json, "compositeRequest");
-	int			n = (int) json_object_array_length(parts);
+	int n = (int) json_object_array_length(parts);
 
 	assert_string_equal(call->method, "POST");
 	assert_string_equal(call->path, "/services/data/v66.0/composite");
@@ -227,7 +243,8 @@ lookup_parts(const RestCall *call, char **soql)
 		static const char prefix[] = "/services/data/v66.0/query?q=";
 
 		assert_string_equal(json_object_get_string(at(part, "method")), "GET");
-		assert_string_equal(json_object_get_string(at(part, "referenceId")), psprintf("part%dof%d", i + 1, n));
+		assert_string_equal(json_object_get_string(at(part, "referenceId")),
+							psprintf("part%dof%d", i + 1, n));
 		assert_memory_equal(url, prefix, strlen(prefix));
 		soql[i] = decoded(url + strlen(prefix));
 	}
@@ -241,12 +258,13 @@ lookup_request(void **state)
 	const char *const keys[] = {"a", "O'Neil\\", "x\ny\"", "ä"};
 	const char *const numbers[] = {"007", "1.0", "' OR Name != '", "12"};
 	const char *const none[] = {"x", "y"};
-	char	   *soql[25];
+	char *soql[25];
 
 	(void) state;
 	assert_int_equal(lookup_parts(rest_lookup("66.0", "Account", "Pg_Id__c", false, keys, 4), soql), 1);
-	assert_string_equal(soql[0],
-						"SELECT Id,Pg_Id__c FROM Account WHERE Pg_Id__c IN ('a','O\\'Neil\\\\','x\\u000Ay\\\"','ä')");
+	assert_string_equal(
+		soql[0],
+		"SELECT Id,Pg_Id__c FROM Account WHERE Pg_Id__c IN ('a','O\\'Neil\\\\','x\\u000Ay\\\"','ä')");
 	assert_int_equal(lookup_parts(rest_lookup("66.0", "Account", "No__c", true, numbers, 4), soql), 1);
 	assert_string_equal(soql[0], "SELECT Id,No__c FROM Account WHERE No__c IN (7,1,12)");
 	assert_int_equal(lookup_parts(rest_lookup("66.0", "Account", "No__c", true, none, 2), soql), 1);
@@ -258,9 +276,9 @@ static void
 lookup_of_many_keys(void **state)
 {
 	const char *keys[2000];
-	char	   *soql[25];
-	int			parts;
-	int			next = 0;
+	char *soql[25];
+	int parts;
+	int next = 0;
 
 	(void) state;
 	for (int i = 0; i < 2000; i++)
@@ -269,7 +287,7 @@ lookup_of_many_keys(void **state)
 	assert_in_range(parts, 2, 5);
 	for (int i = 0; i < parts; i++)
 	{
-		char	   *p = strstr(soql[i], "IN (") + 4;
+		char *p = strstr(soql[i], "IN (") + 4;
 
 		assert_in_range(strlen(soql[i]), 1, 100000);
 		assert_string_equal(soql[i] + strlen(soql[i]) - 2, "')");
@@ -287,40 +305,42 @@ lookup_of_many_keys(void **state)
 
 typedef struct Looked
 {
-	bool		ok;
-	RestFound  *found;
-	int			nfound;
-	char	   *next;
-	RestError	failure;
-	int			http_status;
-	char	   *error;
+	bool ok;
+	RestFound *found;
+	int nfound;
+	char *next;
+	RestError failure;
+	int http_status;
+	char *error;
 } Looked;
 
 static Looked
 parse_lookup(const char *body, size_t len)
 {
-	Looked		l;
+	Looked l;
 
-	l.ok = rest_parse_lookup(body, len, "pg_id__c", &l.found, &l.nfound, &l.next,
-							 &l.failure, &l.http_status, &l.error);
+	l.ok = rest_parse_lookup(body, len, "pg_id__c", &l.found, &l.nfound, &l.next, &l.failure, &l.http_status,
+							 &l.error);
 	return l;
 }
 
-#define RECORD(key, id) "{\"attributes\":{\"type\":\"A\",\"url\":\"/x\"},\"Id\":\"" id "\",\"Pg_Id__c\":" key "}"
+#define RECORD(key, id)                                                                                      \
+	"{\"attributes\":{\"type\":\"A\",\"url\":\"/x\"},\"Id\":\"" id "\",\"Pg_Id__c\":" key "}"
 #define PAGE(records) "{\"totalSize\":1,\"done\":true,\"records\":[" records "]}"
-#define MORE(records, next) "{\"totalSize\":9,\"done\":false,\"nextRecordsUrl\":\"" next "\",\"records\":[" records "]}"
-#define PART(body, status, ref) "{\"body\":" body ",\"httpHeaders\":{},\"httpStatusCode\":" status ",\"referenceId\":\"" ref "\"}"
+#define MORE(records, next)                                                                                  \
+	"{\"totalSize\":9,\"done\":false,\"nextRecordsUrl\":\"" next "\",\"records\":[" records "]}"
+#define PART(body, status, ref)                                                                              \
+	"{\"body\":" body ",\"httpHeaders\":{},\"httpStatusCode\":" status ",\"referenceId\":\"" ref "\"}"
 #define REPLY(parts) "{\"compositeResponse\":[" parts "]}"
 #define NEXT "/services/data/v66.0/query/01gRO0000016PIAYA2-500"
 
-static const char lookup_sample[] =
-REPLY(PART(PAGE(RECORD("\"k1\"", ID1)), "200", "part1of2") ","
-	  PART(MORE(RECORD("42.0", ID2) "," RECORD("1.2E3", ID2), NEXT), "200", "part2of2"));
+static const char lookup_sample[] = REPLY(PART(PAGE(RECORD("\"k1\"", ID1)), "200", "part1of2") "," PART(
+	MORE(RECORD("42.0", ID2) "," RECORD("1.2E3", ID2), NEXT), "200", "part2of2"));
 
 static void
 lookup_reply(void **state)
 {
-	Looked		l = parse_lookup(lookup_sample, strlen(lookup_sample));
+	Looked l = parse_lookup(lookup_sample, strlen(lookup_sample));
 	const char *page = PAGE(RECORD("\"K 2\"", "001xx0000004GxD")) "\n";
 	const char *empty = REPLY(PART("{\"totalSize\":0,\"done\":true,\"records\":[]}", "200", "part1of1"));
 
@@ -350,10 +370,11 @@ lookup_reply(void **state)
 static void
 lookup_failure(void **state)
 {
-	const char *failed = REPLY(PART(PAGE(""), "200", "part1of2") ","
-							   PART("[{\"errorCode\":\"INVALID_FIELD\",\"message\":\"\\nSELECT x\\nNo such column\"}]", "400", "part2of2"));
+	const char *failed = REPLY(PART(PAGE(""), "200", "part1of2") "," PART(
+		"[{\"errorCode\":\"INVALID_FIELD\",\"message\":\"\\nSELECT x\\nNo such column\"}]", "400",
+		"part2of2"));
 	const char *silent = REPLY(PART("null", "503", "part1of1"));
-	Looked		l = parse_lookup(failed, strlen(failed));
+	Looked l = parse_lookup(failed, strlen(failed));
 
 	(void) state;
 	assert_false(l.ok);
@@ -373,7 +394,12 @@ static void
 lookup_bad_replies(void **state)
 {
 	static const char *const bad[] = {
-		"", "null", "[]", "{}", "<html>", REPLY(""),
+		"",
+		"null",
+		"[]",
+		"{}",
+		"<html>",
+		REPLY(""),
 		/* a part is missing, out of order, or someone else's */
 		REPLY(PART(PAGE(""), "200", "part1of2")),
 		REPLY(PART(PAGE(""), "200", "part2of2") "," PART(PAGE(""), "200", "part1of2")),
@@ -415,7 +441,7 @@ lookup_bad_replies(void **state)
 	(void) state;
 	for (size_t i = 0; i < lengthof(bad); i++)
 	{
-		Looked		l = parse_lookup(bad[i], strlen(bad[i]));
+		Looked l = parse_lookup(bad[i], strlen(bad[i]));
 
 		if (l.ok || l.error == NULL)
 			fail_msg("accepted: %s", bad[i]);
@@ -431,20 +457,20 @@ lookup_bad_replies(void **state)
  */
 
 static const char results_sample[] =
-"[{\"id\":\"001xx0000004GxD\",\"success\":true,\"errors\":[],\"created\":true},"
-"{\"id\":\"" ID2 "\",\"success\":true,\"errors\":[],\"created\":false},"
-"{\"success\":false,\"errors\":[{\"statusCode\":\"STRING_TOO_LONG\",\"message\":\"Name:\\ndata\\tvalue \\u00e4\","
-"\"fields\":[\"Name\",7,\"Site\"],\"duplicateResut\":{\"a\":[1]}},{\"statusCode\":\"OTHER\"}]},"
-"{\"success\":false,\"id\":null,\"errors\":[]},"
-"{\"success\":false},"
-"{\"success\":true,\"id\":\"" ID2 "\"},"
-"{\"success\":false,\"errors\":[{\"errorCode\":\"INVALID_FIELD\",\"message\":\"x\"}]}]";
+	"[{\"id\":\"001xx0000004GxD\",\"success\":true,\"errors\":[],\"created\":true},"
+	"{\"id\":\"" ID2 "\",\"success\":true,\"errors\":[],\"created\":false},"
+	"{\"success\":false,\"errors\":[{\"statusCode\":\"STRING_TOO_LONG\",\"message\":\"Name:\\ndata\\tvalue \\u00e4\","
+	"\"fields\":[\"Name\",7,\"Site\"],\"duplicateResut\":{\"a\":[1]}},{\"statusCode\":\"OTHER\"}]},"
+	"{\"success\":false,\"id\":null,\"errors\":[]},"
+	"{\"success\":false},"
+	"{\"success\":true,\"id\":\"" ID2 "\"},"
+	"{\"success\":false,\"errors\":[{\"errorCode\":\"INVALID_FIELD\",\"message\":\"x\"}]}]";
 
 static void
 results(void **state)
 {
-	RestResult	r[7];
-	char	   *error;
+	RestResult r[7];
+	char *error;
 
 	(void) state;
 	assert_true(rest_parse_results(results_sample, strlen(results_sample), 7, r, &error));
@@ -476,7 +502,15 @@ static void
 results_that_are_none(void **state)
 {
 	static const char *const bad[] = {
-		"", "null", "{}", "[]", "[null]", "[[]]", "[1]", "[\"x\"]", "<html><body>Down</body></html>",
+		"",
+		"null",
+		"{}",
+		"[]",
+		"[null]",
+		"[[]]",
+		"[1]",
+		"[\"x\"]",
+		"<html><body>Down</body></html>",
 		"{\"success\":true,\"id\":\"" ID1 "\"}",
 		"[{\"success\":true,\"id\":\"" ID1 "\"},{\"success\":true,\"id\":\"" ID1 "\"}]",
 		"[{\"success\":\"true\",\"id\":\"" ID1 "\"}]",
@@ -500,8 +534,8 @@ results_that_are_none(void **state)
 	(void) state;
 	for (size_t i = 0; i < lengthof(bad); i++)
 	{
-		RestResult	r;
-		char	   *error;
+		RestResult r;
+		char *error;
 
 		if (rest_parse_results(bad[i], strlen(bad[i]), 1, &r, &error) || error == NULL)
 			fail_msg("accepted: %s", bad[i]);
@@ -513,8 +547,8 @@ static void
 messages_are_bounded(void **state)
 {
 	StringInfoData body;
-	RestResult	r;
-	char	   *error;
+	RestResult r;
+	char *error;
 
 	(void) state;
 	initStringInfo(&body);
@@ -539,24 +573,28 @@ request_errors(void **state)
 		const char *body;
 		const char *code;
 		const char *message;
-	}			cases[] = {
-		{"[{\"message\":\"Session expired or invalid\",\"errorCode\":\"INVALID_SESSION_ID\"}]", "INVALID_SESSION_ID", "Session expired or invalid"},
+	} cases[] = {
+		{"[{\"message\":\"Session expired or invalid\",\"errorCode\":\"INVALID_SESSION_ID\"}]",
+		 "INVALID_SESSION_ID", "Session expired or invalid"},
 		{"{\"message\":\"m\",\"errorCode\":\"C\",\"fields\":[]}", "C", "m"},
-		{"{\"error\":\"invalid_grant\",\"error_description\":\"authentication failure\"}", "invalid_grant", "authentication failure"},
+		{"{\"error\":\"invalid_grant\",\"error_description\":\"authentication failure\"}", "invalid_grant",
+		 "authentication failure"},
 		{"{\"error\":\"invalid_grant\"}", "invalid_grant", "invalid_grant"},
 		{"[{\"message\":\"only text\"}]", NULL, "only text"},
 		{"[{\"errorCode\":\"C\",\"message\":\"a\\u0000b\\u0007c\\u001fd\"}]\r\n", "C", "a b c d"},
 		{"", NULL, "HTTP 503 without a body"},
-		{"<html>\n<title>Down\x80</title>", NULL, "HTTP 503 with a body that is not Salesforce's: <html> <title>Down?</title>"},
+		{"<html>\n<title>Down\x80</title>", NULL,
+		 "HTTP 503 with a body that is not Salesforce's: <html> <title>Down?</title>"},
 		{"[]", NULL, "HTTP 503 with a body that is not Salesforce's: []"},
 		{"[null]", NULL, "HTTP 503 with a body that is not Salesforce's: [null]"},
-		{"[{\"errorCode\":7,\"message\":[]}]", NULL, "HTTP 503 with a body that is not Salesforce's: [{\"errorCode\":7,\"message\":[]}]"},
+		{"[{\"errorCode\":7,\"message\":[]}]", NULL,
+		 "HTTP 503 with a body that is not Salesforce's: [{\"errorCode\":7,\"message\":[]}]"},
 	};
 
 	(void) state;
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		RestError	e = rest_parse_error(503, cases[i].body, strlen(cases[i].body));
+		RestError e = rest_parse_error(503, cases[i].body, strlen(cases[i].body));
 
 		if (cases[i].code == NULL)
 			assert_null(e.code);
@@ -573,25 +611,26 @@ static void
 survives_any_bytes(void **state)
 {
 	static const char limits[] = "{\"DailyApiRequests\":{\"Max\":5000,\"Remaining\":4937}}";
-	static const char versions[] = "[{\"label\":\"Winter\",\"url\":\"/services/data/v66.0\",\"version\":\"66.0\"}]";
+	static const char versions[] =
+		"[{\"label\":\"Winter\",\"url\":\"/services/data/v66.0\",\"version\":\"66.0\"}]";
 	static const char *const samples[] = {results_sample, lookup_sample, limits, versions};
-	uint64_t	seed = 99;
+	uint64_t seed = 99;
 
 	(void) state;
 	for (size_t s = 0; s < lengthof(samples); s++)
 	{
-		size_t		len = strlen(samples[s]);
+		size_t len = strlen(samples[s]);
 
 		for (size_t i = 0; i < len + 2000; i++)
 		{
-			bool		cut = i < len;
-			size_t		n = cut ? i : len;
-			char	   *copy = exact_copy(samples[s], n);
-			RestResult	r[7];
-			char	   *error;
-			int64		used;
-			int64		limit;
-			bool		ok;
+			bool cut = i < len;
+			size_t n = cut ? i : len;
+			char *copy = exact_copy(samples[s], n);
+			RestResult r[7];
+			char *error;
+			int64 used;
+			int64 limit;
+			bool ok;
 
 			for (int j = 0; j < 3 && !cut; j++)
 				copy[next_random(&seed) % n] = (char) next_random(&seed);
@@ -614,10 +653,25 @@ static void
 strict_json(void **state)
 {
 	static const char *const bad[] = {
-		"", " ", "{", "nul", "{} {}", "{}x", "{,}", "[1,]", "/* c */ {}", "{} // c",
-		"['a']", "[\"\xff\"]", "[\"\xc0\x80\"]", "[\"\xed\xa0\x80\"]", "[\"\xf5\x80\x80\x80\"]", "[01]", "[tRuE]",
+		"",
+		" ",
+		"{",
+		"nul",
+		"{} {}",
+		"{}x",
+		"{,}",
+		"[1,]",
+		"/* c */ {}",
+		"{} // c",
+		"['a']",
+		"[\"\xff\"]",
+		"[\"\xc0\x80\"]",
+		"[\"\xed\xa0\x80\"]",
+		"[\"\xf5\x80\x80\x80\"]",
+		"[01]",
+		"[tRuE]",
 	};
-	char	   *deep = palloc(1001);
+	char *deep = palloc(1001);
 
 	(void) state;
 	for (size_t i = 0; i < lengthof(bad); i++)
@@ -645,24 +699,30 @@ limit_info(void **state)
 	static const struct
 	{
 		const char *header;
-		int64		used;
-		int64		limit;		/* 0: refused */
-	}			cases[] = {
+		int64 used;
+		int64 limit; /* 0: refused */
+	} cases[] = {
 		{"api-usage=6360/5000000", 6360, 5000000},
 		{"api-usage=18/5000; per-app-api-usage=17/250(appName=sample-app)", 18, 5000},
 		{"per-app-api-usage=17/250(appName=sample-app), api-usage=18/5000", 18, 5000},
 		{"per-app-api-usage=17/250(appName=x)", 0, 0},
 		{" api-usage=0/1", 0, 1},
-		{"", 0, 0}, {"api-usage=", 0, 0}, {"api-usage=5", 0, 0}, {"api-usage=5/", 0, 0},
-		{"api-usage=/5", 0, 0}, {"api-usage=-5/5", 0, 0}, {"api-usage=5/0", 0, 0},
-		{"api-usage=99999999999999999999/5", 0, 0}, {"api-usage=5/99999999999999999999", 0, 0},
+		{"", 0, 0},
+		{"api-usage=", 0, 0},
+		{"api-usage=5", 0, 0},
+		{"api-usage=5/", 0, 0},
+		{"api-usage=/5", 0, 0},
+		{"api-usage=-5/5", 0, 0},
+		{"api-usage=5/0", 0, 0},
+		{"api-usage=99999999999999999999/5", 0, 0},
+		{"api-usage=5/99999999999999999999", 0, 0},
 	};
 
 	(void) state;
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		int64		used = -7;
-		int64		limit = -7;
+		int64 used = -7;
+		int64 limit = -7;
 
 		assert_int_equal(rest_parse_limit_info(cases[i].header, &used, &limit), cases[i].limit != 0);
 		assert_int_equal(used, cases[i].limit != 0 ? cases[i].used : -7);
@@ -676,24 +736,27 @@ limits(void **state)
 	static const struct
 	{
 		const char *body;
-		int64		used;
-		int64		limit;
-	}			cases[] = {
-		{"{\"DailyApiRequests\":{\"Max\":5000,\"Remaining\":4937,\"My App\":{\"Max\":1,\"Remaining\":1}},\"X\":{}}", 63, 5000},
+		int64 used;
+		int64 limit;
+	} cases[] = {
+		{"{\"DailyApiRequests\":{\"Max\":5000,\"Remaining\":4937,\"My App\":{\"Max\":1,\"Remaining\":1}},\"X\":{}}",
+		 63, 5000},
 		{"{\"DailyApiRequests\":{\"Max\":5000,\"Remaining\":-20}}", 5020, 5000},
 		{"{\"DailyApiRequests\":{\"Max\":5000,\"Remaining\":5001}}", 0, 0},
 		{"{\"DailyApiRequests\":{\"Max\":0,\"Remaining\":0}}", 0, 0},
 		{"{\"DailyApiRequests\":{\"Max\":9223372036854775807,\"Remaining\":-9223372036854775807}}", 0, 0},
 		{"{\"DailyApiRequests\":{\"Max\":\"5000\",\"Remaining\":1}}", 0, 0},
 		{"{\"DailyApiRequests\":[]}", 0, 0},
-		{"{}", 0, 0}, {"[]", 0, 0}, {"", 0, 0},
+		{"{}", 0, 0},
+		{"[]", 0, 0},
+		{"", 0, 0},
 	};
 
 	(void) state;
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		int64		used = -7;
-		int64		limit = -7;
+		int64 used = -7;
+		int64 limit = -7;
 
 		assert_int_equal(rest_parse_limits(cases[i].body, strlen(cases[i].body), &used, &limit),
 						 cases[i].limit != 0);
@@ -705,9 +768,10 @@ limits(void **state)
 static void
 versions(void **state)
 {
-	const char *body = "[{\"label\":\"a\",\"version\":\"9.0\"},{\"version\":\"66.0\"},{\"version\":\"68.0\"},"
+	const char *body =
+		"[{\"label\":\"a\",\"version\":\"9.0\"},{\"version\":\"66.0\"},{\"version\":\"68.0\"},"
 		"{\"version\":\"66.1\"},{\"version\":66},{\"version\":\"x\"},null,{\"version\":\"9999999999999999999.0\"}]";
-	char	   *newest;
+	char *newest;
 
 	(void) state;
 	assert_true(rest_parse_versions(body, strlen(body), "66.0", &newest));
@@ -730,7 +794,7 @@ ids(void **state)
 		{"00000000000000Z", "00000000000000ZAAQ"},
 		{"ABCDEFGHIJKLMNO", "ABCDEFGHIJKLMNO555"},
 		{"001xx0000004GxD", ID1},
-		{"001RM000003oLnn", "001RM000003oLnnYAE"},	/* recorded */
+		{"001RM000003oLnn", "001RM000003oLnnYAE"}, /* recorded */
 		{"001M000001FgVKl", "001M000001FgVKlIAN"},
 		{ID1, ID1},
 		{"001xx0000004GxDAAV", NULL},
@@ -749,7 +813,7 @@ ids(void **state)
 	(void) state;
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		char	   *id = rest_id18(cases[i][0]);
+		char *id = rest_id18(cases[i][0]);
 
 		if (cases[i][1] == NULL)
 			assert_null(id);
@@ -762,9 +826,12 @@ static void
 record_keys(void **state)
 {
 	static const char *const cases[][2] = {
-		{"A1", "a1"}, {"  A1\t\n", "a1"}, {"a b", "a b"}, {"", ""}, {"   ", ""},
-		{"ÄÖÜÉÈÇÑß×", "äöüéèçñß×"}, {"ΑΩ", "αω"}, {"ЖЁАЯ", "жёая"}, {"ŁŃŽĀŸ", "łńžāŸ"},
-		{"日本€\U0001F600", "日本€\U0001F600"}, {"\xc3", "\xc3"},
+		{"A1", "a1"},       {"  A1\t\n", "a1"},
+		{"a b", "a b"},     {"", ""},
+		{"   ", ""},        {"ÄÖÜÉÈÇÑß×", "äöüéèçñß×"},
+		{"ΑΩ", "αω"},       {"ЖЁАЯ", "жёая"},
+		{"ŁŃŽĀŸ", "łńžāŸ"}, {"日本€\U0001F600", "日本€\U0001F600"},
+		{"\xc3", "\xc3"},
 	};
 
 	(void) state;
@@ -781,19 +848,49 @@ static void
 plain_numbers(void **state)
 {
 	static const char *const cases[][2] = {
-		{"0", "0"}, {"-0", "-0"}, {"+5", "5"}, {"005", "5"}, {"5.", "5"}, {".5", "0.5"}, {"5.50", "5.50"},
-		{"1e3", "1000"}, {"1E+3", "1000"}, {"1e-3", "0.001"}, {"12.34e1", "123.4"}, {"12.34e2", "1234"},
-		{"12.34e5", "1234000"}, {"12.34e-3", "0.01234"}, {"0e9", "0"}, {"0.00e1", "0.0"}, {"-1.5e-1", "-0.15"},
-		{"0.001e3", "1"}, {"9.12260031E8", "912260031"},
-		{"", NULL}, {"-", NULL}, {".", NULL}, {"e5", NULL}, {"1e", NULL}, {"1e+", NULL}, {"1e5.0", NULL},
-		{"1.2.3", NULL}, {"1 ", NULL}, {" 1", NULL}, {"0x1", NULL}, {"NaN", NULL}, {"Infinity", NULL},
-		{"1e5001", NULL}, {"1e-5001", NULL}, {"1e99999999999999999999999", NULL}, {"--1", NULL}, {"+-1", NULL},
+		{"0", "0"},
+		{"-0", "-0"},
+		{"+5", "5"},
+		{"005", "5"},
+		{"5.", "5"},
+		{".5", "0.5"},
+		{"5.50", "5.50"},
+		{"1e3", "1000"},
+		{"1E+3", "1000"},
+		{"1e-3", "0.001"},
+		{"12.34e1", "123.4"},
+		{"12.34e2", "1234"},
+		{"12.34e5", "1234000"},
+		{"12.34e-3", "0.01234"},
+		{"0e9", "0"},
+		{"0.00e1", "0.0"},
+		{"-1.5e-1", "-0.15"},
+		{"0.001e3", "1"},
+		{"9.12260031E8", "912260031"},
+		{"", NULL},
+		{"-", NULL},
+		{".", NULL},
+		{"e5", NULL},
+		{"1e", NULL},
+		{"1e+", NULL},
+		{"1e5.0", NULL},
+		{"1.2.3", NULL},
+		{"1 ", NULL},
+		{" 1", NULL},
+		{"0x1", NULL},
+		{"NaN", NULL},
+		{"Infinity", NULL},
+		{"1e5001", NULL},
+		{"1e-5001", NULL},
+		{"1e99999999999999999999999", NULL},
+		{"--1", NULL},
+		{"+-1", NULL},
 	};
 
 	(void) state;
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		char	   *plain = rest_plain_number(cases[i][0]);
+		char *plain = rest_plain_number(cases[i][0]);
 
 		if (cases[i][1] == NULL)
 		{

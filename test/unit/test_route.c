@@ -8,8 +8,8 @@
 static SfField
 field(const char *name, SfType type)
 {
-	SfField		f = {0};
-	size_t		len = strlen(name);
+	SfField f = {0};
+	size_t len = strlen(name);
 
 	f.name = pstrdup(name);
 	f.label = f.name;
@@ -69,8 +69,8 @@ static Route
 resolve_one(const char *name, SourceKind kind)
 {
 	RouteColumn c = column(name, 1, kind);
-	int			n;
-	Route	   *routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+	int n;
+	Route *routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
 
 	assert_int_equal(n, 1);
 	assert_int_equal(routes[0].column, 0);
@@ -83,12 +83,12 @@ automatic_rules(void **state)
 	static const struct
 	{
 		const char *column;
-		SourceKind	kind;
-		RouteKind	rule;
+		SourceKind kind;
+		RouteKind rule;
 		RouteStatus status;
 		const char *field;
 		const char *detail;
-	}			cases[] = {
+	} cases[] = {
 		{"name", SRC_TEXT, ROUTE_NAME, ROUTE_MAPPED, "Name", NULL},
 		{"NAME", SRC_TEXT, ROUTE_NAME, ROUTE_MAPPED, "Name", NULL},
 		{"annual_revenue", SRC_NUMERIC, ROUTE_NAME, ROUTE_MAPPED, "AnnualRevenue", NULL},
@@ -104,7 +104,8 @@ automatic_rules(void **state)
 		{"once", SRC_TEXT, ROUTE_CUSTOM_NAME, ROUTE_MAPPED, "Once__c", NULL},
 
 		/* never guessed */
-		{"grade", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "matches fields acme__Grade__c and other__Grade__c"},
+		{"grade", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL,
+		 "matches fields acme__Grade__c and other__Grade__c"},
 		{"foobar", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "matches fields FooBar__c and Foo_Bar__c"},
 		{"foo_bar", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "matches fields FooBar__c and Foo_Bar__c"},
 		{"names", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "no field has this name"},
@@ -114,16 +115,17 @@ automatic_rules(void **state)
 		{"pg_id", SRC_TEXT, ROUTE_NONE, ROUTE_UNMATCHED, NULL, "field Pg_Id__c carries the key"},
 		{"id", SRC_INTEGER, ROUTE_NAME, ROUTE_READ_ONLY, "Id", "field Id is set by Salesforce"},
 		{"created_date", SRC_TIMESTAMPTZ, ROUTE_NAME, ROUTE_READ_ONLY, "CreatedDate",
-		"field CreatedDate is read-only, or the integration user may not edit it"},
-		{"sum", SRC_NUMERIC, ROUTE_CUSTOM_NAME, ROUTE_READ_ONLY, "Sum__c", "field Sum__c is a formula or a roll-up"},
+		 "field CreatedDate is read-only, or the integration user may not edit it"},
+		{"sum", SRC_NUMERIC, ROUTE_CUSTOM_NAME, ROUTE_READ_ONLY, "Sum__c",
+		 "field Sum__c is a formula or a roll-up"},
 		{"birth_date", SRC_TIMESTAMPTZ, ROUTE_CUSTOM_NAME, ROUTE_INCOMPATIBLE, "Birth_Date__c",
-		"type some type does not fit: a date field takes date, or text YYYY-MM-DD"},
+		 "type some type does not fit: a date field takes date, or text YYYY-MM-DD"},
 	};
 
 	(void) state;
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		Route		r = resolve_one(cases[i].column, cases[i].kind);
+		Route r = resolve_one(cases[i].column, cases[i].kind);
 
 		if (r.rule != cases[i].rule || r.status != cases[i].status)
 			fail_msg("column %s: rule %d, status %d, %s", cases[i].column, r.rule, r.status,
@@ -153,14 +155,15 @@ columns_that_match_one_field(void **state)
 		column("name", 2, SRC_TEXT),
 		column("annualrevenue", 3, SRC_NUMERIC),
 	};
-	RouteRule	excluded = {true, 3, NULL, false, false};
-	int			n;
-	Route	   *routes = route_resolve(columns, 3, NULL, 0, &object, "Pg_Id__c", &n);
+	RouteRule excluded = {true, 3, NULL, false, false};
+	int n;
+	Route *routes = route_resolve(columns, 3, NULL, 0, &object, "Pg_Id__c", &n);
 
 	(void) state;
 	assert_int_equal(n, 3);
 	assert_int_equal(routes[0].status, ROUTE_UNMATCHED);
-	assert_string_equal(routes[0].detail, "columns annual_revenue and annualrevenue match field AnnualRevenue alike");
+	assert_string_equal(routes[0].detail,
+						"columns annual_revenue and annualrevenue match field AnnualRevenue alike");
 	assert_int_equal(routes[1].status, ROUTE_MAPPED);
 	assert_int_equal(routes[2].status, ROUTE_UNMATCHED);
 	assert_string_equal(routes[2].detail, routes[0].detail);
@@ -182,8 +185,8 @@ long_lists_are_cut(void **state)
 {
 	RouteColumn columns[6];
 	static const char *const names[] = {"name", "n_ame", "na_me", "nam_e", "name_", "_name"};
-	int			n;
-	Route	   *routes;
+	int n;
+	Route *routes;
 
 	(void) state;
 	for (int i = 0; i < 6; i++)
@@ -198,26 +201,22 @@ static void
 explicit_rules(void **state)
 {
 	RouteColumn columns[] = {
-		column("name", 1, SRC_TEXT),
-		column("title", 2, SRC_TEXT),
-		column("site", 5, SRC_TEXT),
-		column("loyalty_tier", 7, SRC_TEXT),
-		column("secret", 8, SRC_TEXT),
-		column("key", 9, SRC_TEXT),
+		column("name", 1, SRC_TEXT),         column("title", 2, SRC_TEXT),  column("site", 5, SRC_TEXT),
+		column("loyalty_tier", 7, SRC_TEXT), column("secret", 8, SRC_TEXT), column("key", 9, SRC_TEXT),
 		column("photo", 10, SRC_BYTEA),
 	};
-	RouteRule	rules[] = {
-		{false, 2, "NAME", true, true}, /* wins over column name */
-		{false, 5, "Site__c", false, false},	/* replaces the rule of column site */
-		{false, 2, "gone__c", false, false},	/* title feeds two fields */
+	RouteRule rules[] = {
+		{false, 2, "NAME", true, true},      /* wins over column name */
+		{false, 5, "Site__c", false, false}, /* replaces the rule of column site */
+		{false, 2, "gone__c", false, false}, /* title feeds two fields */
 		{true, 8, NULL, false, false},
-		{true, 2, NULL, false, false},	/* explicit comes first */
+		{true, 2, NULL, false, false}, /* explicit comes first */
 		{false, 9, "pg_id__c", false, false},
 		{false, 10, "AnnualRevenue", false, false},
-		{false, 0, "Loyalty_Tier__c", false, false},	/* its column is gone */
+		{false, 0, "Loyalty_Tier__c", false, false}, /* its column is gone */
 	};
-	int			n;
-	Route	   *r = route_resolve(columns, 7, rules, 8, &object, "Pg_Id__c", &n);
+	int n;
+	Route *r = route_resolve(columns, 7, rules, 8, &object, "Pg_Id__c", &n);
 
 	(void) state;
 	assert_int_equal(n, 8);
@@ -233,7 +232,9 @@ explicit_rules(void **state)
 	assert_int_equal(r[2].status, ROUTE_QUARANTINED);
 	assert_null(r[2].field);
 	assert_string_equal(r[2].field_name, "gone__c");
-	assert_string_equal(r[2].detail, "field gone__c is not visible on Account: it does not exist or the integration user lacks the permission");
+	assert_string_equal(
+		r[2].detail,
+		"field gone__c is not visible on Account: it does not exist or the integration user lacks the permission");
 	assert_false(r[2].keep_null || r[2].truncate);
 
 	assert_int_equal(r[3].column, 2);
@@ -252,11 +253,11 @@ explicit_rules(void **state)
 static void
 nothing_to_resolve(void **state)
 {
-	SfObject	empty = {"X", "X", NULL, true, true, true, true, NULL, 0};
+	SfObject empty = {"X", "X", NULL, true, true, true, true, NULL, 0};
 	RouteColumn c = column("name", 1, SRC_TEXT);
-	RouteRule	rule = {false, 1, "Name", false, false};
-	int			n;
-	Route	   *r;
+	RouteRule rule = {false, 1, "Name", false, false};
+	int n;
+	Route *r;
 
 	(void) state;
 	(void) route_resolve(NULL, 0, NULL, 0, &object, "Pg_Id__c", &n);
@@ -272,13 +273,12 @@ nothing_to_resolve(void **state)
 static void
 order_does_not_matter(void **state)
 {
-	RouteColumn columns[] = {
-		column("site", 5, SRC_TEXT), column("name", 1, SRC_TEXT), column("grade", 3, SRC_TEXT)
-	};
-	RouteRule	rules[] = {{false, 5, "Site__c", false, false}, {true, 1, NULL, false, false}};
-	int			n;
-	Route	   *r;
-	SfField		swapped = fields[9];
+	RouteColumn columns[] = {column("site", 5, SRC_TEXT), column("name", 1, SRC_TEXT),
+							 column("grade", 3, SRC_TEXT)};
+	RouteRule rules[] = {{false, 5, "Site__c", false, false}, {true, 1, NULL, false, false}};
+	int n;
+	Route *r;
+	SfField swapped = fields[9];
 
 	(void) state;
 	fields[9] = fields[10];
@@ -305,15 +305,16 @@ wide_table(void **state)
 {
 	enum
 	{
-		NFIELDS = 2000, NCOLUMNS = 1600
+		NFIELDS = 2000,
+		NCOLUMNS = 1600
 	};
-	SfField    *many = palloc(sizeof(SfField) * NFIELDS);
-	SfObject	wide = {"Wide__c", "Wide", NULL, true, true, true, true, many, NFIELDS};
+	SfField *many = palloc(sizeof(SfField) * NFIELDS);
+	SfObject wide = {"Wide__c", "Wide", NULL, true, true, true, true, many, NFIELDS};
 	RouteColumn *columns = palloc(sizeof(RouteColumn) * NCOLUMNS);
-	RouteRule  *rules = palloc0(sizeof(RouteRule) * 400);
-	Route	   *routes;
-	int			n;
-	double		start;
+	RouteRule *rules = palloc0(sizeof(RouteRule) * 400);
+	Route *routes;
+	int n;
+	double start;
 
 	(void) state;
 	for (int i = 0; i < NFIELDS; i++)
@@ -367,7 +368,7 @@ nearest(void **state)
 {
 	static const char *const policies[] = {"delete", "hard_delete", "archive", "deactivate", "ignore"};
 	static const char *const others[] = {"Account", "Contact", "Loyalty_Tier__c"};
-	char		longest[400];
+	char longest[400];
 
 	(void) state;
 	assert_string_equal(nearest_match("delte", policies, 5), "delete");

@@ -3,14 +3,14 @@
 
 #include "throttle.h"
 
-#define SECOND	INT64CONST(1000000)
-#define MINUTE	(60 * SECOND)
-#define NOW		(1000 * MINUTE)
+#define SECOND INT64CONST(1000000)
+#define MINUTE (60 * SECOND)
+#define NOW (1000 * MINUTE)
 
 static Throttle
 fresh(void)
 {
-	Throttle	t;
+	Throttle t;
 
 	throttle_init(&t, 80, 4, 1000, SECOND, 10 * MINUTE);
 	return t;
@@ -19,7 +19,7 @@ fresh(void)
 static void
 starts_at_full_speed(void **state)
 {
-	Throttle	t = fresh();
+	Throttle t = fresh();
 
 	(void) state;
 	assert_int_equal(t.batch_size, 1000);
@@ -35,16 +35,16 @@ delay_has_full_jitter(void **state)
 {
 	static const struct
 	{
-		int			attempt;
-		double		random;
-		int64		expected;
-	}			cases[] = {
-		{0, 0.0, 1000},			/* never at once */
+		int attempt;
+		double random;
+		int64 expected;
+	} cases[] = {
+		{0, 0.0, 1000}, /* never at once */
 		{0, 0.5, SECOND / 2},
 		{1, 0.5, SECOND},
 		{3, 0.25, 2 * SECOND},
 		{9, 0.5, 256 * SECOND},
-		{10, 0.5, 5 * MINUTE},	/* 1024 s are over the maximum */
+		{10, 0.5, 5 * MINUTE}, /* 1024 s are over the maximum */
 		{1000000, 0.5, 5 * MINUTE},
 		{INT_MAX, 1.0, 10 * MINUTE},
 		{-5, 0.5, SECOND / 2},
@@ -64,14 +64,14 @@ delay_has_full_jitter(void **state)
 static void
 delay_is_spread_evenly(void **state)
 {
-	uint64_t	seed = 42;
-	int			bucket[10] = {0};
-	int			n = 100000;
+	uint64_t seed = 42;
+	int bucket[10] = {0};
+	int n = 100000;
 
 	(void) state;
 	for (int i = 0; i < n; i++)
 	{
-		int64		delay = backoff_delay(SECOND, 10 * MINUTE, 4, next_fraction(&seed));
+		int64 delay = backoff_delay(SECOND, 10 * MINUTE, 4, next_fraction(&seed));
 
 		assert_in_range(delay, 1000, 16 * SECOND);
 		bucket[Min(delay / (16 * SECOND / 10), 9)]++;
@@ -83,13 +83,13 @@ delay_is_spread_evenly(void **state)
 static void
 failures_back_off_and_probe_alone(void **state)
 {
-	Throttle	t = fresh();
-	int64		now = NOW;
+	Throttle t = fresh();
+	int64 now = NOW;
 
 	(void) state;
 	for (int i = 0; i < 20; i++)
 	{
-		int64		expected = Min(SECOND << i, 10 * MINUTE) / 2;
+		int64 expected = Min(SECOND << i, 10 * MINUTE) / 2;
 
 		throttle_failure(&t, now, -1, 0.5);
 		assert_int_equal(t.failures, i + 1);
@@ -107,7 +107,7 @@ failures_back_off_and_probe_alone(void **state)
 static void
 a_second_failure_never_shortens_the_wait(void **state)
 {
-	Throttle	t = fresh();
+	Throttle t = fresh();
 
 	(void) state;
 	throttle_failure(&t, NOW, 60, 0.0);
@@ -118,7 +118,7 @@ a_second_failure_never_shortens_the_wait(void **state)
 static void
 retry_after_is_honoured_within_reason(void **state)
 {
-	Throttle	t = fresh();
+	Throttle t = fresh();
 
 	(void) state;
 	throttle_failure(&t, NOW, 30, 0.5);
@@ -137,7 +137,7 @@ retry_after_is_honoured_within_reason(void **state)
 static void
 budget_stops_and_resumes(void **state)
 {
-	Throttle	t = fresh();
+	Throttle t = fresh();
 
 	(void) state;
 	throttle_usage(&t, 11999, 15000, NOW, 0.0);
@@ -166,7 +166,7 @@ budget_stops_and_resumes(void **state)
 static void
 usage_out_of_range(void **state)
 {
-	Throttle	t = fresh();
+	Throttle t = fresh();
 
 	(void) state;
 	throttle_usage(&t, -1, 15000, NOW, 0.0);
@@ -187,7 +187,7 @@ usage_out_of_range(void **state)
 static void
 daily_limit_is_served_in_full(void **state)
 {
-	Throttle	t = fresh();
+	Throttle t = fresh();
 
 	(void) state;
 	throttle_daily_limit(&t, NOW, 0.0);
@@ -208,7 +208,7 @@ daily_limit_is_served_in_full(void **state)
 static void
 scopes_do_not_mix(void **state)
 {
-	Throttle	t = fresh();
+	Throttle t = fresh();
 
 	(void) state;
 	throttle_usage(&t, 15000, 15000, NOW, 0.0);
@@ -223,14 +223,14 @@ scopes_do_not_mix(void **state)
 static void
 batch_size_adapts(void **state)
 {
-	Throttle	t = fresh();
+	Throttle t = fresh();
 
 	(void) state;
 	throttle_contention(&t);
 	assert_int_equal(t.batch_size, 500);
 	throttle_success(&t, SECOND, true);
 	assert_int_equal(t.batch_size, 520);
-	throttle_success(&t, SECOND, false);	/* nothing is waiting */
+	throttle_success(&t, SECOND, false); /* nothing is waiting */
 	assert_int_equal(t.batch_size, 520);
 	throttle_success(&t, 7 * SECOND, true); /* neither fast nor slow */
 	assert_int_equal(t.batch_size, 520);
@@ -247,7 +247,7 @@ batch_size_adapts(void **state)
 static void
 concurrency_adapts_slowly(void **state)
 {
-	Throttle	t = fresh();
+	Throttle t = fresh();
 
 	(void) state;
 	throttle_concurrent_limit(&t, NOW, 0.5);
@@ -269,7 +269,7 @@ concurrency_adapts_slowly(void **state)
 static void
 settings_change(void **state)
 {
-	Throttle	t = fresh();
+	Throttle t = fresh();
 
 	(void) state;
 	throttle_configure(&t, 80, 2, 200, SECOND, MINUTE);
@@ -280,7 +280,7 @@ settings_change(void **state)
 	assert_int_equal(t.concurrency, 8);
 	throttle_contention(&t);
 	throttle_configure(&t, 80, 8, 1000, SECOND, MINUTE);
-	assert_int_equal(t.batch_size, 200);	/* what was learnt is kept */
+	assert_int_equal(t.batch_size, 200); /* what was learnt is kept */
 
 	throttle_usage(&t, 85, 100, NOW, 0.0);
 	assert_true(t.over_budget);

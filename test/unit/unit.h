@@ -17,9 +17,9 @@
 
 /* A line that TAP shows but does not judge. */
 static inline void
-diag(const char *format,...)
+diag(const char *format, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, format);
 	fputs("# ", stdout);
@@ -35,7 +35,7 @@ diag(const char *format,...)
 static inline char *
 exact_copy(const char *text, size_t len)
 {
-	char	   *copy = malloc(len > 0 ? len : 1);
+	char *copy = malloc(len > 0 ? len : 1);
 
 	assert_non_null(copy);
 	memcpy(copy, text, len);
@@ -56,4 +56,4 @@ next_fraction(uint64_t *seed)
 	return (double) next_random(seed) / 4294967296.0;
 }
 
-#endif							/* UNIT_H */
+#endif /* UNIT_H */
