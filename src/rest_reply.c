@@ -16,6 +16,15 @@
 #define MAX_EXCERPT 200 /* bytes shown of a body that is not JSON */
 #define MAX_ERROR_FIELDS 100
 
+static bool
+is_ascii(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char) text[i] >= 0x80)
+			return false;
+	return true;
+}
+
 /*
  * Strict: depth bounded, valid UTF-8, no bytes behind it (rest.h).
  */
@@ -40,9 +49,11 @@ rest_parse_json(const char *text, size_t len)
 
 	/*
 	 * Even strict, json-c takes NaN and Infinity for numbers; readers of numbers
-	 * ask for integers or go through rest_plain_number.
+	 * ask for integers or go through rest_plain_number.  Strict, json-c 0.17 and
+	 * 0.18 take bytes over 127 for control characters.
 	 */
-	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
+	if (is_ascii(text, len))
+		json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
 	json = json_tokener_parse_ex(tokener, text, (int) len);
 	if (json_tokener_get_error(tokener) != json_tokener_success || json_tokener_get_parse_end(tokener) != len)
 	{

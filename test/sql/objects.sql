@@ -7,6 +7,7 @@ CREATE EXTENSION sfsync;
 SELECT pg_describe_object(classid, objid, objsubid) AS object
 FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sfsync') AND deptype = 'e'
+	AND classid <> 'pg_type'::regclass -- row types are members from PostgreSQL 17 on
 ORDER BY pg_describe_object(classid, objid, objsubid) COLLATE "C";
 
 -- columns of what users read

@@ -278,6 +278,19 @@ expect_outcome(const char *path, HttpOutcome outcome, const char *error)
 	http_destroy(client);
 }
 
+/* Newer libcurl has a limit of its own for headers, which is met first. */
+static void
+expect_refused_headers(void)
+{
+	HttpClient *client = http_create();
+	HttpReply *reply = ask(client, request_to("/large-headers"));
+
+	assert_true(reply->outcome == HTTP_TOO_LARGE || reply->outcome == HTTP_LOST);
+	assert_non_null(reply->error);
+	http_reply_free(reply);
+	http_destroy(client);
+}
+
 static int
 open_files(void)
 {
@@ -387,7 +400,7 @@ failures(void **state)
 	expect_outcome("/cut", HTTP_LOST, "lost the connection");
 	expect_outcome("/drop", HTTP_LOST, "lost the connection");
 	expect_outcome("/garbage", HTTP_LOST, "lost the connection");
-	expect_outcome("/large-headers", HTTP_TOO_LARGE, "larger than");
+	expect_refused_headers();
 	expect_outcome("/large", HTTP_REPLIED, NULL);
 }
 
@@ -441,7 +454,8 @@ not_sent(void **state)
 	request.timeout = 500;
 	reply = ask(client, request);
 	assert_int_equal(reply->outcome, HTTP_NOT_SENT);
-	assert_string_equal(reply->resolved_ip, "127.0.0.1");
+	if (reply->resolved_ip != NULL) /* newer libcurl doesn't tell where TLS failed */
+		assert_string_equal(reply->resolved_ip, "127.0.0.1");
 	http_reply_free(reply);
 	http_destroy(client);
 }
