@@ -16,6 +16,7 @@ OBJS = \
 	src/datum.o \
 	src/deliver.o \
 	src/describe.o \
+	src/drift.o \
 	src/errors.o \
 	src/fence.o \
 	src/fetch.o \

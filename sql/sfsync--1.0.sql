@@ -72,6 +72,7 @@ CREATE UNIQUE INDEX rule_exclude ON sfsync.rule (mapping, column_name) WHERE fie
 
 CREATE TABLE sfsync.mapping_state (
 	mapping integer PRIMARY KEY REFERENCES sfsync.mapping ON DELETE CASCADE,
+	mapped text[],
 	blocked text,
 	blocked_until timestamptz,
 	synced bigint NOT NULL DEFAULT 0,
@@ -81,6 +82,9 @@ CREATE TABLE sfsync.mapping_state (
 	last_error text
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE sfsync.mapping_state IS 'what the worker last knew of a mapping; its counters';
+
+COMMENT ON COLUMN sfsync.mapping_state.mapped IS
+'attribute numbers and the fields that they fed when last looked at: what is new to it is sent once';
 
 CREATE TABLE sfsync.server_state (
 	server name PRIMARY KEY,

@@ -13,6 +13,7 @@
 #include "utils/snapmgr.h"
 
 #include "deliver.h"
+#include "drift.h"
 #include "mapping.h"
 #include "sfsync.h"
 
@@ -187,6 +188,16 @@ soonest(TimestampTz *next, TimestampTz candidate)
 }
 
 static void
+follow_drift(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
+{
+	if (state->seen_serial == mapping->serial || !mapping->meta || mapping->broken)
+		return;
+	if (drift_follow(mapping))
+		delivery->backfills_running = true;
+	state->seen_serial = mapping->serial;
+}
+
+static void
 look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 {
 	Look *look = arg;
@@ -218,6 +229,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		delivery_unblock(state);
 		state->deliverable = true;
 		state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted;
+		follow_drift(delivery, state, mapping);
 	}
 	else
 		soonest(&look->next, again);

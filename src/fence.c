@@ -123,6 +123,10 @@ sfsync_adopt(PG_FUNCTION_ARGS)
 				" FROM sfsync.mapping m WHERE m.id = b.mapping AND m.server = $1",
 				sql_arg_name(server));
 		SQL_RUN(&scope,
+				"UPDATE sfsync.mapping_state s SET mapped = NULL"
+				" FROM sfsync.mapping m WHERE m.id = s.mapping AND m.server = $1",
+				sql_arg_name(server));
+		SQL_RUN(&scope,
 				"UPDATE sfsync.intent i SET state = 'unknown'"
 				" FROM sfsync.mapping m WHERE m.id = i.mapping AND m.server = $1",
 				sql_arg_name(server));

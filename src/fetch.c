@@ -266,7 +266,8 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
 		return;
 	mapping = mapping_get(job->mapping);
-	keys = source_keys_after(mapping, last ? last->last_key : job->last_key, CHUNK_ROWS, &nkeys);
+	keys = source_keys_after(mapping, last ? last->last_key : job->last_key, job->changed, job->changed_len,
+							 CHUNK_ROWS, &nkeys);
 	take_chunk(delivery, job, keys, nkeys);
 }
 

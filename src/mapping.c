@@ -39,6 +39,7 @@ typedef struct Cached
 static HTAB *cache = NULL;
 static Oid config_relid = InvalidOid; /* sfsync.mapping, as of the last load */
 static bool invalidated = true;
+static int serial = 0; /* of the last mapping that was read */
 
 static void
 invalidate(Oid relid)
@@ -310,6 +311,7 @@ load(int id)
 	Loaded loaded = {0};
 
 	mapping->id = id;
+	mapping->serial = ++serial;
 	mapping->context = context;
 	PG_TRY();
 	{

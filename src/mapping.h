@@ -59,6 +59,7 @@ typedef struct Mapping
 	int nroutes;
 	MappingField *fields;
 	int nfields;
+	int serial;   /* another each time it is read */
 	char *broken; /* why nothing can be sent; NULL if it can */
 	MemoryContext context;
 } Mapping;

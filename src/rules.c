@@ -8,11 +8,10 @@
  */
 #include "compat.h"
 
-#include "access/htup_details.h"
 #include "utils/builtins.h"
 
 #include "api.h"
-#include "source.h"
+#include "drift.h"
 #include "sql.h"
 
 static void
@@ -72,7 +71,6 @@ text_or(FunctionCallInfo fcinfo, int i, const char *otherwise)
 
 PG_FUNCTION_INFO_V1(sfsync_map_field);
 
-/* Rows whose column was not sent before are sent now, that column only. */
 Datum
 sfsync_map_field(PG_FUNCTION_ARGS)
 {
@@ -84,7 +82,6 @@ sfsync_map_field(PG_FUNCTION_ARGS)
 	char *overlong = text_or(fcinfo, 5, "reject");
 	AttrNumber attnum;
 	SqlScope scope;
-	uint8 bitmap[(MaxHeapAttributeNumber + 7) / 8] = {0};
 
 	api_require(fcinfo, 0, "mapping");
 	api_require(fcinfo, 1, "field");
@@ -101,8 +98,8 @@ sfsync_map_field(PG_FUNCTION_ARGS)
 	SQL_RUN(&scope, rule_query, sql_arg_int(mapping->id), sql_arg_text(field ? field->name : name),
 			sql_arg_name(column), sql_arg_int(attnum), sql_arg_text(null_rule), sql_arg_text(overlong));
 	sql_close(&scope);
-	bitmap[(attnum - 1) / 8] = 1 << ((attnum - 1) % 8);
-	(void) api_start_backfill(mapping->id, source_row_count(mapping), bitmap, (attnum - 1) / 8 + 1);
+	if (field)
+		drift_begin(mapping, attnum, field);
 	api_changed(mapping);
 	PG_RETURN_VOID();
 }

@@ -214,11 +214,11 @@ append_after(StringInfo sql, const Mapping *mapping)
 	const char *first = quote_identifier(mapping->key_columns[0]);
 
 	if (mapping->nkeys > 1)
-		appendStringInfo(sql, " WHERE (s.%s %s $1::%s OR s.%s %s $1::%s) AND (", first,
+		appendStringInfo(sql, " AND (s.%s %s $1::%s OR s.%s %s $1::%s) AND (", first,
 						 key_operator(mapping, 0, false), type_name(mapping->key_types[0]), first,
 						 key_operator(mapping, 0, true), type_name(mapping->key_types[0]));
 	else
-		appendStringInfoString(sql, " WHERE (");
+		appendStringInfoString(sql, " AND (");
 	for (int k = 0; k < mapping->nkeys; k++)
 	{
 		const char *column = quote_identifier(mapping->key_columns[k]);
@@ -234,8 +234,26 @@ append_after(StringInfo sql, const Mapping *mapping)
 	appendStringInfoChar(sql, ')');
 }
 
+static void
+append_not_null(StringInfo sql, const Mapping *mapping, const uint8 *changed, int changed_len)
+{
+	bool first = true;
+
+	for (int c = 0; c < mapping->ncolumns; c++)
+	{
+		int bit = mapping->columns[c].attnum - 1;
+
+		if (bit / 8 >= changed_len || !(changed[bit / 8] & (1 << (bit % 8))))
+			continue;
+		appendStringInfo(sql, "%ss.%s IS NOT NULL", first ? " AND (" : " OR ",
+						 quote_identifier(mapping->columns[c].name));
+		first = false;
+	}
+	appendStringInfoString(sql, first ? " AND false" : ")");
+}
+
 static char *
-keys_query(const Mapping *mapping, bool after, int limit)
+keys_query(const Mapping *mapping, bool after, const uint8 *changed, int changed_len, int limit)
 {
 	StringInfoData sql;
 
@@ -243,7 +261,9 @@ keys_query(const Mapping *mapping, bool after, int limit)
 	appendStringInfoString(&sql, "SELECT ");
 	for (int k = 0; k < mapping->nkeys; k++)
 		appendStringInfo(&sql, "%ss.%s", k ? ", " : "", quote_identifier(mapping->key_columns[k]));
-	appendStringInfo(&sql, " FROM %s AS s", mapping->source_name);
+	appendStringInfo(&sql, " FROM %s AS s WHERE true", mapping->source_name);
+	if (changed)
+		append_not_null(&sql, mapping, changed, changed_len);
 	if (after)
 		append_after(&sql, mapping);
 	appendStringInfoString(&sql, " ORDER BY ");
@@ -285,7 +305,8 @@ key_values(const Mapping *mapping, const char *key, Oid *types, Datum *values)
 }
 
 char **
-source_keys_after(const Mapping *mapping, const char *last_key, int limit, int *nkeys)
+source_keys_after(const Mapping *mapping, const char *last_key, const uint8 *changed, int changed_len,
+				  int limit, int *nkeys)
 {
 	Oid *types = palloc(sizeof(Oid) * mapping->nkeys);
 	Datum *values = palloc(sizeof(Datum) * mapping->nkeys);
@@ -295,7 +316,8 @@ source_keys_after(const Mapping *mapping, const char *last_key, int limit, int *
 	if (last_key)
 		key_values(mapping, last_key, types, values);
 	open_scope(&scope, mapping);
-	run(keys_query(mapping, last_key != NULL, limit), last_key ? mapping->nkeys : 0, types, values);
+	run(keys_query(mapping, last_key != NULL, changed, changed_len, limit), last_key ? mapping->nkeys : 0,
+		types, values);
 	MemoryContextSwitchTo(scope.caller);
 	*nkeys = 0;
 	for (uint64 i = 0; i < SPI_processed; i++)

@@ -21,8 +21,13 @@ typedef struct SourceRow
 /* The rows of the keys, in their order. */
 extern SourceRow *source_read(const Mapping *mapping, char *const *keys, int nkeys);
 
-/* The next keys after last_key (NULL: from the first), at most limit, in key order. */
-extern char **source_keys_after(const Mapping *mapping, const char *last_key, int limit, int *nkeys);
+/*
+ * The next keys after last_key (NULL: from the first), at most limit, in key
+ * order; only of rows where one of the columns in changed is not null, unless it
+ * is NULL.
+ */
+extern char **source_keys_after(const Mapping *mapping, const char *last_key, const uint8 *changed,
+								int changed_len, int limit, int *nkeys);
 
 /* Rows of the table: estimated where counting would take long. */
 extern int64 source_row_count(const Mapping *mapping);

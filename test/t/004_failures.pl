@@ -41,7 +41,7 @@ sub change
 	$inserted += 8;
 	sql("INSERT INTO account (id, name) SELECT i, 'new ' || i FROM generate_series($first, $id) i");
 	sql("UPDATE account SET phone = 'p$first', site = nullif(id % 2, 0)::text WHERE id % 3 = 0");
-	sql("DELETE FROM account WHERE id = $first - 4");
+	sql("DELETE FROM account WHERE id = (SELECT min(id) FROM account) AND id < $first");
 	return;
 }
 

@@ -1,0 +1,335 @@
+# Logins: each flow, what is wrong with one, and secrets that stay secret.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+
+use File::Copy qw(copy);
+use HTTP::Tiny;
+use JSON::PP ();
+use PostgreSQL::Test::Utils;
+use SfSync;
+use Test::More;
+
+my $client = '3MVG9sfsync.test.consumer.key';
+my $secret = 'sfsync-test-secret';
+my $refresh_token = '5Aep861.test.refresh';
+my $accounts = q{SELECT id::text AS "PG_Key__c", name AS "Name", phone AS "Phone" FROM account};
+my $sim = simulator();
+my $node = new_node('auth', conf => "log_min_messages = debug1\nlog_statement = none\nsfsync.retry_max_delay = '1min'\n");
+my $directory = PostgreSQL::Test::Utils::tempdir();
+my $id = 0;
+
+sub sql
+{
+	my ($statement) = @_;
+	return $node->safe_psql('postgres', $statement);
+}
+
+# A statement with a secret in it: a superuser keeps it out of the log.
+sub quietly
+{
+	my ($statement) = @_;
+	return sql("SET log_statement = none; SET log_min_error_statement = panic; SET log_min_messages = error; $statement");
+}
+
+sub refused
+{
+	my ($statement, $pattern, $name, %options) = @_;
+	my ($rc, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$statement", %options);
+
+	isnt($rc, 0, "$name: refused");
+	like($err, $pattern, $name);
+	return $err;
+}
+
+sub write_file
+{
+	my ($name, $content, $mode) = @_;
+	my $path = "$directory/$name";
+
+	unlink $path;
+	append_to_file($path, $content);
+	chmod($mode, $path) or die "chmod $path: $!";
+	return $path;
+}
+
+sub user_mapping
+{
+	my ($options) = @_;
+
+	quietly("DROP USER MAPPING IF EXISTS FOR PUBLIC SERVER crm; CREATE USER MAPPING FOR PUBLIC SERVER crm OPTIONS ($options)");
+	return;
+}
+
+# One row more, delivered with a login of its own; the request for the token is returned.
+sub delivers
+{
+	my ($name) = @_;
+	my $mark = $sim->mark;
+
+	$id++;
+	sql("INSERT INTO account (id, name) VALUES ($id, 'row $id')");
+	wait_for_sync($node, "$name: settled");
+	same_records($node, $sim, 'Account', $accounts, "$name: records equal the table");
+	is(sql(q{SELECT state FROM sfsync.server_status}), 'active', "$name: active");
+	my @logins = $sim->requests($mark, 'token');
+	is(scalar(@logins), 1, "$name: one login");
+	return $logins[-1]->{body};
+}
+
+# One row more stays pending, and the server is blocked for a reason.
+sub blocks
+{
+	my ($pattern, $name) = @_;
+	my $before = $sim->count('Account');
+	my $detail;
+
+	$id++;
+	sql("INSERT INTO account (id, name) VALUES ($id, 'row $id')");
+	poll_until(
+		sub {
+			$detail = sql(q{SELECT state || ': ' || coalesce(detail, '') FROM sfsync.server_status});
+			return $detail =~ /^blocked: / && $detail =~ $pattern;
+		},
+		undef, 10);
+	like($detail, qr/^blocked: /, "$name: blocked");
+	like($detail, $pattern, "$name: the reason is shown");
+	is(sql(q{SELECT state, pending > 0, dead_letters FROM sfsync.status}), 'blocked|t|0', "$name: the change waits");
+	is($sim->count('Account'), $before, "$name: nothing arrives");
+	return $detail;
+}
+
+sub new_key
+{
+	my ($name) = @_;
+
+	system_or_bail('openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=sfsync',
+		'-keyout', "$directory/$name.key", '-out', "$directory/$name.crt");
+	chmod(0600, "$directory/$name.key");
+	return (slurp_file("$directory/$name.key"), slurp_file("$directory/$name.crt"));
+}
+
+$sim->config(keep_bodies => JSON::PP::true);
+connect_salesforce($node, $sim);
+account_table($node);
+
+#
+# client_credentials
+#
+my $form = delivers('client_credentials');
+like($form, qr/\bgrant_type=client_credentials\b/, 'client_credentials is the default');
+
+#
+# Addresses
+#
+refused(q{CREATE SERVER bad FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'http://acme.my.salesforce.com')},
+	qr/login_url.*http/s, 'http to a foreign host');
+foreach my $url ('http://127.0.0.1.example.com', 'http://127.0.0.1@example.com/', 'http://localhost.example.com', 'ftp://127.0.0.1',
+	'https://', 'https://user:pass@acme.my.salesforce.com', "https://acme.my.salesforce.com\r\nX: y", '')
+{
+	my $shown = $url =~ s/[\r\n]+/ /gr;
+	my $quoted = $url =~ s/\r/\\r/gr =~ s/\n/\\n/gr;
+
+	refused("CREATE SERVER bad FOREIGN DATA WRAPPER sfsync OPTIONS (login_url E'$quoted')", qr/login_url/, "login_url \"$shown\"");
+}
+is(sql(q{SELECT count(*) FROM pg_foreign_server}), '1', 'none of them was made');
+sql(q{CREATE SERVER good FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://acme.my.salesforce.com')});
+refused(q{ALTER SERVER good OPTIONS (SET login_url 'http://acme.my.salesforce.com')}, qr/login_url/, 'ALTER SERVER to http');
+sql(q{DROP SERVER good});
+
+# A token reply that sends us elsewhere.
+my $elsewhere = simulator();
+foreach my $case (
+	[ 'http://localhost.example.com:' . $elsewhere->port, 'a foreign host over http' ],
+	[ 'ftp://127.0.0.1:' . $elsewhere->port, 'another scheme' ],
+	[ 'http://127.0.0.1:' . $sim->port . '@example.com', 'a host behind a user name' ],
+	[ 'no address', 'no address' ])
+{
+	my ($url, $name) = @$case;
+	my $mark = $sim->mark;
+
+	$sim->config(instance_url => $url);
+	$sim->post('expire_tokens', {});
+	blocks(qr/instance_url/, "instance_url of $name");
+	is(scalar(grep { $_->{kind} ne 'token' && ($_->{status} // 0) != 401 } $sim->requests($mark)), 0, "instance_url of $name: nothing is sent with the new token");
+	$sim->config(instance_url => undef);
+	sql(q{ALTER SERVER crm OPTIONS (ADD auto_assign 'false')});
+	wait_for_sync($node, "instance_url of $name: settled after a repair");
+	sql(q{ALTER SERVER crm OPTIONS (DROP auto_assign)});
+	wait_for_sync($node, "instance_url of $name: settled");
+}
+is(scalar($elsewhere->requests(0)), 0, 'the other host heard nothing');
+$sim->config(instance_url => $elsewhere->url);
+$sim->post('expire_tokens', {});
+$id++;
+sql("INSERT INTO account (id, name) VALUES ($id, 'row $id')");
+poll_until(sub { $elsewhere->requests(0) }, 'another port of this host is taken: requests go where instance_url says');
+$sim->config(instance_url => undef);
+sql(q{ALTER SERVER crm OPTIONS (ADD auto_assign 'false')});
+wait_for_sync($node, 'back: settled', seconds => 20);
+
+#
+# jwt_bearer
+#
+my ($key, $certificate) = new_key('right');
+my ($other_key, $other_certificate) = new_key('other');
+my $jwt = "client_id '$client', auth_flow 'jwt_bearer', username 'integration\@sfsync.example'";
+
+$sim->post('app', { client_id => $client, certificate => $certificate });
+user_mapping("$jwt, private_key '$key'");
+$form = delivers('jwt_bearer');
+like($form, qr/grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer/i, 'jwt_bearer asks by assertion');
+unlike($form, qr/client_secret|PRIVATE/, 'and sends no secret');
+user_mapping("$jwt, private_key '$other_key'");
+blocks(qr/invalid_grant|invalid assertion/, 'jwt_bearer with a wrong key');
+user_mapping("$jwt, private_key '$key'");
+delivers('jwt_bearer with the right key again');
+user_mapping("$jwt, private_key 'no key at all'");
+unlike(blocks(qr/private key/, 'a private key that is none'), qr/no key at all/, 'the text of the key is not shown');
+my $key_file = write_file('jwt.key', $key, 0600);
+user_mapping("$jwt, private_key_file '$key_file'");
+delivers('jwt_bearer by file');
+$sim->post('app', { client_id => $client, certificate => $other_certificate });
+$sim->post('expire_tokens', {});
+blocks(qr/invalid_grant|invalid assertion/, 'jwt_bearer with a certificate that was replaced');
+write_file('jwt.key', $other_key, 0600);
+user_mapping("$jwt, private_key_file '$key_file'");
+delivers('jwt_bearer with the new key');
+
+#
+# refresh_token
+#
+my $refresh = "client_id '$client', client_secret '$secret', auth_flow 'refresh_token'";
+
+user_mapping("$refresh, refresh_token '$refresh_token'");
+like(delivers('refresh_token'), qr/grant_type=refresh_token/, 'refresh_token asks by it');
+user_mapping("$refresh, refresh_token '5Aep861.revoked'");
+unlike(blocks(qr/invalid_grant/, 'refresh_token that was revoked'), qr/5Aep861/, 'the token is not shown');
+my $refresh_file = write_file('refresh', "$refresh_token\n", 0600);
+user_mapping("$refresh, refresh_token_file '$refresh_file'");
+delivers('refresh_token by file');
+
+#
+# Files
+#
+my $secret_file = write_file('secret', "$secret\n", 0600);
+my $by_file = "CREATE USER MAPPING FOR PUBLIC SERVER crm OPTIONS (client_id '$client', client_secret_file";
+
+user_mapping("client_id '$client', client_secret_file '$secret_file'");
+like(delivers('client_secret by file'), qr/client_secret=\Q$secret\E(?:&|$)/, 'the end of the line is no part of it');
+sql(q{DROP USER MAPPING FOR PUBLIC SERVER crm});
+chmod(0644, $secret_file);
+refused("$by_file '$secret_file')", qr/42501.*\Q$secret_file\E.*others/s, 'a file that all may read');
+chmod(0640, $secret_file);
+refused("$by_file '$secret_file')", qr/\Q$secret_file\E.*others/s, 'a file that a group may read');
+chmod(0602, $secret_file);
+refused("$by_file '$secret_file')", qr/\Q$secret_file\E.*others/s, 'a file that all may write');
+refused("$by_file '$directory')", qr/\Q$directory\E.*not a regular file/s, 'a directory');
+refused("$by_file 'secret')", qr/client_secret_file.*absolute/s, 'a relative path');
+chmod(0600, $secret_file);
+refused("$by_file '$secret_file', client_secret 'x')", qr/client_secret.*exclude/s, 'a secret and a file');
+sql(qq{CREATE ROLE owner LOGIN; GRANT USAGE ON FOREIGN SERVER crm TO owner; ALTER SERVER crm OWNER TO owner});
+refused("CREATE USER MAPPING FOR owner SERVER crm OPTIONS (client_id 'x', client_secret_file '$secret_file')",
+	qr/42501.*client_secret_file/s, 'a file named by one who is no superuser', extra_params => [ '-U', 'owner' ]);
+is(sql(q{SELECT count(*) FROM pg_user_mapping}), '0', 'none of them was made');
+user_mapping("client_id '$client', client_secret_file '$secret_file'");
+delivers('the file again');
+
+# The file spoils later.
+chmod(0644, $secret_file);
+$sim->post('expire_tokens', {});
+blocks(qr/\Q$secret_file\E.*others/s, 'a file that was opened to all later');
+chmod(0600, $secret_file);
+user_mapping("client_id '$client', client_secret_file '$secret_file', username 'touched'");
+delivers('a file that was closed again');
+unlink $secret_file;
+$sim->post('expire_tokens', {});
+blocks(qr/\Q$secret_file\E.*No such file/s, 'a file that went away');
+user_mapping("client_id '$client', client_secret '$secret'");
+delivers('inline');
+
+#
+# Nothing to log in with
+#
+sql(q{DROP USER MAPPING FOR PUBLIC SERVER crm});
+blocks(qr/no user mapping/, 'no user mapping');
+user_mapping("client_id 'unknown', client_secret '$secret'");
+blocks(qr/invalid_client/, 'an unknown consumer key');
+user_mapping("client_id '$client', client_secret '$secret'");
+delivers('a user mapping');
+
+#
+# Secrets stay secret
+#
+my @watched;
+my $watch = session($node);
+
+$sim->config(latency => 0.02);
+foreach (1 .. 5)
+{
+	$sim->post('expire_tokens', {});
+	delivers("with a slow login, $_");
+	push @watched, $watch->query(q{SELECT json_agg(a) FROM pg_stat_activity a WHERE pid <> pg_backend_pid()});
+}
+$sim->config(latency => 0);
+
+# Every text a server may show: failures of all kinds, told at debug1.
+foreach my $body ('<html>down</html>', '[{"message": "No", "errorCode": "SERVER_UNAVAILABLE"}]')
+{
+	$sim->fault(name => 'fault', times => 2, match => { kind => [ 'token', 'collections_upsert' ] }, action => { status => 503, body => $body });
+	$sim->post('expire_tokens', {});
+	$id++;
+	sql("INSERT INTO account (id, name) VALUES ($id, 'row $id')");
+	poll_until(sub { $sim->hits('fault') == 2 }, 'a failing login is tried again');
+	wait_for_sync($node, 'failing logins: settled');
+	$sim->clear_faults;
+}
+sql(q{SELECT * FROM sfsync.check_connection('crm')});
+
+# The tokens that were given out: those of replies are known to the simulator alone, so ask it for one as a client and learn the form.
+my $reply = HTTP::Tiny->new->post_form($sim->url . '/services/oauth2/token',
+	{ grant_type => 'client_credentials', client_id => $client, client_secret => $secret });
+my $token = JSON::PP->new->decode($reply->{content})->{access_token};
+my ($organization) = $token =~ /^([^!]+)!/;
+ok($organization, 'access tokens have a form that can be told');
+
+my $key_body = (split /\n/, $key)[5];
+my %secrets = (
+	'the client secret' => qr/\Q$secret\E/,
+	'an access token' => qr/\Q$organization\E!/,
+	'the refresh token' => qr/\Q$refresh_token\E/,
+	'a private key' => qr/\Q$key_body\E|BEGIN [A-Z ]*PRIVATE KEY/,
+	'a bearer header' => qr/Bearer/i,
+	'an assertion' => qr/eyJ[A-Za-z0-9_-]{10}|assertion=/);
+my $log = log_since($node);
+my $tables = sql(q{SELECT string_agg(format('SELECT %L, to_jsonb(t)::text FROM sfsync.%I t', relname, relname), ' UNION ALL ')
+	FROM pg_class WHERE relnamespace = 'sfsync'::regnamespace AND relkind IN ('r', 'v', 'm', 'p')});
+my $contents = sql($tables);
+
+like($log, qr/DEBUG: /, 'the log is of debug1');
+like($contents, qr/server_state/, 'the tables are not empty');
+like(join('', @watched), qr/sfsync worker/, 'the worker was watched');
+foreach my $name (sort keys %secrets)
+{
+	unlike($log, $secrets{$name}, "$name is not in the server's log");
+	unlike($contents, $secrets{$name}, "$name is not in sfsync's tables and views");
+	unlike(join("\n", @watched), $secrets{$name}, "$name is not in pg_stat_activity");
+}
+
+# Nor may others see them.
+sql(q{CREATE ROLE monitor LOGIN; GRANT pg_monitor TO monitor});
+is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_user_mappings WHERE umoptions::text LIKE '%client_secret%'}, extra_params => [ '-U', 'monitor' ]),
+	'0', 'pg_monitor does not see the options of user mappings');
+unlike($node->safe_psql('postgres', q{SELECT json_agg(s) FROM sfsync.server_status s}, extra_params => [ '-U', 'monitor' ]),
+	qr/\Q$secret\E/, 'nor secrets in server_status');
+$watch->quit;
+
+same_state($node, 'nothing is left on the way');
+is(sql(q{SELECT count(*) FROM sfsync.dead_letter}), '0', 'no login made a dead letter');
+is($sim->created('Account'), $id, 'each row was created once');
+is(0 + $sim->stats->{same_record_overlap}, 0, 'two writes of one record were never in flight together');
+unlike($log, qr/PANIC|TRAP|terminated by signal/, 'no crash');
+$node->stop;
+done_testing();
