@@ -24,6 +24,7 @@ OBJS = \
 	src/launcher.o \
 	src/mapping.o \
 	src/payload.o \
+	src/preview.o \
 	src/queue.o \
 	src/reply.o \
 	src/rest.o \

@@ -441,7 +441,7 @@ RETURNS TABLE (mapping text, source_key jsonb, operation text, payload jsonb, fi
 AS 'MODULE_PATHNAME', 'sfsync_preview'
 LANGUAGE C;
 COMMENT ON FUNCTION sfsync.preview(text, jsonb) IS
-'a row''s record as it would be sent, from cached metadata, without the network';
+'a row''s record as it would be sent, from cached metadata, without the network; without source_key: what the changes of the current transaction would send';
 
 CREATE FUNCTION sfsync.resolved_fields(OUT mapping text, OUT column_name name, OUT column_type text,
 	OUT field text, OUT field_type text, OUT rule text, OUT status text, OUT detail text)

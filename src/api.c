@@ -332,3 +332,17 @@ api_changed(const Mapping *mapping)
 	mapping_changed(mapping->source);
 	shmem_wake_at_commit();
 }
+
+void
+api_require_metadata(const Mapping *mapping)
+{
+	if (mapping->broken)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("mapping \"%s\" is blocked", mapping->name), errdetail("%s", mapping->broken)));
+	if (!mapping->meta)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("metadata of object %s are not cached yet", mapping->object),
+						errhint("The worker fetches them once it can log in; sfsync.status and "
+								"sfsync.check_connection tell what is in its way.")));
+}

@@ -8,6 +8,7 @@
 #include "fmgr.h"
 #include "utils/rel.h"
 #include "mapping.h"
+#include "nodes/execnodes.h"
 
 /* Argument i as text (type text or name); NULL if it is null. */
 extern char *api_text(FunctionCallInfo fcinfo, int i);
@@ -62,6 +63,12 @@ extern void api_changed(const Mapping *mapping);
  * NULL: all).  Returns its id.
  */
 extern int64 api_start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len);
+
+/* An error unless metadata are cached and the mapping can be used. */
+extern void api_require_metadata(const Mapping *mapping);
+
+/* A row of a set-returning function: texts where values has nothing; NULL is null. */
+extern void api_put_row(ReturnSetInfo *result, int ncolumns, const char *const *texts, const Datum *values);
 
 extern bool api_has_trigger(Oid relid, const char *name);
 

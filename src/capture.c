@@ -455,8 +455,9 @@ bytes_datum(const char *bytes, int len)
 }
 
 static void
-write_note(Writer *writer, const Note *note, const char *data)
+write_note(const Note *note, const char *data, void *arg)
 {
+	Writer *writer = arg;
 	TupleTableSlot *slot;
 	MemoryContext caller;
 
@@ -503,38 +504,70 @@ read_file(void *into, size_t size)
 				(errcode_for_file_access(), errmsg("could not read the temporary file of captured changes")));
 }
 
+typedef void (*NoteFunction)(const Note *note, const char *data, void *arg);
+
+/* Every note in the order of its making. */
 static void
-write_notes(Writer *writer)
+each_note(NoteFunction function, void *arg)
 {
 	int64 at = 0;
 	StringInfoData data;
 
+	initStringInfo(&data);
 	if (buffer->file_length > 0)
-	{
-		initStringInfo(&data);
 		seek(0);
-		while (at < buffer->file_length)
-		{
-			Note note;
+	while (at < buffer->file_length)
+	{
+		Note note;
 
-			read_file(&note, sizeof(note));
-			resetStringInfo(&data);
-			enlargeStringInfo(&data, note_data_length(&note));
-			read_file(data.data, note_data_length(&note));
-			write_note(writer, &note, data.data);
-			at += sizeof(note) + note_data_length(&note);
-		}
+		read_file(&note, sizeof(note));
+		resetStringInfo(&data);
+		enlargeStringInfo(&data, note_data_length(&note));
+		read_file(data.data, note_data_length(&note));
+		function(&note, data.data, arg);
+		at += sizeof(note) + note_data_length(&note);
 	}
 	for (at = 0; at < buffer->memory.len;)
 	{
 		Note note;
 
 		memcpy(&note, buffer->memory.data + at, sizeof(note));
-		write_note(writer, &note, buffer->memory.data + at + sizeof(note));
+		function(&note, buffer->memory.data + at + sizeof(note), arg);
 		at += sizeof(note) + note_data_length(&note);
 	}
-	if (writer->nslots > 0)
-		write_batch(writer);
+	pfree(data.data);
+}
+
+typedef struct Showing
+{
+	CaptureFunction show;
+	void *arg;
+} Showing;
+
+static void
+show_note(const Note *note, const char *data, void *arg)
+{
+	Showing *showing = arg;
+	const char *old_key = data + note->key_len;
+	WorkEvent event = {0};
+
+	event.mapping = note->mapping;
+	event.operation = note->operation;
+	event.key = pnstrdup(data, note->key_len);
+	event.old_key = note->old_len < 0 ? NULL : pnstrdup(old_key, note->old_len);
+	event.changed = (const uint8 *) old_key + Max(note->old_len, 0);
+	event.changed_len = note->changed_len;
+	event.event_at = note->at;
+	showing->show(&event, showing->arg);
+}
+
+void
+capture_each(CaptureFunction show, void *arg)
+{
+	Showing showing = {show, arg};
+
+	if (buffer)
+		each_note(show_note, &showing);
 }
 
 /*
@@ -561,7 +594,9 @@ flush_buffer(void)
 		AllocSetContextCreate(CurrentMemoryContext, "sfsync queue rows", ALLOCSET_DEFAULT_SIZES);
 	writer->xid = GetTopFullTransactionId();
 
-	write_notes(writer);
+	each_note(write_note, writer);
+	if (writer->nslots > 0)
+		write_batch(writer);
 
 	for (int i = 0; i < writer->max_slots; i++)
 		ExecDropSingleTupleTableSlot(writer->slots[i]);

@@ -6,12 +6,17 @@
 #define SFSYNC_CAPTURE_H
 
 #include "access/xact.h"
+#include "batch.h"
 
 extern void capture_at_xact(XactEvent event);
 extern void capture_at_subxact(SubXactEvent event);
 
 /* A relation, or all when InvalidOid, may have changed. */
 extern void capture_invalidate(Oid relid);
+
+/* The current transaction's events so far, in their order. */
+typedef void (*CaptureFunction)(const WorkEvent *event, void *arg);
+extern void capture_each(CaptureFunction show, void *arg);
 
 /* Names of the triggers that create_mapping attaches. */
 #define CAPTURE_TRIGGER "sfsync_capture"

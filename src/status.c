@@ -1,6 +1,6 @@
 /*
  * status.c
- *		Functions that look: views' helpers, wait_for_sync, preview; repair of
+ *		Functions that look: views' helpers, wait_for_sync; repair of
  *		dead letters; and what CREATE EXTENSION and DDL set off.
  */
 #include "compat.h"
@@ -38,8 +38,8 @@
  * Helpers of the views
  */
 
-static void
-put(ReturnSetInfo *result, int ncolumns, const char *const *texts, const Datum *values)
+void
+api_put_row(ReturnSetInfo *result, int ncolumns, const char *const *texts, const Datum *values)
 {
 	Datum row[16];
 	bool nulls[16];
@@ -76,7 +76,7 @@ put_routes(ReturnSetInfo *result, const Mapping *mapping)
 		Datum values[8] = {0};
 
 		values[1] = name_datum(column->name);
-		put(result, 8, texts, values);
+		api_put_row(result, 8, texts, values);
 	}
 }
 
@@ -99,7 +99,7 @@ put_undescribed(ReturnSetInfo *result, const Mapping *mapping)
 		if (mapping->broken)
 			texts[7] = mapping->broken;
 		values[1] = name_datum(mapping->columns[i].name);
-		put(result, 8, texts, values);
+		api_put_row(result, 8, texts, values);
 	}
 }
 
@@ -151,7 +151,7 @@ sfsync_server_settings(PG_FUNCTION_ARGS)
 		const char *texts[3] = {options->name, "", options->environment};
 		Datum values[3] = {name_datum(options->name), Int32GetDatum(options->api_budget), 0};
 
-		put((ReturnSetInfo *) fcinfo->resultinfo, 3, texts, values);
+		api_put_row((ReturnSetInfo *) fcinfo->resultinfo, 3, texts, values);
 	}
 	return (Datum) 0;
 }
@@ -230,98 +230,6 @@ sfsync_wait_for_sync(PG_FUNCTION_ARGS)
 		nap(until);
 	}
 	PG_RETURN_BOOL(true);
-}
-
-/*
- * preview
- */
-
-static Datum
-text_array(char *const *values, int n)
-{
-	return sql_arg_texts(values, n).value;
-}
-
-static void
-require_metadata(const Mapping *mapping)
-{
-	if (mapping->broken)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("mapping \"%s\" is blocked", mapping->name), errdetail("%s", mapping->broken)));
-	if (!mapping->meta)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("metadata of object %s are not cached yet", mapping->object),
-			 errhint(
-				 "The worker fetches them once it can log in; sfsync.status and sfsync.check_connection tell what is in its way.")));
-}
-
-static bool
-record_known(const Mapping *mapping, const char *key)
-{
-	char *utf8 = pg_server_to_any(key, strlen(key), PG_UTF8);
-	char *record_key = rest_record_key(utf8, mapping->key_field->case_sensitive);
-	int n;
-
-	(void) records_of_keys(mapping->id, &record_key, 1, &n);
-	return n > 0;
-}
-
-static void
-preview_row(ReturnSetInfo *result, const Mapping *mapping, char *key)
-{
-	SourceRow *row = source_read(mapping, &key, 1);
-	bool known = record_known(mapping, key);
-	RestRecord record;
-	RestError error = {0};
-	char *findings[1];
-	int nfindings = 0;
-	const char *operation = known ? "update" : "upsert";
-	char *payload = NULL;
-	const char *texts[5];
-	Datum values[5] = {0};
-
-	if (!row->found)
-	{
-		operation = NULL;
-		findings[nfindings++] = pstrdup("the row is not in the table, or the mapping's owner may not see it");
-	}
-	else
-	{
-		if (!payload_build(mapping, row, pg_server_to_any(key, strlen(key), PG_UTF8), NULL, 0,
-						   known ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &record, &error))
-			findings[nfindings++] = psprintf("%s: %s", error.code, error.message);
-		payload = payload_json(mapping, &record);
-		payload = pg_any_to_server(payload, strlen(payload), PG_UTF8);
-	}
-	texts[0] = mapping->name;
-	texts[1] = texts[4] = "";
-	texts[2] = operation;
-	texts[3] = payload;
-	values[1] = sql_arg_jsonb(source_key_json(mapping, key)).value;
-	values[3] = payload ? sql_arg_jsonb(payload).value : (Datum) 0;
-	values[4] = text_array(findings, nfindings);
-	put(result, 5, texts, values);
-}
-
-PG_FUNCTION_INFO_V1(sfsync_preview);
-
-Datum
-sfsync_preview(PG_FUNCTION_ARGS)
-{
-	Mapping *mapping;
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		api_unsupported(PG_ARGISNULL(0) ? "mapping" : "source_key", "null",
-						"Name the mapping and the key of a row, as in preview('account', '{\"id\": 1}').");
-	mapping = api_mapping(api_text(fcinfo, 0));
-	require_metadata(mapping);
-	InitMaterializedSRF(fcinfo, 0);
-	preview_row((ReturnSetInfo *) fcinfo->resultinfo, mapping,
-				source_key_from_json(mapping, PG_GETARG_DATUM(1)));
-	return (Datum) 0;
 }
 
 /*

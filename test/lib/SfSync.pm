@@ -283,7 +283,7 @@ sub same_state
 	is( $node->safe_psql(
 			$options{database} || 'postgres',
 			"SELECT (SELECT count(*) FROM sfsync.queue), (SELECT count(*) FROM sfsync.deferred),"
-			  . " (SELECT count(*) FROM sfsync.intent), (SELECT count(*) FROM sfsync.dead_letter WHERE status IN ('open', 'retrying'))"),
+			  . " (SELECT count(*) FROM sfsync.intent WHERE state = 'in_flight'), (SELECT count(*) FROM sfsync.dead_letter WHERE status IN ('open', 'retrying'))"),
 		'0|0|0|0',
 		$name);
 	return;
