@@ -8,6 +8,7 @@ OBJS = \
 	src/auth.o \
 	src/batch.o \
 	src/capture.o \
+	src/check.o \
 	src/check_connection.o \
 	src/claim.o \
 	src/coerce.o \

@@ -436,6 +436,14 @@ LANGUAGE C STRICT;
 COMMENT ON FUNCTION sfsync.check_connection(name) IS
 'asks Salesforce at once and says what works and what doesn''t: address, TLS, login, version, allowance, clock, permissions';
 
+CREATE FUNCTION sfsync.check_mapping(mapping text,
+	OUT severity text, OUT column_name name, OUT field text, OUT finding text, OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'sfsync_check_mapping'
+LANGUAGE C;
+COMMENT ON FUNCTION sfsync.check_mapping(text) IS
+'what is, or will be, in the way of a mapping: required fields that nobody fills, columns that feed nothing, values that would fail now';
+
 CREATE FUNCTION sfsync.preview(mapping text DEFAULT NULL, source_key jsonb DEFAULT NULL)
 RETURNS TABLE (mapping text, source_key jsonb, operation text, payload jsonb, findings text[])
 AS 'MODULE_PATHNAME', 'sfsync_preview'

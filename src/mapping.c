@@ -220,6 +220,7 @@ read_table(Mapping *mapping)
 		column->name = pstrdup(NameStr(attr->attname));
 		column->attnum = attr->attnum;
 		column->type = attr->atttypid;
+		column->not_null = attr->attnotnull;
 		column->type_name = format_type_with_typemod(attr->atttypid, attr->atttypmod);
 		mapping->ncolumns++;
 	}

@@ -18,6 +18,7 @@ typedef struct MappingColumn
 	AttrNumber attnum;
 	Oid type;
 	char *type_name;
+	bool not_null;
 } MappingColumn;
 
 /* A field that is fed, by which column. */

@@ -171,7 +171,7 @@ in_step('emptied');
 account_table($node, database => 'own');
 sql(q{INSERT INTO account (id, name) VALUES (1, 'one')}, 'own');
 in_step('own', 'own');
-while_hanging('DROP DATABASE of the worker''s own' =~ s/''/'/r, sub { sql('DROP DATABASE own') }, 'own');
+while_hanging(q{DROP DATABASE of the worker's own}, sub { sql('DROP DATABASE own') }, 'own');
 workers_are('postgres', 'its worker is gone');
 $sim->post('reset', {});
 
@@ -204,7 +204,7 @@ poll_until(sub { time() > $end });
 is(sql($activity), $since, 'an idle worker does nothing');
 is(scalar($sim->requests($mark)), 0, 'and makes no API call');
 sql(q{CREATE TABLE unmapped (id integer); INSERT INTO unmapped SELECT generate_series(1, 1000)});
-is(sql($activity), $since, 'commits that concern no mapping don''t wake it' =~ s/''/'/r);
+is(sql($activity), $since, q{commits that concern no mapping don't wake it});
 
 # Awake within milliseconds: the best of some, as other processes run too.
 my $best = 10;
