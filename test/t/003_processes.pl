@@ -41,7 +41,7 @@ sub while_hanging
 	my ($name, $action, $database) = @_;
 	my $seconds;
 
-	$sim->fault(name => 'hang', match => { kind => [ 'collections_upsert', 'collections_update' ] }, action => { hang => 30 });
+	$sim->fault(name => 'hang', match => { kind => [ 'collections_upsert', 'collections_update' ] }, action => { hang => 4 });
 	sql(q{INSERT INTO account (id, name) SELECT coalesce(max(id), 0) + 1, 'hanging' FROM account}, $database);
 	poll_until(sub { $sim->hits('hang') > 0 }, "$name: a request hangs");
 	$seconds = seconds_of($action);
@@ -178,7 +178,7 @@ $sim->post('reset', {});
 #
 # No transaction while it waits
 #
-$sim->fault(name => 'hang', match => { kind => 'collections_upsert' }, action => { hang => 20 });
+$sim->fault(name => 'hang', match => { kind => 'collections_upsert' }, action => { hang => 8 });
 sql(q{INSERT INTO account (id, name) VALUES (501, 'in flight')});
 poll_until(sub { $sim->hits('hang') > 0 }, 'a request is in flight');
 poll_query($node, q{SELECT xact_start IS NULL, backend_xmin IS NULL, backend_xid IS NULL, state FROM pg_stat_activity WHERE backend_type = 'sfsync worker'},
@@ -195,6 +195,8 @@ in_step('in flight');
 #
 # Idle
 #
+sql(q{CREATE TABLE unmapped (id integer)});
+in_step('DDL of another table');
 poll_query($node, q{SELECT state FROM pg_stat_activity WHERE backend_type = 'sfsync worker'}, 'idle', expected => 'idle');
 $mark = $sim->mark;
 my $activity = q{SELECT state_change FROM pg_stat_activity WHERE backend_type = 'sfsync worker'};
@@ -203,7 +205,7 @@ my $end = time() + 3;
 poll_until(sub { time() > $end });
 is(sql($activity), $since, 'an idle worker does nothing');
 is(scalar($sim->requests($mark)), 0, 'and makes no API call');
-sql(q{CREATE TABLE unmapped (id integer); INSERT INTO unmapped SELECT generate_series(1, 1000)});
+sql(q{INSERT INTO unmapped SELECT generate_series(1, 1000)});
 is(sql($activity), $since, q{commits that concern no mapping don't wake it});
 
 # Awake within milliseconds: the best of some, as other processes run too.
