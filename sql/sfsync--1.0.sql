@@ -223,7 +223,7 @@ COMMENT ON COLUMN sfsync.dead_letter.source_key IS 'the key columns of the row, 
 COMMENT ON COLUMN sfsync.dead_letter.operation IS 'create, update, upsert, delete, hard_delete, archive, deactivate or key_change';
 COMMENT ON COLUMN sfsync.dead_letter.external_id IS 'value of the external ID field: the key as text';
 COMMENT ON COLUMN sfsync.dead_letter.payload IS 'the record as it was sent; as far as it could be made where the error was found before sending';
-COMMENT ON COLUMN sfsync.dead_letter.error_code IS 'Salesforce''s status code, or ours: COERCION_ERROR, DUPLICATE_KEY, REPLY_MISMATCH';
+COMMENT ON COLUMN sfsync.dead_letter.error_code IS 'Salesforce''s status code, or ours: COERCION_ERROR, DUPLICATE_KEY';
 COMMENT ON COLUMN sfsync.dead_letter.request_id IS 'Salesforce''s X-Sfdc-Request-Id: quote it to their support';
 COMMENT ON COLUMN sfsync.dead_letter.event_at IS 'when the change was made in the table';
 COMMENT ON COLUMN sfsync.dead_letter.status IS 'open, retrying (it is queued again), resolved (newer data went through) or discarded (by a person)';

@@ -369,6 +369,13 @@ batch_start(Unit *unit)
 }
 
 void
+batch_postpone(Unit *unit)
+{
+	dlist_delete(&unit->node);
+	dlist_push_tail(&unit->queue->ready, &unit->node);
+}
+
+void
 batch_again(Unit *unit)
 {
 	make_ready(unit, true);

@@ -26,7 +26,8 @@ typedef enum UnitKind
 	UNIT_UPSERT, /* the whole row, by external ID */
 	UNIT_UPDATE, /* changed fields, by Id */
 	UNIT_DELETE, /* by Id */
-	UNIT_LOOKUP  /* its Id must be found first */
+	UNIT_LOOKUP, /* its Id must be found first */
+	UNIT_WAITING /* its parent goes first */
 } UnitKind;
 
 typedef struct QueueRef
@@ -69,6 +70,7 @@ typedef struct Unit
 	uint64 min_xid;
 	uint64 missing_since;
 	/* during delivery */
+	int waits;         /* times that it waited for a parent */
 	bool looked_up;    /* Salesforce was asked for its Id: there is none */
 	bool refused_once; /* for a reason that new metadata may have cured */
 	int limit;         /* size of the next request with it; 0 any */
@@ -131,6 +133,9 @@ extern void batch_add_changed(Unit *unit, const uint8 *changed, int len);
 extern int batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked);
 
 extern void batch_start(Unit *unit);
+
+/* Still ready, but after all others of its mapping. */
+extern void batch_postpone(Unit *unit);
 
 /* Ready again, before others. */
 extern void batch_again(Unit *unit);

@@ -159,7 +159,7 @@ check_column(ReturnSetInfo *result, const Mapping *mapping, const MappingField *
 	char *first = NULL;
 	int nfailed = 0;
 
-	for (int i = 0; i < nrows; i++)
+	for (int i = 0; i < nrows && !map->lookup; i++)
 	{
 		FieldValue value;
 		char *reason = NULL;

@@ -22,6 +22,9 @@
 #include "sfsync.h"
 #include "source.h"
 
+/* Turns that a child waits for a parent that is at hand. */
+#define MAX_WAITS 100
+
 /* A unit while it is decided. */
 typedef struct Candidate
 {
@@ -30,7 +33,6 @@ typedef struct Candidate
 	SourceRow *row;
 	const RecordRow *record;     /* that we know under its key; NULL */
 	const RecordRow *old_record; /* under a key that the row had before; NULL */
-	bool old_key_free;           /* no row has the old key any more */
 	RestRecord payload;
 	const char *operation;
 	const char *salesforce_id;
@@ -138,26 +140,19 @@ read_records(Claim *claim)
 		claim->candidates[i].record = find_record(claim, claim->candidates[i].record_key);
 }
 
-/* Which record the row had under a key before, and whether a row has that key now. */
+/* Which record the row had under a key before: the newest that is known. */
 static void
 read_old_key(Claim *claim, Candidate *candidate)
 {
 	Unit *unit = candidate->unit;
-	SourceRow *rows;
 
-	if (unit->nold == 0 || candidate->record)
-		return;
-	rows = source_read(claim->mapping, unit->old_keys, unit->nold);
-	for (int o = 0; o < unit->nold; o++)
+	for (int o = 0; o < unit->nold && !candidate->old_record; o++)
 	{
 		char *record_key = rest_record_key(key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
 		const RecordRow *record = find_record(claim, record_key);
 
-		if (!record || strcmp(record->key, unit->old_keys[o]) != 0)
-			continue;
-		candidate->old_record = record;
-		candidate->old_key_free = !rows[o].found;
-		return;
+		if (record && strcmp(record->key, unit->old_keys[o]) == 0)
+			candidate->old_record = record;
 	}
 }
 
@@ -260,12 +255,45 @@ build(Claim *claim, Candidate *candidate, bool whole, PayloadUse use, RestError 
 						 &candidate->payload, error);
 }
 
+/*
+ * A row came to the key of a row that was deleted: the deleted one's record goes
+ * first, then this one's record gets the key.
+ */
+static bool
+takes_over(const Claim *claim, const Candidate *candidate)
+{
+	return candidate->unit->deleted && candidate->record && candidate->old_record &&
+		   strcmp(claim->mapping->on_delete, "delete") == 0;
+}
+
+/*
+ * Parents go before children: a reference to a record that is about to be made
+ * would be refused.  Within one mapping, and for a parent that doesn't get on, it
+ * is left to Salesforce's answer, which has the row wait for its time.
+ */
+static bool
+parent_at_hand(const Claim *claim, const Candidate *candidate)
+{
+	for (int i = 0; i < claim->mapping->nfields; i++)
+	{
+		const MappingField *field = &claim->mapping->fields[i];
+		char *key;
+
+		if (!field->lookup || field->lookup->parent_mapping == claim->mapping->id)
+			continue;
+		key = payload_parent_key(field, candidate->row);
+		if (key && batch_find(claim->delivery->work, field->lookup->parent_mapping, key))
+			return candidate->unit->waits++ < MAX_WAITS;
+	}
+	return false;
+}
+
 static UnitKind
 decide_present(Claim *claim, Candidate *candidate)
 {
 	Unit *unit = candidate->unit;
 	bool known = candidate->record != NULL;
-	bool moved = !known && candidate->old_record && candidate->old_key_free;
+	bool moved = !known && candidate->old_record;
 	bool whole = unit->whole || unit->deleted || !known;
 	RestError error = {0};
 	bool good;
@@ -274,6 +302,13 @@ decide_present(Claim *claim, Candidate *candidate)
 	candidate->salesforce_id = known   ? candidate->record->salesforce_id
 							   : moved ? candidate->old_record->salesforce_id
 									   : NULL;
+	if (parent_at_hand(claim, candidate))
+		return UNIT_WAITING;
+	if (takes_over(claim, candidate))
+	{
+		candidate->operation = "delete";
+		return UNIT_DELETE;
+	}
 	if (unit->nold > 0 && !known && !candidate->old_record && !unit->looked_up)
 		return UNIT_LOOKUP;
 	if (!whole && !unit->changed)
@@ -305,7 +340,7 @@ decide_deleted(Claim *claim, Candidate *candidate)
 	/* another row's record, whose key is the same to Salesforce, is not ours to delete */
 	if (record && strcmp(record->key, unit->key) != 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
-	if (!record && candidate->old_key_free)
+	if (!record)
 		record = candidate->old_record;
 	if (record)
 	{
@@ -459,6 +494,7 @@ add_unit(Request *request, const Candidate *candidate)
 	outcome->operation = candidate->operation;
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id ? pstrdup(candidate->salesforce_id) : NULL;
+	outcome->row_remains = candidate->row->found;
 	request->records[request->nunits] = candidate->payload;
 	if (candidate->row->found && strcmp(candidate->operation, "upsert") != 0)
 		request->records[request->nunits].salesforce_id = outcome->salesforce_id;
@@ -651,6 +687,11 @@ claim_batch(Claim *claim, MappingQueue *queue)
 	for (int i = 0; i < claim->n; i++)
 	{
 		kinds[i] = decide(claim, &claim->candidates[i]);
+		if (kinds[i] == UNIT_WAITING)
+		{
+			batch_postpone(claim->candidates[i].unit);
+			continue;
+		}
 		if (first == UNIT_UNDECIDED)
 			first = kinds[i];
 		if (kinds[i] == UNIT_UNDECIDED)

@@ -229,6 +229,10 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		delivery_unblock(state);
 		state->deliverable = true;
 		state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted;
+		state->has_lookups = false;
+		for (int i = 0; i < mapping->nfields; i++)
+			if (mapping->fields[i].lookup && mapping->fields[i].lookup->parent_mapping != mapping->id)
+				state->has_lookups = true;
 		follow_drift(delivery, state, mapping);
 	}
 	else
@@ -273,26 +277,33 @@ look_at_mappings(Delivery *delivery)
 }
 
 static void
+claim_mapping(Delivery *delivery, MappingDelivery *state)
+{
+	ClaimRound round = {NULL, true};
+	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+
+	round.queue = batch_queue(delivery->work, state->id);
+	MemoryContextSwitchTo(caller);
+	while (round.progress && state->deliverable && !state->blocked &&
+		   (round.queue->nready > 0 || state->needs_metadata))
+	{
+		if (!delivery_guard(delivery, state, claim, &round))
+			break;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static void
 claim_all(Delivery *delivery)
 {
 	ListCell *lc;
 
 	foreach(lc, delivery->mappings)
-	{
-		MappingDelivery *state = lfirst(lc);
-		ClaimRound round = {NULL, true};
-		MemoryContext caller = MemoryContextSwitchTo(delivery->context);
-
-		round.queue = batch_queue(delivery->work, state->id);
-		MemoryContextSwitchTo(caller);
-		while (round.progress && state->deliverable && !state->blocked &&
-			   (round.queue->nready > 0 || state->needs_metadata))
-		{
-			if (!delivery_guard(delivery, state, claim, &round))
-				break;
-			CHECK_FOR_INTERRUPTS();
-		}
-	}
+		if (!((MappingDelivery *) lfirst(lc))->has_lookups)
+			claim_mapping(delivery, lfirst(lc));
+	foreach(lc, delivery->mappings)
+		if (((MappingDelivery *) lfirst(lc))->has_lookups)
+			claim_mapping(delivery, lfirst(lc));
 }
 
 /* Records of requests whose outcome stayed unknown are sent once more. */

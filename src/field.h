@@ -116,14 +116,25 @@ typedef enum FieldValueKind
 	FV_NULL,   /* clears the field */
 	FV_BOOL,
 	FV_NUMBER, /* text holds a JSON number, digit for digit */
+	FV_LOOKUP, /* text holds the parent's external ID */
 	FV_STRING
 } FieldValueKind;
+
+/* A lookup by the parent's external ID (reference, section 8). */
+typedef struct FieldLookup
+{
+	char *relationship; /* name of the relation: Account, Parent__r */
+	char *external_id;  /* field of the parent that carries the key */
+	bool key_is_number;
+	char *parent_object; /* named where the relation has several; else NULL */
+} FieldLookup;
 
 typedef struct FieldValue
 {
 	FieldValueKind kind;
 	bool boolean;
 	char *text;
+	const FieldLookup *lookup; /* FV_LOOKUP */
 } FieldValue;
 
 #endif /* SFSYNC_FIELD_H */

@@ -195,6 +195,84 @@ read_keys(Mapping *mapping)
 	}
 }
 
+static const char parents_query[] =
+	"SELECT m.id, m.object, m.external_id, m.key_columns, o.describe::text FROM sfsync.mapping m"
+	" LEFT JOIN sfsync.object o ON o.server = m.server AND o.object = m.object"
+	" WHERE m.source::oid = $1 AND m.server = $2 ORDER BY m.id LIMIT 1";
+
+/* Columns of the foreign key in the order of the parent's key; NULL if it isn't the key. */
+static int *
+match_key(const Mapping *mapping, const ForeignKeyCacheInfo *fk, char **key_columns, int nkeys)
+{
+	int *columns = palloc(sizeof(int) * Max(nkeys, 1));
+
+	if (nkeys != fk->nkeys)
+		return NULL;
+	for (int k = 0; k < nkeys; k++)
+	{
+		AttrNumber parent = get_attnum(fk->confrelid, key_columns[k]);
+		char *name = NULL;
+
+		for (int i = 0; i < fk->nkeys; i++)
+			if (fk->confkey[i] == parent)
+				name = get_attname(mapping->source, fk->conkey[i], true);
+		columns[k] = name ? column_index(mapping, name) : -1;
+		if (columns[k] < 0)
+			return NULL;
+	}
+	return columns;
+}
+
+static bool
+is_number_field(const char *describe, const char *external_id)
+{
+	char *error;
+	SfObject *meta = describe ? describe_parse(describe, strlen(describe), &error) : NULL;
+	const SfField *field = meta ? describe_field(meta, external_id) : NULL;
+
+	return field && (field->type == SF_DOUBLE || field->type == SF_INT || field->type == SF_LONG);
+}
+
+/* A foreign key to the key of a table that is mapped to the same org. */
+static void
+read_foreign_key(Mapping *mapping, const ForeignKeyCacheInfo *fk)
+{
+	RouteLookup *lookup = palloc0(sizeof(RouteLookup));
+	char **key_columns = NULL;
+	char *describe = NULL;
+	int last = -1;
+	SqlScope scope;
+
+	sql_open(&scope, true);
+	if (SQL_RUN(&scope, parents_query, sql_arg_oid(fk->confrelid), sql_arg_name(mapping->server)) == 1)
+	{
+		lookup->parent_mapping = sql_int(0, 1);
+		lookup->parent_object = sql_text(&scope, 0, 2);
+		lookup->parent_external_id = sql_text(&scope, 0, 3);
+		key_columns = sql_texts(&scope, 0, 4, &lookup->ncolumns);
+		describe = sql_text(&scope, 0, 5);
+	}
+	sql_close(&scope);
+	if (key_columns)
+		lookup->columns = match_key(mapping, fk, key_columns, lookup->ncolumns);
+	if (!lookup->columns)
+		return;
+	lookup->key_is_number = is_number_field(describe, lookup->parent_external_id);
+	for (int i = 0; i < lookup->ncolumns; i++)
+		last = Max(last, lookup->columns[i]);
+	mapping->lookups[last] = lookup;
+}
+
+static void
+read_foreign_keys(Mapping *mapping, Relation rel)
+{
+	ListCell *lc;
+
+	mapping->lookups = palloc0(sizeof(RouteLookup *) * Max(mapping->ncolumns, 1));
+	foreach(lc, RelationGetFKeyList(rel))
+		read_foreign_key(mapping, lfirst(lc));
+}
+
 static void
 read_table(Mapping *mapping)
 {
@@ -224,6 +302,7 @@ read_table(Mapping *mapping)
 		column->type_name = format_type_with_typemod(attr->atttypid, attr->atttypmod);
 		mapping->ncolumns++;
 	}
+	read_foreign_keys(mapping, rel);
 	relation_close(rel, AccessShareLock);
 	read_keys(mapping);
 }
@@ -237,6 +316,18 @@ is_known(const Loaded *loaded, const char *name)
 	return false;
 }
 
+/* The type is named where the relation has several (reference, section 8). */
+static void
+set_relation(MappingField *field, const RouteLookup *lookup)
+{
+	field->lookup = lookup;
+	field->relation.relationship = field->field->relationship_name;
+	field->relation.external_id = unconstify(char *, lookup->parent_external_id);
+	field->relation.key_is_number = lookup->key_is_number;
+	if (field->field->nreference_to > 1)
+		field->relation.parent_object = unconstify(char *, lookup->parent_object);
+}
+
 static void
 resolve(Mapping *mapping, Loaded *loaded)
 {
@@ -246,6 +337,7 @@ resolve(Mapping *mapping, Loaded *loaded)
 	{
 		columns[i].name = mapping->columns[i].name;
 		columns[i].attnum = mapping->columns[i].attnum;
+		columns[i].lookup = mapping->lookups[i];
 		columns[i].kind = datum_kind(mapping->columns[i].type);
 		columns[i].type_name = mapping->columns[i].type_name;
 		columns[i].routable = !loaded->ignore_new || is_known(loaded, mapping->columns[i].name);
@@ -269,6 +361,8 @@ resolve(Mapping *mapping, Loaded *loaded)
 		field->field = mapping->routes[i].field;
 		field->keep_null = mapping->routes[i].keep_null;
 		field->truncate = mapping->routes[i].truncate;
+		if (mapping->routes[i].lookup)
+			set_relation(field, mapping->routes[i].lookup);
 		mapping->nfields++;
 	}
 }
@@ -379,6 +473,17 @@ mapping_get(int id)
 	if (!cached->mapping)
 		(void) hash_search(cache, &id, HASH_REMOVE, NULL);
 	return cached->mapping;
+}
+
+bool
+mapping_field_uses(const MappingField *field, int column)
+{
+	if (!field->lookup)
+		return field->column == column;
+	for (int i = 0; i < field->lookup->ncolumns; i++)
+		if (field->lookup->columns[i] == column)
+			return true;
+	return false;
 }
 
 int

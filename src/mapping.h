@@ -28,6 +28,8 @@ typedef struct MappingField
 	const SfField *field;
 	bool keep_null;
 	bool truncate;
+	const RouteLookup *lookup; /* NULL unless it is a lookup by external ID */
+	FieldLookup relation;      /* of the lookup */
 } MappingField;
 
 typedef struct Mapping
@@ -54,6 +56,7 @@ typedef struct Mapping
 	TimestampTz metadata_at; /* when the describe was fetched */
 	bool refresh_wanted;
 	char *last_modified;      /* of the describe, as Salesforce said it; may be NULL */
+	RouteLookup **lookups;    /* by column, as in RouteColumn */
 	SfObject *meta;           /* NULL: not described yet, or unknown to Salesforce */
 	const SfField *key_field; /* the external ID; NULL without meta */
 	Route *routes;
@@ -74,6 +77,9 @@ extern void mapping_init(void);
  * of a mapping_ function that reads, or the end of the transaction.
  */
 extern Mapping *mapping_get(int id);
+
+/* Is the column (by index) one of those that feed the field? */
+extern bool mapping_field_uses(const MappingField *field, int column);
 
 /* Id by name; 0 if there is none, or an error with the nearest match. */
 extern int mapping_find(const char *name);

@@ -5,14 +5,77 @@
 #include "compat.h"
 
 #include "coerce.h"
+#include "datum.h"
 #include "payload.h"
 
 static bool
-column_changed(const Mapping *mapping, int column, const uint8 *changed, int changed_len)
+field_changed(const Mapping *mapping, const MappingField *field, const uint8 *changed, int changed_len)
 {
-	int bit = mapping->columns[column].attnum - 1;
+	if (!changed)
+		return true;
+	for (int column = 0; column < mapping->ncolumns; column++)
+	{
+		int bit = mapping->columns[column].attnum - 1;
 
-	return !changed || (bit / 8 < changed_len && (changed[bit / 8] & (1 << (bit % 8))) != 0);
+		if (mapping_field_uses(field, column) && bit / 8 < changed_len &&
+			(changed[bit / 8] & (1 << (bit % 8))) != 0)
+			return true;
+	}
+	return false;
+}
+
+char *
+payload_parent_key(const MappingField *field, const SourceRow *row)
+{
+	char **parts = palloc(sizeof(char *) * field->lookup->ncolumns);
+
+	for (int i = 0; i < field->lookup->ncolumns; i++)
+	{
+		const SourceValue *value = &row->values[field->lookup->columns[i]];
+
+		if (value->isnull)
+			return NULL;
+		parts[i] = value->text;
+	}
+	return key_join(parts, field->lookup->ncolumns);
+}
+
+/* The relation is copied: the mapping may be read again while the record is under way. */
+static bool
+lookup_value(const MappingField *field, const SourceRow *row, FieldValue *out, char **reason)
+{
+	char *key = payload_parent_key(field, row);
+	FieldLookup *relation;
+
+	memset(out, 0, sizeof(*out));
+	if (!key)
+	{
+		out->kind = field->keep_null ? FV_ABSENT : FV_NULL;
+		if (field->field->nillable || field->keep_null)
+			return true;
+		*reason = pstrdup("the field must have a value, and the foreign key is null");
+		return false;
+	}
+	relation = palloc0(sizeof(FieldLookup));
+	relation->relationship = pstrdup(field->relation.relationship);
+	relation->external_id = pstrdup(field->relation.external_id);
+	relation->key_is_number = field->relation.key_is_number;
+	if (field->relation.parent_object)
+		relation->parent_object = pstrdup(field->relation.parent_object);
+	out->kind = FV_LOOKUP;
+	out->text = key;
+	out->lookup = relation;
+	return true;
+}
+
+static bool
+field_value(const MappingField *field, const SourceRow *row, FieldValue *out, char **reason)
+{
+	CoerceOptions options = {field->keep_null, field->truncate};
+
+	if (field->lookup)
+		return lookup_value(field, row, out, reason);
+	return coerce_value(&row->values[field->column], field->field, &options, out, reason);
 }
 
 static void
@@ -53,15 +116,14 @@ payload_build(const Mapping *mapping, const SourceRow *row, const char *external
 	for (int i = 0; i < mapping->nfields; i++)
 	{
 		const MappingField *map = &mapping->fields[i];
-		CoerceOptions options = {map->keep_null, map->truncate};
 		RestField *out = &record->fields[record->nfields];
 		char *reason = NULL;
 
 		if (!(use == PAYLOAD_CREATE ? map->field->createable : map->field->updateable))
 			continue;
-		if (!column_changed(mapping, map->column, changed, changed_len))
+		if (!field_changed(mapping, map, changed, changed_len))
 			continue;
-		if (!coerce_value(&row->values[map->column], map->field, &options, &out->value, &reason))
+		if (!field_value(map, row, &out->value, &reason))
 		{
 			if (good)
 				set_error(error, mapping->columns[map->column].name, map->field, reason);

@@ -145,6 +145,7 @@ typedef struct Outcome
 	const char *reason; /* deferred, held */
 	TimestampTz due_at;
 	bool count_attempt;
+	bool row_remains; /* a delete makes way for the row, which is sent next */
 } Outcome;
 
 /*

@@ -220,6 +220,12 @@ set_refused(Delivery *delivery, const Request *request, int i, const RestError *
 	request->outcomes[i].kind = OUTCOME_AGAIN;
 }
 
+static OutcomeKind
+deleted_kind(const Outcome *outcome)
+{
+	return outcome->row_remains ? OUTCOME_CREATE_AGAIN : OUTCOME_DELETED;
+}
+
 static void
 set_failed(Delivery *delivery, const Request *request, int i, const RestError *error, const HttpReply *reply)
 {
@@ -229,7 +235,7 @@ set_failed(Delivery *delivery, const Request *request, int i, const RestError *e
 	{
 		case SCOPE_RECORD_GONE:
 			if (request->kind == REQUEST_DELETE)
-				outcome->kind = OUTCOME_DELETED;
+				outcome->kind = deleted_kind(outcome);
 			else if (request->kind == REQUEST_UPDATE && !outcome->unit->whole)
 				outcome->kind = OUTCOME_CREATE_AGAIN;
 			else if (request->kind == REQUEST_UPDATE && strcmp(outcome->operation, "key_change") == 0)
@@ -284,7 +290,7 @@ settle_results(Delivery *delivery, Request *request, const HttpReply *reply, cha
 			set_failed(delivery, request, i, &results[i].error, reply);
 			continue;
 		}
-		outcome->kind = request->kind == REQUEST_DELETE ? OUTCOME_DELETED : OUTCOME_SYNCED;
+		outcome->kind = request->kind == REQUEST_DELETE ? deleted_kind(outcome) : OUTCOME_SYNCED;
 		outcome->salesforce_id = results[i].id;
 	}
 	reply_finish(delivery, request->mapping, request->outcomes, request->nunits, request);

@@ -309,6 +309,7 @@ append_json_value(StringInfo out, const FieldValue *value)
 				append_json_string(out, value->text);
 			break;
 		case FV_STRING:
+		case FV_LOOKUP:
 			append_json_string(out, value->text);
 			break;
 	}
@@ -324,6 +325,26 @@ append_json_key(StringInfo out, const char *key, bool is_number)
 		appendStringInfoString(out, number);
 	else
 		append_json_string(out, key);
+}
+
+/* "Account":{"PG_Key__c":"1"}, with the type where the relation has several (section 8). */
+static void
+append_lookup(StringInfo out, const FieldValue *value)
+{
+	const FieldLookup *lookup = value->lookup;
+
+	append_json_string(out, lookup->relationship);
+	appendStringInfoString(out, ":{");
+	if (lookup->parent_object != NULL)
+	{
+		appendStringInfoString(out, "\"attributes\":{\"type\":");
+		append_json_string(out, lookup->parent_object);
+		appendStringInfoString(out, "},");
+	}
+	append_json_string(out, lookup->external_id);
+	appendStringInfoChar(out, ':');
+	append_json_key(out, value->text, lookup->key_is_number);
+	appendStringInfoChar(out, '}');
 }
 
 static void
@@ -350,6 +371,11 @@ append_record(StringInfo out, const char *object, const char *ext_field, bool ex
 		if (record->fields[i].value.kind == FV_ABSENT)
 			continue;
 		appendStringInfoChar(out, ',');
+		if (record->fields[i].value.kind == FV_LOOKUP)
+		{
+			append_lookup(out, &record->fields[i].value);
+			continue;
+		}
 		append_json_string(out, record->fields[i].name);
 		appendStringInfoChar(out, ':');
 		append_json_value(out, &record->fields[i].value);

@@ -42,6 +42,8 @@ typedef struct Match
 	const FieldKey *candidates;
 	int ncandidates;
 	int next; /* next column with the same field, or -1 */
+	const RouteLookup *lookup;
+	char *detail; /* why a foreign key could not be followed */
 } Match;
 
 typedef struct Resolver
@@ -267,6 +269,79 @@ match_name(const Resolver *r, const char *name, Match *match)
 	pfree(key);
 }
 
+static bool
+refers_to(const SfField *field, const char *object)
+{
+	if (field->type != SF_REFERENCE || field->relationship_name == NULL ||
+		!(field->createable || field->updateable))
+		return false;
+	for (int i = 0; i < field->nreference_to; i++)
+		if (pg_strcasecmp(field->reference_to[i], object) == 0)
+			return true;
+	return false;
+}
+
+/* A name without what says that it refers: account_id, AccountId and Account__c are alike. */
+static char *
+fold_reference(const char *name)
+{
+	size_t len = strlen(name);
+	char *key;
+
+	if (ends_in_custom_suffix(name, len))
+		len -= 3;
+	key = fold(name, len, false);
+	len = strlen(key);
+	if (len > 2 && strcmp(key + len - 2, "id") == 0)
+		key[len - 2] = '\0';
+	return key;
+}
+
+/*
+ * The lookup that a foreign key fills: the one that refers to the parent's
+ * object, among several the one of the column's name.  False if the object has
+ * none, so that the other rules may match.
+ */
+static bool
+match_lookup(const Resolver *r, const RouteColumn *column, Match *match)
+{
+	const char *object = column->lookup->parent_object;
+	char *key = fold_reference(column->name);
+	StringInfoData names;
+	int nfound = 0;
+	int nnamed = 0;
+	int named = NO_FIELD;
+
+	initStringInfo(&names);
+	for (int i = 0; i < r->object->nfields; i++)
+	{
+		const SfField *field = &r->object->fields[i];
+
+		if (!refers_to(field, object))
+			continue;
+		appendStringInfo(&names, "%s%s", nfound > 0 ? ", " : "", field->name);
+		if (nfound++ == 0)
+			match->field = i;
+		if (strcmp(fold_reference(field->name), key) == 0)
+		{
+			named = i;
+			nnamed++;
+		}
+	}
+	if (nfound == 0)
+		return false;
+	match->rule = ROUTE_FOREIGN_KEY;
+	match->lookup = column->lookup;
+	if (nnamed == 1)
+		match->field = named;
+	else if (nfound > 1)
+	{
+		match->field = AMBIGUOUS;
+		match->detail = psprintf("the foreign key may fill the lookups %s", names.data);
+	}
+	return true;
+}
+
 /* Match the columns that are left to the automatic rules. */
 static void
 match_columns(Resolver *r)
@@ -287,7 +362,8 @@ match_columns(Resolver *r)
 		(void) rules_of(r, r->columns[i].attnum, &nrules);
 		if (nrules > 0 || !r->columns[i].routable)
 			continue;
-		match_name(r, r->columns[i].name, match);
+		if (r->columns[i].lookup == NULL || !match_lookup(r, &r->columns[i], match))
+			match_name(r, r->columns[i].name, match);
 		if (match->field < 0)
 			continue;
 		match->next = r->first_match[match->field];
@@ -385,7 +461,8 @@ static Route *
 add_field_route(Resolver *r, int column, RouteKind rule, int index)
 {
 	const SfField *field = &r->object->fields[index];
-	const char *incompatible = coerce_incompatible(r->columns[column].kind, field);
+	const char *incompatible =
+		rule == ROUTE_FOREIGN_KEY ? NULL : coerce_incompatible(r->columns[column].kind, field);
 	Route *route = add_route(r, column, rule, ROUTE_MAPPED, NULL);
 
 	route->field = field;
@@ -441,7 +518,7 @@ add_automatic(Resolver *r, int column)
 	if (!r->columns[column].routable)
 		detail = pstrdup("the column was added later, and new_columns is 'ignore'");
 	else if (match->field == AMBIGUOUS)
-		detail = ambiguous_detail(match);
+		detail = match->detail != NULL ? match->detail : ambiguous_detail(match);
 	else if (match->field == NO_FIELD)
 		detail = pstrdup("no field has this name");
 	else if (is_external_id(r, match->field))
@@ -454,7 +531,7 @@ add_automatic(Resolver *r, int column)
 	if (detail != NULL)
 		add_route(r, column, ROUTE_NONE, ROUTE_UNMATCHED, detail);
 	else
-		add_field_route(r, column, match->rule, match->field);
+		add_field_route(r, column, match->rule, match->field)->lookup = match->lookup;
 }
 
 static void
@@ -511,6 +588,8 @@ route_kind_name(RouteKind kind)
 			break;
 		case ROUTE_EXPLICIT:
 			return "explicit";
+		case ROUTE_FOREIGN_KEY:
+			return "foreign_key";
 		case ROUTE_NAME:
 			return "name";
 		case ROUTE_CUSTOM_NAME:

@@ -8,13 +8,28 @@
 
 #include "field.h"
 
+/*
+ * A foreign key to a table that is mapped too: it fills a lookup by the parent's
+ * external ID.
+ */
+typedef struct RouteLookup
+{
+	int parent_mapping;
+	const char *parent_object;
+	const char *parent_external_id;
+	bool key_is_number;
+	int ncolumns;
+	const int *columns; /* indexes, in the order of the parent's key columns */
+} RouteLookup;
+
 typedef struct RouteColumn
 {
 	const char *name;
 	int attnum;
 	SourceKind kind;
-	const char *type_name; /* as shown to users */
-	bool routable;         /* false: new_columns 'ignore' and added later */
+	const char *type_name;     /* as shown to users */
+	const RouteLookup *lookup; /* of the foreign key that ends with this column; NULL */
+	bool routable;             /* false: new_columns 'ignore' and added later */
 } RouteColumn;
 
 /* What users said: map_field, exclude_column. */
@@ -31,6 +46,7 @@ typedef enum RouteKind
 {
 	ROUTE_NONE, /* no rule matched */
 	ROUTE_EXPLICIT,
+	ROUTE_FOREIGN_KEY,
 	ROUTE_NAME,
 	ROUTE_CUSTOM_NAME
 } RouteKind;
@@ -59,6 +75,7 @@ typedef struct Route
 	char *detail;           /* sentence for users; may be NULL */
 	bool keep_null;
 	bool truncate;
+	const RouteLookup *lookup; /* ROUTE_FOREIGN_KEY */
 } Route;
 
 /*

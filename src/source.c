@@ -127,7 +127,7 @@ needed_columns(const Mapping *mapping, int *needed)
 
 	for (int c = 0; c < mapping->ncolumns; c++)
 		for (int f = 0; f < mapping->nfields; f++)
-			if (mapping->fields[f].column == c)
+			if (mapping_field_uses(&mapping->fields[f], c))
 			{
 				needed[n++] = c;
 				break;

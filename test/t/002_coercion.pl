@@ -34,7 +34,6 @@ sql(q{SELECT sfsync.create_mapping('value', 'Everything__c', 'PG_Key__c', 'delet
 sql(q{SELECT sfsync.map_field('value', 'Location__Latitude__s', 'location_latitude_s')});
 wait_for_sync($node, 'mapped');
 poll_query($node, q{SELECT count(*) FROM sfsync.field_map WHERE status <> 'mapped' AND column_name <> 'id'}, 'metadata are there, and every column has a field', expected => '0');
-diag(sql(q{SELECT string_agg(column_name || ' ' || status || ' ' || coalesce(detail, ''), '; ') FROM sfsync.field_map WHERE status <> 'mapped'}));
 
 # Insert one value; how it stands in the request's JSON, to the digit, and what Salesforce holds then.
 sub sent
@@ -89,6 +88,7 @@ sub refused
 	like($letter, $pattern, "$column $value: with value and reason");
 	is(scalar($sim->requests($mark)), 0, "$column $value: no call is spent");
 	sql("DELETE FROM value WHERE id = $n");
+	wait_for_sync($node);
 	return;
 }
 
@@ -133,7 +133,7 @@ goes('currency', '9999999999999999.994', 'Currency__c', '9999999999999999.99');
 goes('small', '9999', 'Small__c', '9999', '9999');
 goes('int', '-999999999', 'Int__c', '-999999999', '-999999999');
 goes('percent', '0.1::float8', 'Percent__c', '0.1', '0.1');
-goes('percent', '1e15::float8 / 3', 'Percent__c', '333333333333333.3');
+goes('percent', '1e13::float8 / 3', 'Percent__c', '3333333333333.33');
 goes('location_latitude_s', '47.1', 'Location__Latitude__s', '47.1');
 goes('percent', '0.3::float8', 'Percent__c', '0.3', '0.3', set => 'SET extra_float_digits = -10');
 refused('small', '10000', qr/10000/);
@@ -150,8 +150,8 @@ foreach my $set ('', q{SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'}, q
 	my @set = $set ? (set => $set) : ();
 
 	goes('date', q{DATE '2024-02-29'}, 'Date__c', '"2024-02-29"', '2024-02-29', @set);
-	goes('datetime', q{TIMESTAMPTZ '2024-03-31 01:30:00.999+00'}, 'Datetime__c', '"2024-03-31T01:30:00Z"', '2024-03-31T01:30:00.000+0000', @set);
-	goes('archived_at', q{TIMESTAMP '2024-07-01 12:00:00'}, 'Archived_At__c', '"2024-07-01T12:00:00Z"', '2024-07-01T12:00:00.000+0000', @set);
+	goes('datetime', q{TIMESTAMPTZ '2024-03-31 01:30:00.999+00'}, 'Datetime__c', '"2024-03-31T01:30:00.000Z"', '2024-03-31T01:30:00.000+0000', @set);
+	goes('archived_at', q{TIMESTAMP '2024-07-01 12:00:00'}, 'Archived_At__c', '"2024-07-01T12:00:00.000Z"', '2024-07-01T12:00:00.000+0000', @set);
 	goes('time', q{TIME '23:59:59.5'}, 'Time__c', '"23:59:59.500Z"', undef, @set);
 }
 goes('date', q{'1700-01-01'}, 'Date__c', '"1700-01-01"', '1700-01-01');
@@ -163,11 +163,11 @@ refused('date', q{'infinity'}, qr/infinity/);
 refused('datetime', q{'-infinity'}, qr/infinity/);
 refused('archived_at', q{'infinity'}, qr/infinity/);
 sql(q{SELECT sfsync.alter_mapping('value', timestamp_zone => 'Europe/Vienna')});
-goes('archived_at', q{TIMESTAMP '2024-07-01 12:00:00'}, 'Archived_At__c', '"2024-07-01T10:00:00Z"', '2024-07-01T10:00:00.000+0000', set => q{SET timezone = 'Asia/Tokyo'});
-goes('archived_at', q{TIMESTAMP '2024-01-01 12:00:00'}, 'Archived_At__c', '"2024-01-01T11:00:00Z"', '2024-01-01T11:00:00.000+0000');
+goes('archived_at', q{TIMESTAMP '2024-07-01 12:00:00'}, 'Archived_At__c', '"2024-07-01T10:00:00.000Z"', '2024-07-01T10:00:00.000+0000', set => q{SET timezone = 'Asia/Tokyo'});
+goes('archived_at', q{TIMESTAMP '2024-01-01 12:00:00'}, 'Archived_At__c', '"2024-01-01T11:00:00.000Z"', '2024-01-01T11:00:00.000+0000');
 
 # one bad value does not hold up others, and the good ones of its row are shown
-sql(q{INSERT INTO value (id, text, number) SELECT 10000 + i, 'row ' || i, CASE WHEN i = 7 THEN 'NaN' ELSE i END FROM generate_series(1, 20) i});
+sql(q{INSERT INTO value (id, text, number) SELECT 10000 + i, 'row ' || i, CASE WHEN i = 7 THEN 'NaN' ELSE i::numeric END FROM generate_series(1, 20) i});
 wait_for_sync($node, 'one bad of twenty: settled');
 is(scalar(grep { $_->{PG_Key__c} > 10000 } @{ $sim->records('Everything__c') }), 19, 'one bad of twenty');
 is(sql(q{SELECT source_key, operation, payload->>'Text__c', error_fields FROM sfsync.dead_letter WHERE external_id = '10007'}), '{"id": 10007}|upsert|row 7|{Number__c}', 'its dead letter shows what could be made');

@@ -78,6 +78,22 @@ sub dead_letter
 	return sql("SELECT $columns FROM sfsync.dead_letter WHERE external_id = '$key' ORDER BY id DESC LIMIT 1");
 }
 
+# How often two writes of one record were under way together.
+sub overlap
+{
+	return 0 + $sim->stats->{same_record_overlap};
+}
+
+# What is told to listeners since the last time.
+sub notifications
+{
+	my ($listener) = @_;
+	my @payloads = $listener->query('SELECT 1') =~ /notification "sfsync_dead_letter" with payload "(.*)" received/g;
+
+	return map { JSON::PP->new->decode($_) } @payloads;
+}
+
+$sim->config(keep_bodies => JSON::PP::true);
 connect_salesforce($node, $sim);
 account_table($node);
 change();
@@ -89,11 +105,25 @@ in_step('at the start');
 survives('503 with HTML', { status => 503, body => '<html><body>Down for maintenance</body></html>' });
 survives('500 with nothing', { status => 500, body => '' });
 survives('502 at login', { status => 502, body => '<html/>' }, kind => 'token', before => sub { $sim->post('expire_tokens', {}) });
+my $mark = $sim->mark;
 survives('Retry-After', { status => 503, body => '', headers => { 'Retry-After' => '1' } }, times => 1);
+my ($sent_away, $next) = do
+{
+	my @requests = $sim->requests($mark);
+	shift @requests while @requests && !$requests[0]->{fault};
+	@requests;
+};
+cmp_ok($next->{at} - $sent_away->{done_at}, '>=', 0.95, 'Retry-After is honoured');
+survives('too many requests at once', { status => 403,
+		body => '[{"message": "ConcurrentRequests (Concurrent API Requests) Limit exceeded.", "errorCode": "REQUEST_LIMIT_EXCEEDED"}]' });
 survives('dropped before it was applied', { close => 'before' });
 survives('dropped after it was applied', { close => 'after' });
+is(overlap(), 0, 'so far two writes of one record were never in flight together');
+# Given up and sent again while the simulator still holds the first request: its count of such pairs starts from there.
 survives('hanging', { hang => 4 }, times => 1);
 survives('hanging after it was applied', { hang => 4, apply => JSON::PP::true }, times => 1);
+poll_until(sub { $sim->stats->{in_flight} == 0 }, 'nothing hangs any more');
+my $hanging = overlap();
 survives('garbage', { garbage => 'this is no JSON', apply => JSON::PP::true });
 survives('JSON of the wrong kind', { garbage => '{"a": [1, 2, {}]}', apply => JSON::PP::true });
 survives('a list of the wrong things', { garbage => '[null, 7, "x", []]', apply => JSON::PP::true });
@@ -110,10 +140,12 @@ survives('garbage at login', { garbage => '{"access_token": 5}' }, kind => 'toke
 #
 # Sessions
 #
+$mark = $sim->mark;
 $sim->post('expire_tokens', {});
 change();
 in_step('the token expired');
-my $mark = $sim->mark;
+is(scalar($sim->requests($mark, 'token')), 1, 'the token expired: one login');
+$mark = $sim->mark;
 sql(q{SELECT sfsync.pause()});
 sql(q{UPDATE account SET name = name || '.'});
 $sim->config(latency => 0.05);
@@ -123,6 +155,15 @@ $sim->post('expire_tokens', {});
 change();
 in_step('the token expires midway');
 $sim->config(latency => 0);
+is(scalar($sim->requests($mark, 'token')), 1, 'the token expires midway: one login');
+foreach my $time ('first', 'second')
+{
+	$mark = $sim->mark;
+	$sim->post('expire_tokens', {});
+	change();
+	in_step("the token expires again, the $time time");
+	is(scalar($sim->requests($mark, 'token')), 1, "the token expires again, the $time time: one login");
+}
 survives('401 twice', { status => 401, body => '[{"message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID"}]' }, times => 2, hits => 2);
 
 #
@@ -142,29 +183,48 @@ in_step('after the outage');
 poll_query($node, q{SELECT state, detail FROM sfsync.status}, 'active again', expected => 'active|');
 
 my $port = $sim->port;
+is(overlap(), $hanging, 'but for what hung, two writes of one record were never in flight together');
 $sim->stop;
 change();
 poll_query($node, q{SELECT state FROM sfsync.server_status}, 'nobody listens: backing_off', expected => 'backing_off');
 sql(q{DELETE FROM account});
 sql(q{SELECT sfsync.drop_mapping('account', discard_pending => true)});
 $sim->start($port);
+poll_until(sub { eval { $sim->get('ping') } }, 'the new org answers');
+$sim->config(keep_bodies => JSON::PP::true);
 $inserted = 0;
 sql(q{SELECT sfsync.create_mapping('account', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
 change();
 in_step('a new org at the old address');
+
+my $elsewhere = simulator();
+survives('a redirect', { status => 302, body => '', headers => { Location => $elsewhere->url . '/services/data' } });
+is(scalar($elsewhere->requests(0)), 0, 'a redirect is not followed');
+$elsewhere->stop;
 
 #
 # Credentials
 #
 sql(q{ALTER USER MAPPING FOR PUBLIC SERVER crm OPTIONS (SET client_secret 'wrong')});
 $sim->post('expire_tokens', {});
+$mark = $sim->mark;
 change();
 poll_query($node, q{SELECT state FROM sfsync.status}, 'wrong credentials block', expected => 'blocked');
+poll_until(sub { $sim->requests($mark, 'token') >= 3 }, 'they are tried again now and then');
+is(scalar(grep { ($_->{status} // 0) == 200 } $sim->requests($mark)), 0, 'and nothing goes through');
 like(sql(q{SELECT detail FROM sfsync.server_status}), qr/invalid_client/, 'with the reason');
 unlike(sql(q{SELECT detail FROM sfsync.server_status}), qr/wrong/, 'without the secret');
 is(sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status = 'open'}), '0', 'wrong credentials fill no dead letters');
 sql(q{ALTER USER MAPPING FOR PUBLIC SERVER crm OPTIONS (SET client_secret 'sfsync-test-secret')});
 in_step('after ALTER USER MAPPING');
+$sim->config(api_disabled => JSON::PP::true);
+my $records = $sim->count('Account');
+change();
+poll_query($node, q{SELECT state, detail ~ 'API_DISABLED_FOR_ORG' FROM sfsync.status}, 'a disabled API blocks', expected => 'blocked|t');
+is($sim->count('Account'), $records, 'and nothing arrives');
+is(sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status = 'open'}), '0', 'a disabled API fills no dead letters');
+$sim->config(api_disabled => JSON::PP::false);
+in_step('after the API is enabled again');
 
 #
 # The daily limit
@@ -211,6 +271,8 @@ is(dead_letter(q{status, resolved_at IS NOT NULL}, '900001'), 'resolved|t', 'a r
 $sim->fault(name => 'rule', record => { object => 'Account', match => { Name => 'Bad' },
 		error => { statusCode => 'FIELD_CUSTOM_VALIDATION_EXCEPTION', message => 'Names must be good', fields => ['Name'] } });
 my $before = sql('SELECT now()');
+my $listener = session($node);
+$listener->query('LISTEN sfsync_dead_letter');
 sql(q{INSERT INTO account (id, name, phone) VALUES (900003, 'Bad', '1'), (900004, 'Bad', '1'), (900005, 'Good', '1')});
 $inserted++;
 sql(q{UPDATE account SET name = 'Bad' WHERE id = 900002});
@@ -218,24 +280,43 @@ wait_for_sync($node, 'a permanent error: settled');
 is(dead_letter(q{mapping, source, source_key, operation, object, external_id, salesforce_id, error_code, error_message, error_fields, http_status, attempts, status, resolved_at, note}, '900003'),
 	'account|account|{"id": 900003}|upsert|Account|900003||FIELD_CUSTOM_VALIDATION_EXCEPTION|Names must be good|{Name}|200|1|open||',
 	'a permanent error is a dead letter at once');
-is(dead_letter(qq{payload->>'Name', payload->>'Phone', payload->>'PG_Key__c', length(request_id) > 5, event_at > '$before', first_failed_at >= event_at, failed_at = first_failed_at}, '900003'),
+is(dead_letter(qq{payload->>'Name', payload->>'Phone', payload->>'PG_Key__c', length(request_id) > 5, event_at > '$before', first_failed_at >= event_at, failed_at - first_failed_at < interval '1 s'}, '900003'),
 	'Bad|1|900003|t|t|t|t', 'with all that is to be known of it');
 is(dead_letter(q{operation, salesforce_id}, '900002'), 'update|' . $sim->record('Account', '900002')->{Id}, 'of an update too');
 is(sql(q{SELECT dead_letters, pending FROM sfsync.status}), '3|0', 'status counts dead letters');
+my @told;
+poll_until(sub { push @told, notifications($listener); my %ids = map { $_ => 1 } map { @{ $_->{ids} } } @told; keys %ids == 3 }, 'listeners are told of all three');
+is_deeply([ sort map { @{ $_->{ids} } } @told ], [ sort split /\n/, sql(q{SELECT id FROM sfsync.dead_letter WHERE status = 'open'}) ], 'by id');
+foreach my $payload (@told)
+{
+	is_deeply([ sort keys %$payload ], [ 'count', 'error_code', 'ids', 'mapping' ], 'with these and no values');
+	is("$payload->{mapping} $payload->{error_code} $payload->{count}", 'account FIELD_CUSTOM_VALIDATION_EXCEPTION ' . @{ $payload->{ids} }, 'mapping, code and count');
+}
+$listener->quit;
 is($sim->record('Account', '900005')->{Name}, 'Good', 'its neighbours in the request go through');
 my ($third, $fourth) = map { dead_letter('id', $_) } '900003', '900004';
+my $failed = dead_letter('failed_at', '900003');
 is(sql("SELECT sfsync.retry($third)"), 't', 'retry');
 wait_for_sync($node, 'failing again: settled');
 is(sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE external_id = '900003'}), '1', 'failing again makes no second dead letter');
-is(dead_letter(q{id, status, failed_at > first_failed_at}, '900003'), "$third|open|t", 'but updates the first');
+is(dead_letter(qq{id, status, failed_at > '$failed'}, '900003'), "$third|open|t", 'but updates the first');
 is(sql("SELECT sfsync.discard($fourth, 'a duplicate')"), 't', 'discard');
 is(dead_letter(q{status, note, resolved_at IS NOT NULL}, '900004'), 'discarded|a duplicate|t', 'keeps the reason');
 is(sql("SELECT sfsync.retry($fourth), sfsync.discard($fourth, 'again')"), 'f|f', 'what is discarded stays so');
+is(sql("SELECT sfsync.retry(0), sfsync.discard(0, 'no such')"), 'f|f', 'a dead letter that does not exist');
+foreach my $reason ('NULL', q{''}, q{'  '})
+{
+	my ($rc, $out, $err) = $node->psql('postgres', "SELECT sfsync.discard($third, $reason)");
+
+	like($err, qr/reason/, "discard for $reason: a reason is asked for");
+}
+is(dead_letter('status, note', '900003'), 'open|', 'and nothing is discarded');
 sql(q{UPDATE account SET name = 'Better' WHERE id IN (900003, 900004)});
 sql(q{UPDATE account SET phone = '2' WHERE id = 900002});
 $inserted += 2;
 wait_for_sync($node, 'a later change: settled');
 is(dead_letter('status', '900003'), 'resolved', 'a later change of the row heals its dead letter');
+is(sql("SELECT sfsync.retry($third), sfsync.discard($third, 'late')"), 'f|f', 'what is resolved stays so');
 is($sim->record('Account', '900003')->{Phone}, '1', 'with all that had failed');
 is(dead_letter('status', '900002'), 'open', 'a later change that fails again does not');
 is(sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE external_id = '900002' AND status = 'open'}), '1', 'and makes no second one');
@@ -276,7 +357,7 @@ in_step('a field that is back');
 # End
 #
 same_state($node, 'nothing is left on the way');
-is(0 + $sim->stats->{same_record_overlap}, 0, 'two writes of one record were never in flight together');
+is(overlap(), 0, 'two writes of one record were never in flight together');
 unlike(log_since($node), qr/PANIC|TRAP|terminated by signal/, 'no crash');
 $node->stop;
 done_testing();

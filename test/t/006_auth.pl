@@ -28,6 +28,15 @@ sub sql
 	return $node->safe_psql('postgres', $statement);
 }
 
+sub setting
+{
+	my ($name, $value) = @_;
+
+	sql("ALTER SYSTEM SET $name = '$value'");
+	sql('SELECT pg_reload_conf()');
+	return;
+}
+
 sub refused
 {
 	my ($statement, $pattern, $name, %options) = @_;
@@ -212,12 +221,16 @@ refused("ALTER USER MAPPING FOR PUBLIC SERVER crm OPTIONS (DROP private_key, ADD
 my $key_file = write_file('jwt.key', $key, 0600);
 user_mapping("$jwt, private_key_file '$key_file'");
 delivers('jwt_bearer by file');
+
+# A key that is replaced at both ends is taken up by the next look, without any change of options.
 $sim->post('app', { client_id => $client, certificate => $other_certificate });
+setting('sfsync.retry_max_delay', '300ms');
 $sim->post('expire_tokens', {});
 blocks(qr/invalid_grant|invalid assertion/, 'jwt_bearer with a certificate that was replaced');
 write_file('jwt.key', $other_key, 0600);
-user_mapping("$jwt, private_key_file '$key_file'");
-delivers('jwt_bearer with the new key');
+wait_for_sync($node, 'a key replaced in its file: settled');
+same_records($node, $sim, 'Account', $accounts, 'a key replaced in its file is taken up');
+setting('sfsync.retry_max_delay', '1min');
 
 #
 # refresh_token
