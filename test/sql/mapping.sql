@@ -119,7 +119,7 @@ SELECT try($$SELECT sfsync.create_mapping('parted_0', 'Invoice__c', 'PG_Key__c',
 SELECT try(format('SELECT sfsync.%s', call)) FROM unnest(ARRAY['alter_mapping(''custumer'')', 'drop_mapping(''nothing like it'')', 'drop_mapping(NULL)',
 	'set_delete_policy(''custumer'', ''ignore'')', 'map_field(''custumer'', ''Phone'', ''phone'')', 'unmap_field(''custumer'', ''Phone'')',
 	'exclude_column(''custumer'', ''note'')', 'reset_column(''custumer'', ''note'')', 'pause(''custumer'')', 'resume(''custumer'')', 'backfill(''custumer'')',
-	'preview(''custumer'', ''{"id": 1}'')', 'wait_for_sync(''0 s'', ''custumer'')', 'cancel_backfill(999999)', 'retry(999999)', 'discard(999999, ''why'')',
+	'preview(''custumer'', ''{"id": 1}'')', 'check_mapping(''custumer'')', 'wait_for_sync(''0 s'', ''custumer'')', 'cancel_backfill(999999)', 'retry(999999)', 'discard(999999, ''why'')',
 	'discard(999999, '' '')', 'discard(NULL, ''why'')', 'refresh_schema(''crn'')', 'refresh_schema(''crm'', ''Nothing'')', 'refresh_schema()', 'adopt(''crn'')', 'adopt(''crm'')', 'fence(''crm'')']) AS call;
 
 -- alter_mapping, set_delete_policy
@@ -146,8 +146,8 @@ SELECT field, column_name FROM sfsync.rule ORDER BY field;
 SELECT try(format('SELECT sfsync.reset_column(''customer'', %L)', name)) FROM unnest(ARRAY['nonote', 'note', NULL]) AS name;
 SELECT count(*) FROM sfsync.rule;
 SELECT try($$SELECT sfsync.preview('customer', '{"id": 1}')$$);
-SELECT try($$SELECT sfsync.preview()$$);
-SELECT try($$SELECT sfsync.preview('customer')$$);
+SELECT try($$SELECT sfsync.preview(NULL, '{"id": 1}')$$);
+SELECT try($$SELECT sfsync.check_mapping('customer')$$);
 SELECT DISTINCT status, detail FROM sfsync.field_map;
 
 -- with metadata
@@ -179,6 +179,16 @@ SELECT * FROM sfsync.preview('customer', '{"id": 1}');
 SELECT * FROM sfsync.preview('customer', '{"id": "2"}');
 SELECT * FROM sfsync.preview('customer', '{"id": 3}');
 SELECT try(format('SELECT sfsync.preview(''customer'', %L)', key)) FROM unnest(ARRAY['1', '[1]', '{}', '{"ID": 1}', '{"id": null}', '{"id": "one"}', '{"id": {}}']) AS key;
+
+BEGIN;
+UPDATE customer SET phone = '+2' WHERE id = 1;
+DELETE FROM customer WHERE id = 2;
+SAVEPOINT s;
+INSERT INTO customer (id, name, code, part, lazy) VALUES (4, 'Undone', 'd', 'd', 'd');
+ROLLBACK TO s;
+SELECT mapping, source_key, operation, payload FROM sfsync.preview('customer') ORDER BY mapping COLLATE "C", source_key::text COLLATE "C";
+ROLLBACK;
+SELECT severity, column_name, field, finding FROM sfsync.check_mapping('customer') ORDER BY severity, column_name, field, finding COLLATE "C";
 
 -- triggers and mappings go together
 SELECT try('TRUNCATE customer');

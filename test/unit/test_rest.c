@@ -142,6 +142,24 @@ update_and_payload(void **state)
 						"\",\"Pg_Id__c\":\"new\",\"Name\":\"a\"}");
 }
 
+/* The relation's name in place of the field's; its type only where it has several. */
+static void
+lookup_values(void **state)
+{
+	FieldLookup account = {"Account", "Pg_Id__c", false, NULL};
+	FieldLookup who = {"Who", "Nr__c", true, "Contact"};
+	RestField fields[] = {rest_field("AccountId", FV_LOOKUP, "a\"1"), rest_field("WhoId", FV_LOOKUP, "007"),
+						  rest_field("OwnerId", FV_NULL, NULL)};
+	RestRecord record = {NULL, NULL, fields, 3};
+
+	(void) state;
+	fields[0].value.lookup = &account;
+	fields[1].value.lookup = &who;
+	assert_string_equal(rest_payload("Task", NULL, false, &record),
+						"{\"attributes\":{\"type\":\"Task\"},\"Account\":{\"Pg_Id__c\":\"a\\\"1\"},"
+						"\"Who\":{\"attributes\":{\"type\":\"Contact\"},\"Nr__c\":7},\"OwnerId\":null}");
+}
+
 /* Keys of number fields go bare where they are numbers; nothing else does. */
 static void
 number_keys(void **state)
@@ -911,6 +929,7 @@ main(void)
 		cmocka_unit_test(upsert),
 		cmocka_unit_test(strings_survive),
 		cmocka_unit_test(update_and_payload),
+		cmocka_unit_test(lookup_values),
 		cmocka_unit_test(number_keys),
 		cmocka_unit_test(number_values),
 		cmocka_unit_test(simple_calls),

@@ -60,7 +60,7 @@ set_up(void **state)
 static RouteColumn
 column(const char *name, int attnum, SourceKind kind)
 {
-	RouteColumn c = {name, attnum, kind, "some type", true};
+	RouteColumn c = {name, attnum, kind, "some type", NULL, true};
 
 	return c;
 }
@@ -75,6 +75,67 @@ resolve_one(const char *name, SourceKind kind)
 	assert_int_equal(n, 1);
 	assert_int_equal(routes[0].column, 0);
 	return routes[0];
+}
+
+static void
+add_reference(const char *name, const char *relation, const char *object_a, const char *object_b)
+{
+	SfField *f = &fields[object.nfields];
+
+	add(name, SF_REFERENCE);
+	f->relationship_name = pstrdup(relation);
+	f->reference_to = palloc(sizeof(char *) * 2);
+	f->reference_to[0] = pstrdup(object_a);
+	f->nreference_to = object_b != NULL ? 2 : 1;
+	if (object_b != NULL)
+		f->reference_to[1] = pstrdup(object_b);
+}
+
+static Route
+resolve_foreign_key(const char *name, const char *parent)
+{
+	static RouteLookup lookup;
+	RouteColumn c = column(name, 1, SRC_INTEGER);
+	int n;
+
+	lookup.parent_object = parent;
+	c.lookup = &lookup;
+	return route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n)[0];
+}
+
+/* A foreign key fills the lookup to its parent's object: the only one, or the one of its name. */
+static void
+foreign_keys(void **state)
+{
+	Route r;
+
+	(void) state;
+	add_reference("AccountId", "Account", "Account", NULL);
+	add_reference("Partner__c", "Partner__r", "Account", NULL);
+	add_reference("WhoId", "Who", "Contact", "Lead");
+
+	r = resolve_foreign_key("account_id", "Account");
+	assert_int_equal(r.rule, ROUTE_FOREIGN_KEY);
+	assert_int_equal(r.status, ROUTE_MAPPED);
+	assert_string_equal(r.field->name, "AccountId");
+	assert_non_null(r.lookup);
+	assert_string_equal(resolve_foreign_key("partner_id", "account").field->name, "Partner__c");
+	assert_string_equal(resolve_foreign_key("anything", "Lead").field->name, "WhoId");
+
+	r = resolve_foreign_key("customer", "Account");
+	assert_int_equal(r.status, ROUTE_UNMATCHED);
+	assert_null(r.lookup);
+	assert_string_equal(r.detail, "the foreign key may fill the lookups AccountId, Partner__c");
+
+	/* no lookup to that object: the name decides, and an integer is no Id */
+	r = resolve_foreign_key("account_id", "Opportunity");
+	assert_int_equal(r.status, ROUTE_INCOMPATIBLE);
+	assert_null(r.lookup);
+	assert_string_equal(resolve_foreign_key("annual_revenue", "Opportunity").field->name, "AnnualRevenue");
+
+	/* a lookup that can't be written is none */
+	fields[object.nfields - 1].createable = fields[object.nfields - 1].updateable = false;
+	assert_int_equal(resolve_foreign_key("anything", "Lead").status, ROUTE_UNMATCHED);
 }
 
 static void
@@ -398,6 +459,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(automatic_rules, set_up),
+		cmocka_unit_test_setup(foreign_keys, set_up),
 		cmocka_unit_test_setup(columns_that_match_one_field, set_up),
 		cmocka_unit_test_setup(long_lists_are_cut, set_up),
 		cmocka_unit_test_setup(explicit_rules, set_up),
