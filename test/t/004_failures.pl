@@ -23,15 +23,6 @@ sub sql
 	return $node->safe_psql('postgres', $statement);
 }
 
-sub setting
-{
-	my ($name, $value) = @_;
-
-	sql("ALTER SYSTEM SET $name = '$value'");
-	sql('SELECT pg_reload_conf()');
-	return;
-}
-
 # Insert, update and delete some rows.
 sub change
 {
