@@ -152,10 +152,14 @@ CREATE TABLE sfsync.deferred (
 	event_at timestamptz NOT NULL,
 	xid xid8 NOT NULL,
 	missing_since xid8,
+	parent_mapping integer,
+	parent_key text,
 	PRIMARY KEY (mapping, key)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on);
 COMMENT ON TABLE sfsync.deferred IS 'changes that can''t go now: waiting for due_at, or held';
+COMMENT ON COLUMN sfsync.deferred.parent_key IS 'row of parent_mapping whose record must be there first: then it is due at once';
+CREATE INDEX deferred_parent ON sfsync.deferred (parent_mapping, parent_key) WHERE parent_key IS NOT NULL;
 CREATE INDEX deferred_due ON sfsync.deferred (due_at) WHERE state = 'waiting';
 
 CREATE TABLE sfsync.record (

@@ -106,7 +106,10 @@ connection_set_token(Connection *connection, const AuthToken *token)
 	connection->dirty = true;
 }
 
-/* Of the options of the server and of the user mapping in use, to tell whether they changed. */
+/*
+ * Of the server and of the user mapping in use, to tell whether they changed.
+ * Their versions count too: who sets an option anew has put a file right.
+ */
 static uint64
 fingerprint(const Connection *connection)
 {
@@ -115,8 +118,8 @@ fingerprint(const Connection *connection)
 
 	sql_open(&scope, true);
 	if (SQL_RUN(&scope,
-				"SELECT pg_catalog.hashtextextended(pg_catalog.concat(s.srvoptions,"
-				" (SELECT u.umoptions FROM pg_catalog.pg_user_mapping u"
+				"SELECT pg_catalog.hashtextextended(pg_catalog.concat(s.xmin, s.srvoptions,"
+				" (SELECT pg_catalog.concat(u.xmin, u.umoptions) FROM pg_catalog.pg_user_mapping u"
 				" WHERE u.umserver = s.oid AND u.umuser IN (0, $2) ORDER BY u.umuser DESC LIMIT 1)), 0)"
 				" FROM pg_catalog.pg_foreign_server s WHERE s.oid = $1",
 				sql_arg_oid(connection->serverid), sql_arg_oid(connection->owner)) == 1)

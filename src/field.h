@@ -127,6 +127,7 @@ typedef struct FieldLookup
 	char *external_id;  /* field of the parent that carries the key */
 	bool key_is_number;
 	char *parent_object; /* named where the relation has several; else NULL */
+	int parent_mapping;
 } FieldLookup;
 
 typedef struct FieldValue

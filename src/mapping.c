@@ -324,6 +324,7 @@ set_relation(MappingField *field, const RouteLookup *lookup)
 	field->relation.relationship = field->field->relationship_name;
 	field->relation.external_id = unconstify(char *, lookup->parent_external_id);
 	field->relation.key_is_number = lookup->key_is_number;
+	field->relation.parent_mapping = lookup->parent_mapping;
 	if (field->field->nreference_to > 1)
 		field->relation.parent_object = unconstify(char *, lookup->parent_object);
 }

@@ -60,6 +60,7 @@ lookup_value(const MappingField *field, const SourceRow *row, FieldValue *out, c
 	relation->relationship = pstrdup(field->relation.relationship);
 	relation->external_id = pstrdup(field->relation.external_id);
 	relation->key_is_number = field->relation.key_is_number;
+	relation->parent_mapping = field->relation.parent_mapping;
 	if (field->relation.parent_object)
 		relation->parent_object = pstrdup(field->relation.parent_object);
 	out->kind = FV_LOOKUP;

@@ -144,15 +144,18 @@ typedef struct Outcome
 	const char *request_id;
 	const char *reason; /* deferred, held */
 	TimestampTz due_at;
+	int parent_mapping; /* deferred: waits for this row's record; key NULL: for none */
+	const char *parent_key;
 	bool count_attempt;
 	bool row_remains; /* a delete makes way for the row, which is sent next */
 } Outcome;
 
 /*
  * Write what became of units, and remove the request's intent (0: none).
- * mapping may be NULL where all are OUTCOME_DISCARDED.
+ * mapping may be NULL where all are OUTCOME_DISCARDED.  True if deferred changes
+ * that waited for one of the records became due.
  */
-extern void queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent);
+extern bool queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent);
 
 /*
  * Backfills

@@ -146,7 +146,11 @@ reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Reque
 		begin();
 		MemoryContextSwitchTo(caller);
 		mapping = mapping_get(mapping_id);
-		queue_settle(mapping, outcomes, n, intent);
+		if (queue_settle(mapping, outcomes, n, intent))
+		{
+			delivery->deferred_from = DT_NOBEGIN;
+			delivery->next_due = GetCurrentTimestamp();
+		}
 		for (int i = 0; i < n; i++)
 		{
 			count_outcome(delivery, state, &outcomes[i]);
@@ -202,6 +206,40 @@ set_retry(const Request *request, int i, const RestError *error, const HttpReply
 }
 
 /*
+ * The parent is not there: wait for it, however long.  Which one it is tells the
+ * message alone (reference, section 8); it is one that the record names.
+ */
+static void
+set_orphan(const Request *request, int i, const RestError *error)
+{
+	static const char prefix[] = "Foreign key external ID: ";
+	Outcome *outcome = &request->outcomes[i];
+	const RestRecord *record = &request->records[i];
+	const char *key = strstr(error->message, prefix);
+	const char *end = key ? strstr(key, " not found for field ") : NULL;
+	int attempts = Min(outcome->unit->attempts + 1, sfsync_max_attempts - 2);
+
+	outcome->kind = OUTCOME_DEFERRED;
+	outcome->count_attempt = attempts > outcome->unit->attempts;
+	outcome->reason = psprintf("%s: %s", error->code, error->message);
+	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
+															(int64) sfsync_retry_max_delay * 1000,
+															Max(attempts, 1), connection_random());
+	if (!end)
+		return;
+	key = pnstrdup(key + strlen(prefix), end - key - strlen(prefix));
+	for (int f = 0; f < record->nfields; f++)
+	{
+		const FieldValue *value = &record->fields[f].value;
+
+		if (value->kind != FV_LOOKUP || strcmp(value->text, key) != 0)
+			continue;
+		outcome->parent_mapping = value->lookup->parent_mapping;
+		outcome->parent_key = value->text;
+	}
+}
+
+/*
  * A field or the object is not as the metadata say: have them fetched, and try
  * once more.  Refused again, with new metadata, it is the record's own fault.
  */
@@ -251,6 +289,8 @@ set_failed(Delivery *delivery, const Request *request, int i, const RestError *e
 			set_retry(request, i, error, reply);
 			break;
 		case SCOPE_RECORD_PARENT:
+			set_orphan(request, i, error);
+			break;
 		case SCOPE_SERVER:
 		case SCOPE_CONCURRENT_LIMIT:
 		case SCOPE_DAILY_LIMIT:

@@ -91,12 +91,13 @@ undefer(SqlScope *scope, const Outcome *outcomes, int n)
 
 static const char defer_query[] =
 	"INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
-	" changed, first_event_at, event_at, xid, missing_since)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+	" changed, first_event_at, event_at, xid, missing_since, parent_mapping, parent_key)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
 	" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
 	" due_at = excluded.due_at, attempts = excluded.attempts, whole = excluded.whole, deleted = excluded.deleted,"
 	" old_keys = excluded.old_keys, changed = excluded.changed, first_event_at = excluded.first_event_at,"
-	" event_at = excluded.event_at, xid = excluded.xid, missing_since = excluded.missing_since";
+	" event_at = excluded.event_at, xid = excluded.xid, missing_since = excluded.missing_since,"
+	" parent_mapping = excluded.parent_mapping, parent_key = excluded.parent_key";
 
 static void
 defer(SqlScope *scope, const Outcome *outcome)
@@ -104,8 +105,10 @@ defer(SqlScope *scope, const Outcome *outcome)
 	const Unit *unit = outcome->unit;
 	TimestampTz event_at = unit->event_at ? unit->event_at : GetCurrentTimestamp();
 	SqlArg old_keys = sql_arg_texts(unit->old_keys, unit->nold);
+	SqlArg parent = sql_arg_int(outcome->parent_mapping);
 
 	old_keys.isnull = unit->nold == 0;
+	parent.isnull = outcome->parent_key == NULL;
 	SQL_RUN(scope, defer_query, sql_arg_int(unit->queue->mapping), sql_arg_text(unit->key),
 			sql_arg_text(outcome->kind == OUTCOME_HELD ? "held" : "waiting"),
 			sql_arg_text(from_utf8(outcome->reason)), sql_arg_time(outcome->due_at),
@@ -113,7 +116,25 @@ defer(SqlScope *scope, const Outcome *outcome)
 			sql_arg_bool(unit->deleted), old_keys,
 			sql_arg_bytes(unit->changed, unit->changed ? unit->changed_len : -1),
 			sql_arg_time(unit->first_event_at ? unit->first_event_at : event_at), sql_arg_time(event_at),
-			sql_arg_xid(unit->min_xid ? unit->min_xid : 3), sql_arg_xid(unit->missing_since));
+			sql_arg_xid(unit->min_xid ? unit->min_xid : 3), sql_arg_xid(unit->missing_since), parent,
+			sql_arg_text(from_utf8(outcome->parent_key)));
+}
+
+/* What waited for the records that are there now is due. */
+static bool
+wake_children(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, int n)
+{
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	int nkeys = 0;
+
+	for (int i = 0; i < n; i++)
+		if (outcomes[i].kind == OUTCOME_SYNCED)
+			keys[nkeys++] = outcomes[i].unit->key;
+	return nkeys > 0 &&
+		   SQL_RUN(scope,
+				   "UPDATE sfsync.deferred SET due_at = pg_catalog.clock_timestamp(), parent_key = NULL"
+				   " WHERE parent_mapping = $1 AND parent_key = ANY ($2) AND state = 'waiting'",
+				   sql_arg_int(mapping->id), sql_arg_texts(keys, nkeys)) > 0;
 }
 
 static void
@@ -286,10 +307,11 @@ add_dead_letters(SqlScope *scope, const Mapping *mapping, Outcome *outcomes, int
 		notify(scope, mapping, outcomes, ids, n);
 }
 
-void
+bool
 queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 {
 	SqlScope scope;
+	bool woken = false;
 
 	sql_open(&scope, false);
 	if (n > 0)
@@ -302,6 +324,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 	}
 	if (n > 0 && mapping)
 	{
+		woken = wake_children(&scope, mapping, outcomes, n);
 		forget_records(&scope, mapping, outcomes, n);
 		remember_records(mapping, outcomes, n);
 		resolve_dead_letters(&scope, mapping, outcomes, n);
@@ -310,4 +333,5 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 	if (intent != 0)
 		intent_remove(intent);
 	sql_close(&scope);
+	return woken;
 }

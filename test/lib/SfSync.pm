@@ -119,6 +119,9 @@ sub simulator
 	return $self;
 }
 
+# A test that is stopped stops what it has started.
+$SIG{TERM} = $SIG{INT} = sub { exit(1) };
+
 END
 {
 	my $status = $?;

@@ -68,7 +68,7 @@ sub start_session
 	}
 	# Each part tries until it can connect, and commits what the one before left prepared (it would wait for its
 	# rows); what a crash cuts short is lost like any transaction.
-	my $shell = "for part in 0 1 2 3 4 5 6 7 8 9; do until psql -X -q -d '$connstr' -c 'SELECT 1' >/dev/null 2>&1; do sleep 0.1; done;"
+	my $shell = "for part in 0 1 2 3 4 5 6 7 8 9; do n=0; until psql -X -q -d '$connstr' -c 'SELECT 1' >/dev/null 2>&1 || [ \$((n = n + 1)) -gt 600 ]; do sleep 0.1; done;"
 	  . " psql -X -q -d '$connstr' -f '$script.'\$part >/dev/null 2>>'$script.err'; done";
 	my $harness = IPC::Run::start([ 'sh', '-c', $shell ], IPC::Run::timeout(180));
 

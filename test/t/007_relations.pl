@@ -32,9 +32,11 @@ sub lookups_are_right
 {
 	my ($object, $field, $parent, $query, $name) = @_;
 	my %parents = map { ($_->{Id} => $_->{PG_Key__c}) } @{ $sim->records($parent) };
-	my $holds = join("\n", sort map { "$_->{PG_Key__c}|" . ($_->{$field} ? $parents{ $_->{$field} } : '') } @{ $sim->records($object) });
+	my %holds = map { ("$_->{PG_Key__c}|" . ($_->{$field} ? $parents{ $_->{$field} } : '') => 1) } @{ $sim->records($object) };
+	my %rows = map { ($_ => 1) } split(/\n/, sql($query));
+	my @wrong = ((map { "row $_" } grep { !$holds{$_} } sort keys %rows), (map { "record $_" } grep { !$rows{$_} } sort keys %holds));
 
-	is($holds, join("\n", sort split(/\n/, sql($query))), $name);
+	is("@wrong", '', $name);
 	return;
 }
 
