@@ -606,6 +606,17 @@ deliver_turn(Delivery *delivery, bool woken)
 	return time_to_wait(delivery);
 }
 
+bool
+deliver_possible(const Delivery *delivery)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->mappings)
+		if (((MappingDelivery *) lfirst(lc))->deliverable)
+			return true;
+	return delivery->mappings == NIL;
+}
+
 void
 deliver_recover(Delivery *delivery)
 {

@@ -112,6 +112,9 @@ extern Delivery *deliver_create(HttpClient *http);
  */
 extern long deliver_turn(Delivery *delivery, bool woken);
 
+/* Could anything be delivered, as of the last turn? */
+extern bool deliver_possible(const Delivery *delivery);
+
 /* After an error in a turn, its transaction aborted: what it had begun is ready again. */
 extern void deliver_recover(Delivery *delivery);
 

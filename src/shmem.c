@@ -151,14 +151,19 @@ find_or_make_slot(Oid database)
 static void
 wake_worker(void)
 {
+	static int hint = 0; /* slots seldom move */
+
 	LWLockAcquire(shared->lock, LW_SHARED);
 	for (int i = 0; i < shared->nslots; i++)
 	{
-		Slot *slot = &shared->slots[i];
+		int at = (hint + i) % shared->nslots;
+		Slot *slot = &shared->slots[at];
 
 		if (slot->database != MyDatabaseId || slot->state != SLOT_RUNNING)
 			continue;
-		if (pg_atomic_exchange_u32(&slot->woken, 1) == 0 && slot->procno >= 0)
+		hint = at;
+		if (pg_atomic_read_u32(&slot->woken) == 0 && pg_atomic_exchange_u32(&slot->woken, 1) == 0 &&
+			slot->procno >= 0)
 			set_latch_of(slot->procno);
 		break;
 	}

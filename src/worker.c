@@ -34,6 +34,7 @@
 
 #define NAP_MS 60000 /* heals a lost wake-up */
 #define ERROR_PAUSE_MS 1000
+#define IDLE_LOOK_MS 100
 
 extern PGDLLEXPORT void sfsync_worker_main(Datum arg);
 
@@ -164,28 +165,48 @@ wait_for_work(HttpClient *http, long wait)
 	return nap && (events & WL_TIMEOUT) != 0;
 }
 
+/*
+ * Commits of mapped tables wake the worker also while nothing can be delivered
+ * (all paused, or the server away): then it looks at most every so often, lest
+ * busy writers pay for a worker that finds nothing to do.
+ */
+static TimestampTz
+earliest_turn(const Delivery *delivery, TimestampTz last)
+{
+	return deliver_possible(delivery) ? 0 : TimestampTzPlusMilliseconds(last, IDLE_LOOK_MS);
+}
+
 static void
 loop(HttpClient *http, Oid extension)
 {
 	Delivery *delivery = deliver_create(http);
 	TimestampTz next = 0; /* of the next turn; 0: when something happens */
+	TimestampTz last = 0;
 	bool look = true;
 
 	start_intents();
 	while (!shmem_worker_must_leave())
 	{
-		bool woken = shmem_worker_woken() || look;
 		bool replied = deliver_replies(delivery);
 		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz hold = replied || look ? 0 : earliest_turn(delivery, last);
+		bool woken;
 		long wait = -1;
 
+		if (now < hold)
+		{
+			look = wait_for_work(http, TimestampDifferenceMilliseconds(now, hold));
+			continue;
+		}
+		woken = shmem_worker_woken() || look;
 		if (woken && must_leave(extension))
 			break;
 		if (woken || replied || (next != 0 && next <= now))
 		{
 			pgstat_report_activity(STATE_RUNNING, "sfsync: delivering changes");
 			wait = turn(delivery, woken);
-			next = wait < 0 ? 0 : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+			last = GetCurrentTimestamp();
+			next = wait < 0 ? 0 : TimestampTzPlusMilliseconds(last, wait);
 			pgstat_report_stat(true);
 		}
 		else if (next != 0)
