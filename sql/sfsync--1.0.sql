@@ -192,7 +192,6 @@ CREATE TABLE sfsync.backfill_job (
 	xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
 	rows_done bigint NOT NULL DEFAULT 0,
 	rows_total bigint,
-	detail text,
 	started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	finished_at timestamptz
 );

@@ -438,19 +438,6 @@ backfill_advance(int64 id, const char *last_key, int64 rows, bool done)
 	sql_close(&scope);
 }
 
-void
-backfill_fail(int64 id, const char *detail)
-{
-	SqlScope scope;
-
-	sql_open(&scope, false);
-	SQL_RUN(&scope,
-			"UPDATE sfsync.backfill_job SET state = 'failed', detail = $2,"
-			" finished_at = pg_catalog.clock_timestamp() WHERE id = $1 AND state = 'running'",
-			sql_arg_bigint(id), sql_arg_text(detail));
-	sql_close(&scope);
-}
-
 /*
  * State
  */

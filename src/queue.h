@@ -173,7 +173,6 @@ typedef struct BackfillJob
 
 extern BackfillJob *backfills_running(int *n);
 extern void backfill_advance(int64 id, const char *last_key, int64 rows, bool done);
-extern void backfill_fail(int64 id, const char *detail);
 
 /*
  * State

@@ -623,13 +623,3 @@ rest_versions(void)
 	appendStringInfoString(&path, "/services/data/");
 	return make_call("GET", &path, NULL);
 }
-
-RestCall *
-rest_query(const char *api_version, const char *soql)
-{
-	StringInfoData path;
-
-	start_path(&path, api_version, "/query?q=");
-	append_encoded(&path, soql);
-	return make_call("GET", &path, NULL);
-}

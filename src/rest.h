@@ -76,7 +76,6 @@ extern RestCall *rest_lookup(const char *api_version, const char *object, const 
 extern RestCall *rest_describe(const char *api_version, const char *object);
 extern RestCall *rest_limits(const char *api_version);
 extern RestCall *rest_versions(void);
-extern RestCall *rest_query(const char *api_version, const char *soql);
 
 /* The record as JSON text, as sent inside a collection: for dead letters and preview. */
 extern char *rest_payload(const char *object, const char *ext_field, bool ext_is_number,
