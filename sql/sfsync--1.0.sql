@@ -507,7 +507,7 @@ SELECT b.id, m.name AS mapping, b.state, b.rows_done, b.rows_total,
 FROM sfsync.backfill_job b
 	JOIN sfsync.mapping m ON m.id = b.mapping
 	CROSS JOIN LATERAL (SELECT CASE WHEN b.state = 'done' THEN 20
-		ELSE coalesce(least(20, 20 * b.rows_done / nullif(b.rows_total, 0)), 0)::integer END AS done) r;
+		ELSE least(20, coalesce(20 * b.rows_done / nullif(b.rows_total, 0), 0))::integer END AS done) r;
 COMMENT ON VIEW sfsync.backfill_progress IS 'backfills, running and ended; look at it with \watch';
 
 CREATE VIEW sfsync.status AS
