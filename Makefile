@@ -29,6 +29,8 @@ OBJS = \
 	src/queue.o \
 	src/reply.o \
 	src/rest.o \
+	src/rest_form.o \
+	src/rest_read.o \
 	src/rest_reply.o \
 	src/route.o \
 	src/rules.o \
