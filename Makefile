@@ -7,6 +7,7 @@ OBJS = \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
+	src/canonical.o \
 	src/capture.o \
 	src/check.o \
 	src/check_connection.o \
@@ -23,6 +24,7 @@ OBJS = \
 	src/fetch.o \
 	src/http.o \
 	src/launcher.o \
+	src/lexical.o \
 	src/mapping.o \
 	src/payload.o \
 	src/preview.o \
