@@ -16,6 +16,7 @@ OBJS = \
 	src/connection.o \
 	src/create.o \
 	src/datum.o \
+	src/delete_policy.o \
 	src/deliver.o \
 	src/describe.o \
 	src/drift.o \
