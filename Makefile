@@ -15,6 +15,7 @@ OBJS = \
 	src/coerce.o \
 	src/connection.o \
 	src/create.o \
+	src/create_field.o \
 	src/datum.o \
 	src/delete_policy.o \
 	src/deliver.o \
@@ -45,6 +46,7 @@ OBJS = \
 	src/sql.o \
 	src/status.o \
 	src/throttle.o \
+	src/tooling.o \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 

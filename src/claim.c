@@ -18,6 +18,7 @@
 #include "utils/snapmgr.h"
 
 #include "deliver.h"
+#include "drift.h"
 #include "payload.h"
 #include "sfsync.h"
 #include "source.h"
@@ -184,6 +185,28 @@ read_all(Claim *claim)
 	read_dead_letters(claim, keys);
 	for (int i = 0; i < claim->n; i++)
 		read_old_key(claim, &claim->candidates[i]);
+}
+
+/* What changed of columns whose field is in quarantine is settled without them, and sent later. */
+static void
+keep_quarantined(const Claim *claim)
+{
+	DriftChange *changes;
+	int n = 0;
+
+	if (!drift_in_quarantine(claim->mapping))
+		return;
+	changes = palloc(sizeof(DriftChange) * Max(claim->n, 1));
+	for (int i = 0; i < claim->n; i++)
+	{
+		const Candidate *candidate = &claim->candidates[i];
+		const Unit *unit = candidate->unit;
+
+		if (candidate->row->found && unit->changed)
+			changes[n++] = (DriftChange){unit->key, unit->changed, unit->changed_len,
+										 unit->event_at ? unit->event_at : GetCurrentTimestamp()};
+	}
+	drift_note(claim->mapping, changes, n);
 }
 
 /*
@@ -683,6 +706,7 @@ claim_batch(Claim *claim, MappingQueue *queue)
 	if (claim->n == 0)
 		return false;
 	read_all(claim);
+	keep_quarantined(claim);
 	kinds = palloc(sizeof(UnitKind) * claim->n);
 	for (int i = 0; i < claim->n; i++)
 	{
@@ -709,8 +733,8 @@ claim_batch(Claim *claim, MappingQueue *queue)
 	return progress || first != UNIT_UNDECIDED;
 }
 
-static bool
-may_send(const Delivery *delivery, const Connection *connection)
+bool
+claim_may_send(const Delivery *delivery, const Connection *connection)
 {
 	int waiting = 0;
 	ListCell *lc;
@@ -743,7 +767,7 @@ claim_once(Delivery *delivery, MappingDelivery *state, MappingQueue *queue)
 	}
 	claim.mapping = mapping_get(state->id);
 	claim.connection = connection_get(claim.mapping->serverid, claim.mapping->owner);
-	if (may_send(delivery, claim.connection) && ready(&claim))
+	if (claim_may_send(delivery, claim.connection) && ready(&claim))
 		progress = claim_batch(&claim, queue);
 	MemoryContextSwitchTo(caller);
 	if (list_length(delivery->outgoing) > outgoing)

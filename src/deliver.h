@@ -17,6 +17,8 @@
 
 /* What delivery knows of a mapping beside its configuration. */
 
+struct FieldCreation;
+
 typedef struct MappingDelivery
 {
 	int id;
@@ -25,12 +27,15 @@ typedef struct MappingDelivery
 	TimestampTz refused_until; /* Salesforce refused it with new metadata, too */
 	int failures;              /* errors in a row */
 	bool describe_in_flight;
-	bool describe_wanted; /* before anything else is sent */
-	bool behind;          /* events were passed over while it couldn't be delivered */
-	bool has_lookups;     /* to other mappings: they go first */
-	int seen_serial;      /* of the mapping as it was last compared with what was mapped */
-	bool deliverable;     /* as of this turn */
-	bool needs_metadata;  /* even if nothing is to be sent */
+	bool describe_wanted;           /* before anything else is sent */
+	bool behind;                    /* events were passed over while it couldn't be delivered */
+	bool has_lookups;               /* to other mappings: they go first */
+	int seen_serial;                /* of the mapping as it was last compared with what was mapped */
+	bool deliverable;               /* as of this turn */
+	bool needs_metadata;            /* even if nothing is to be sent */
+	bool creation_due;              /* of a field for a new column */
+	struct FieldCreation *creation; /* under way; NULL */
+	bool creation_in_flight;
 	MappingCounters counters;
 	bool dirty;
 } MappingDelivery;
@@ -42,7 +47,8 @@ typedef enum RequestKind
 	REQUEST_UPSERT,
 	REQUEST_UPDATE,
 	REQUEST_DELETE,
-	REQUEST_LOOKUP
+	REQUEST_LOOKUP,
+	REQUEST_CREATE_FIELD
 } RequestKind;
 
 typedef struct Request
@@ -159,6 +165,9 @@ typedef struct ClaimRound
 } ClaimRound;
 
 extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
+
+/* Does the server's throttle let one more request go, beside those prepared? */
+extern bool claim_may_send(const Delivery *delivery, const Connection *connection);
 
 /* fetch.c */
 extern void fetch(Delivery *delivery);

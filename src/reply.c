@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
 #include "errors.h"
@@ -619,6 +620,24 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 }
 
 static void
+field_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	bool settled;
+
+	if (reply->outcome != HTTP_REPLIED)
+	{
+		create_field_recover(delivery_of(delivery, request->mapping));
+		connection_failed(request->connection, reply->error, -1, now);
+		return;
+	}
+	begin();
+	settled = create_field_reply(delivery, request, reply);
+	commit();
+	if (!settled)
+		request_refused(delivery, request, reply, now);
+}
+
+static void
 dispatch(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	switch (request->kind)
@@ -631,6 +650,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 			break;
 		case REQUEST_LOOKUP:
 			lookup_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_CREATE_FIELD:
+			field_reply(delivery, request, reply, now);
 			break;
 		default:
 			write_reply(delivery, request, reply, now);
