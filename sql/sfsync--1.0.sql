@@ -178,13 +178,13 @@ CREATE TABLE sfsync.deferred (
 	missing_since xid8,
 	parent_mapping integer,
 	parent_key text,
-	fill boolean NOT NULL DEFAULT false,
+	has_record boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (mapping, key)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on);
 COMMENT ON TABLE sfsync.deferred IS 'changes that can''t go now: waiting for due_at, or held';
 COMMENT ON COLUMN sfsync.deferred.parent_key IS 'row of parent_mapping whose record must be there first: then it is due at once';
-COMMENT ON COLUMN sfsync.deferred.fill IS 'the record is there, made without the lookup that waits';
+COMMENT ON COLUMN sfsync.deferred.has_record IS 'the record is there: what refers to it need not wait for the row';
 CREATE INDEX deferred_parent ON sfsync.deferred (parent_mapping, parent_key) WHERE parent_key IS NOT NULL;
 CREATE INDEX deferred_due ON sfsync.deferred (due_at) WHERE state = 'waiting';
 

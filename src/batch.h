@@ -71,6 +71,8 @@ typedef struct Unit
 	uint64 missing_since;
 	/* during delivery */
 	int waits;         /* times that it waited for a parent */
+	int waits_mapping; /* that parent; key NULL: it doesn't wait */
+	char *waits_key;
 	bool looked_up;    /* Salesforce was asked for its Id: there is none */
 	bool refused_once; /* for a reason that new metadata may have cured */
 	int limit;         /* size of the next request with it; 0 any */
@@ -134,8 +136,11 @@ extern int batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked);
 
 extern void batch_start(Unit *unit);
 
-/* Still ready, but after all others of its mapping. */
-extern void batch_postpone(Unit *unit);
+/* Still ready, but after all others of its mapping: it waits for this row. */
+extern void batch_postpone(Unit *unit, int parent_mapping, const char *parent_key);
+
+/* Does the row of this mapping and key, by what it waits for, wait for the unit? */
+extern bool batch_waits_for(const Work *work, int mapping, const char *key, const Unit *unit);
 
 /* Ready again, before others. */
 extern void batch_again(Unit *unit);

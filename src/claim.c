@@ -10,6 +10,7 @@
 
 #include <time.h>
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -37,6 +38,11 @@ typedef struct Candidate
 	RestRecord payload;
 	const char *operation;
 	const char *salesforce_id;
+	bool *circular; /* by field: a lookup whose parent waits for this row; NULL: none */
+	uint8 *fill;    /* columns that are sent when the parent is there */
+	int fill_len;
+	int fill_mapping;
+	char *fill_key;
 } Candidate;
 
 typedef struct Claim
@@ -290,6 +296,123 @@ takes_over(const Claim *claim, const Candidate *candidate)
 }
 
 /*
+ * Circles of lookups: new rows that refer to each other, or to themselves.  One
+ * that closes a circle is created without the lookups that can't be resolved;
+ * they follow when the parent is there.
+ */
+
+/* A lookup that a record can be created without. */
+static char *
+circle_parent(const MappingField *field, const Candidate *candidate)
+{
+	if (!field->lookup || !field->field->nillable || !field->field->updateable)
+		return NULL;
+	return payload_parent_key(field, candidate->row);
+}
+
+static void
+set_circular(const Claim *claim, Candidate *candidate, int field)
+{
+	if (!candidate->circular)
+		candidate->circular = palloc0(sizeof(bool) * claim->mapping->nfields);
+	candidate->circular[field] = true;
+}
+
+/* By what is at hand at once; what was refused for its parent, by what is deferred. */
+static void
+find_circles(Claim *claim)
+{
+	const Mapping *mapping = claim->mapping;
+	int max = claim->n * mapping->nfields;
+	char **keys = palloc(sizeof(char *) * Max(max, 1));
+	char **parents = palloc(sizeof(char *) * Max(max, 1));
+	int32 *parent_mappings = palloc(sizeof(int32) * Max(max, 1));
+	int *where = palloc(sizeof(int) * Max(max, 1));
+	bool *circles;
+	int n = 0;
+
+	for (int w = 0; w < max; w++)
+	{
+		Candidate *candidate = &claim->candidates[w / mapping->nfields];
+		const MappingField *field = &mapping->fields[w % mapping->nfields];
+		char *parent = candidate->row->found && !candidate->record ? circle_parent(field, candidate) : NULL;
+
+		if (!parent)
+			continue;
+		if (batch_waits_for(claim->delivery->work, field->lookup->parent_mapping, parent, candidate->unit))
+			set_circular(claim, candidate, w % mapping->nfields);
+		else if (candidate->unit->deferred)
+		{
+			keys[n] = candidate->unit->key;
+			parents[n] = parent;
+			parent_mappings[n] = field->lookup->parent_mapping;
+			where[n++] = w;
+		}
+	}
+	if (n == 0)
+		return;
+	circles = deferred_circles(mapping->id, keys, parent_mappings, parents, n);
+	for (int i = 0; i < n; i++)
+		if (circles[i])
+			set_circular(claim, &claim->candidates[where[i] / mapping->nfields], where[i] % mapping->nfields);
+}
+
+static bool
+remove_field(RestRecord *record, const char *name)
+{
+	for (int i = 0; i < record->nfields; i++)
+	{
+		if (record->fields[i].value.kind != FV_LOOKUP || strcmp(record->fields[i].name, name) != 0)
+			continue;
+		memmove(&record->fields[i], &record->fields[i + 1], sizeof(RestField) * (record->nfields - i - 1));
+		record->nfields--;
+		return true;
+	}
+	return false;
+}
+
+static void
+fill_later(const Mapping *mapping, const MappingField *field, Candidate *candidate)
+{
+	for (int i = 0; i < field->lookup->ncolumns; i++)
+	{
+		int bit = mapping->columns[field->lookup->columns[i]].attnum - 1;
+
+		candidate->fill[bit / 8] |= 1 << (bit % 8);
+		candidate->fill_len = Max(candidate->fill_len, bit / 8 + 1);
+	}
+	candidate->fill_mapping = field->lookup->parent_mapping;
+	candidate->fill_key = payload_parent_key(field, candidate->row);
+}
+
+static void
+leave_out_circles(const Claim *claim, Candidate *candidate)
+{
+	const Mapping *mapping = claim->mapping;
+
+	if (!candidate->circular)
+		return;
+	for (int i = 0; i < mapping->nfields; i++)
+	{
+		if (!candidate->circular[i] || !remove_field(&candidate->payload, mapping->fields[i].field->name))
+			continue;
+		if (!candidate->fill)
+			candidate->fill = palloc0((MaxHeapAttributeNumber + 7) / 8);
+		fill_later(mapping, &mapping->fields[i], candidate);
+	}
+}
+
+/* In the unit's own memory. */
+static void
+wait_for_parent(const Claim *claim, Unit *unit, int mapping, const char *key)
+{
+	MemoryContext caller = MemoryContextSwitchTo(claim->delivery->context);
+
+	batch_postpone(unit, mapping, key);
+	MemoryContextSwitchTo(caller);
+}
+
+/*
  * Parents go before children: a reference to a record that is about to be made
  * would be refused.  Within one mapping, and for a parent that doesn't get on, it
  * is left to Salesforce's answer, which has the row wait for its time.
@@ -305,8 +428,13 @@ parent_at_hand(const Claim *claim, const Candidate *candidate)
 		if (!field->lookup || field->lookup->parent_mapping == claim->mapping->id)
 			continue;
 		key = payload_parent_key(field, candidate->row);
-		if (key && batch_find(claim->delivery->work, field->lookup->parent_mapping, key))
-			return candidate->unit->waits++ < MAX_WAITS;
+		if (!key || !batch_find(claim->delivery->work, field->lookup->parent_mapping, key) ||
+			batch_waits_for(claim->delivery->work, field->lookup->parent_mapping, key, candidate->unit))
+			continue;
+		if (candidate->unit->waits++ >= MAX_WAITS)
+			return false;
+		wait_for_parent(claim, candidate->unit, field->lookup->parent_mapping, key);
+		return true;
 	}
 	return false;
 }
@@ -337,6 +465,7 @@ decide_present(Claim *claim, Candidate *candidate)
 	if (!whole && !unit->changed)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	good = build(claim, candidate, whole, known || moved ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &error);
+	leave_out_circles(claim, candidate);
 	if (key_is_taken(claim, candidate, &error) || !good)
 		return dead(claim, candidate, &error);
 	if (moved)
@@ -518,6 +647,15 @@ add_unit(Request *request, const Candidate *candidate)
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id ? pstrdup(candidate->salesforce_id) : NULL;
 	outcome->row_remains = candidate->row->found;
+	outcome->has_record = candidate->record != NULL;
+	if (candidate->fill)
+	{
+		outcome->fill = candidate->fill;
+		outcome->fill_len = candidate->fill_len;
+		outcome->parent_mapping = candidate->fill_mapping;
+		outcome->parent_key = candidate->fill_key;
+		outcome->due_at = GetCurrentTimestamp() + (int64) sfsync_retry_base_delay * 1000;
+	}
 	request->records[request->nunits] = candidate->payload;
 	if (candidate->row->found && strcmp(candidate->operation, "upsert") != 0)
 		request->records[request->nunits].salesforce_id = outcome->salesforce_id;
@@ -707,15 +845,13 @@ claim_batch(Claim *claim, MappingQueue *queue)
 		return false;
 	read_all(claim);
 	keep_quarantined(claim);
+	find_circles(claim);
 	kinds = palloc(sizeof(UnitKind) * claim->n);
 	for (int i = 0; i < claim->n; i++)
 	{
 		kinds[i] = decide(claim, &claim->candidates[i]);
 		if (kinds[i] == UNIT_WAITING)
-		{
-			batch_postpone(claim->candidates[i].unit);
 			continue;
-		}
 		if (first == UNIT_UNDECIDED)
 			first = kinds[i];
 		if (kinds[i] == UNIT_UNDECIDED)

@@ -28,6 +28,7 @@ typedef struct MappingDelivery
 	int failures;              /* errors in a row */
 	bool describe_in_flight;
 	bool describe_wanted;           /* before anything else is sent */
+	TimestampTz suspected_at;       /* metadata, of being old, for what a record's error says */
 	bool behind;                    /* events were passed over while it couldn't be delivered */
 	bool has_lookups;               /* to other mappings: they go first */
 	int seen_serial;                /* of the mapping as it was last compared with what was mapped */
