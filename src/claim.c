@@ -11,12 +11,12 @@
 #include <time.h>
 
 #include "access/xact.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "datum.h"
 #include "deliver.h"
 #include "payload.h"
 #include "sfsync.h"
@@ -54,7 +54,7 @@ typedef struct Claim
 static char *
 key_utf8(const char *key)
 {
-	return pg_server_to_any(key, strlen(key), PG_UTF8);
+	return datum_key_utf8(key);
 }
 
 static bool

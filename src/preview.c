@@ -16,6 +16,7 @@
 #include "api.h"
 #include "batch.h"
 #include "capture.h"
+#include "datum.h"
 #include "payload.h"
 #include "queue.h"
 #include "source.h"
@@ -34,7 +35,7 @@ typedef struct Shown
 static char *
 key_utf8(const char *key)
 {
-	return pg_server_to_any(key, strlen(key), PG_UTF8);
+	return datum_key_utf8(key);
 }
 
 /* Is there a record under the key, or one that the row had before? */

@@ -7,10 +7,10 @@
  */
 #include "compat.h"
 
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 
+#include "datum.h"
 #include "queue.h"
 #include "source.h"
 #include "sql.h"
@@ -23,19 +23,7 @@
 static char *
 from_utf8(const char *text)
 {
-	bool valid;
-	char *copy;
-
-	if (!text)
-		return NULL;
-	valid = pg_verify_mbstr(PG_UTF8, text, strlen(text), true);
-	if (valid && (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII))
-		return unconstify(char *, text);
-	copy = pstrdup(text);
-	for (unsigned char *p = (unsigned char *) copy; *p; p++)
-		if (*p >= 0x80)
-			*p = '?';
-	return copy;
+	return text ? datum_from_utf8(text) : NULL;
 }
 
 static bool
