@@ -111,6 +111,7 @@ typedef struct SourceValue
 	struct SourceValue *elems;
 	bool cut;             /* text is only the front of a value that no field takes whole */
 	const char *unusable; /* why there is no text (it is empty); else NULL */
+	char *key;            /* of columns that point to a parent: the text as it is in keys */
 } SourceValue;
 
 /* A value as it is sent. */

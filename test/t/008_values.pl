@@ -289,6 +289,19 @@ is($sim->created('Invoice__c'), 50, 'keys: none was created twice');
 is(scalar(grep { ($_->{Quantity__c} // 0) > 0 } @{ $sim->records('Invoice__c') }), 50, 'keys: every update found its record');
 key_sessions(q{DELETE FROM keyed WHERE n <= 40 AND (n + 2) % :sessions = :session}, 10, 'deleted');
 
+# A foreign key is the parent's key, whatever its columns would be as values.
+sql(q{SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'German'; SET bytea_output = 'escape';
+	CREATE TABLE account (code char(8), at timestamp, b bytea, cash money, name text, PRIMARY KEY (code, at, b, cash));
+	CREATE TABLE contact (id integer PRIMARY KEY, last_name text, code char(8), at timestamp, b bytea, cash money, FOREIGN KEY (code, at, b, cash) REFERENCES account);
+	SELECT sfsync.create_mapping('account', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
+	SELECT sfsync.create_mapping('contact', 'Contact', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
+	SELECT sfsync.alter_mapping('contact', timestamp_zone => 'Europe/Vienna');
+	INSERT INTO account VALUES ('a  b', '2024-07-01 12:00:00.5', '\\x00ff', 1234.5::money, 'Parent');
+	INSERT INTO contact VALUES (1, 'Child', 'a  b', '2024-07-01 12:00:00.5', '\\x00ff', 1234.5::money)});
+settled('foreign keys: settled');
+is(($sim->records('Contact')->[0] || {})->{AccountId}, ($sim->records('Account')->[0] || {})->{Id}, 'foreign keys: the child has its parent');
+isnt(($sim->records('Contact')->[0] || {})->{AccountId}, undef, 'foreign keys: and both are there');
+
 #
 # Random values
 #
@@ -303,7 +316,7 @@ CREATE FUNCTION words(n integer) RETURNS text LANGUAGE sql VOLATILE AS $$
 	SELECT coalesce(string_agg(pick('a', 'Z', ' ', '  ', E'\t', E'\n', E'\r\n', '"', '\', '/', '''', '<b>', '&', '#N/A', 'null', '\u00e4', U&'\00e4', U&'\00c4', U&'\20ac', U&'\+01F600',
 		U&'\00a0', U&'\3000', U&'\200b', U&'\2028', U&'\0301', '%', '{', '}', ';', ',', '0', '-'), ''), '') FROM generate_series(1, floor(random() * n)::integer) $$;
 CREATE FUNCTION instant() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
-	SELECT timestamptz 'epoch' + (floor(random() * 72613756800) - 8520336000) * interval '1 second' + floor(random() * 1000000) * interval '1 microsecond' $$;
+	SELECT timestamptz 'epoch' + (floor(random() * 72612201600) - 8520249600) * interval '1 second' + floor(random() * 1000000) * interval '1 microsecond' $$;
 CREATE TYPE mood AS ENUM ('Red', 'Green', 'Blue');
 CREATE TYPE pair AS (a integer, at timestamptz, t text, f float8);
 CREATE DOMAIN positive AS numeric(20, 6) CHECK (VALUE > -1e14);

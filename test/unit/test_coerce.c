@@ -235,6 +235,89 @@ every_cent(void **state)
 	}
 }
 
+static __int128
+power_of_ten(int n)
+{
+	__int128 power = 1;
+
+	while (n-- > 0)
+		power *= 10;
+	return power;
+}
+
+/* Digits of a number without its point, as a whole number; *scale is how many were behind it. */
+static __int128
+whole_of(const char *text, int *scale)
+{
+	bool negative = *text == '-';
+	__int128 whole = 0;
+	bool behind = false;
+
+	*scale = 0;
+	for (text += negative; *text != '\0'; text++)
+	{
+		if (*text == '.')
+		{
+			behind = true;
+			continue;
+		}
+		assert_in_range(*text, '0', '9');
+		whole = whole * 10 + (*text - '0');
+		*scale += behind;
+	}
+	return negative ? -whole : whole;
+}
+
+/* Rounding and the check of size, by whole numbers of 128 bits instead of digits. */
+static void
+random_numbers(void **state)
+{
+	uint64_t seed = seed_of("random_numbers");
+	int refused = 0;
+
+	(void) state;
+	for (int i = 0; i < trials(); i++)
+	{
+		SfField field = field_of(SF_DOUBLE);
+		int left = 1 + next_random(&seed) % 19;
+		int right = next_random(&seed) % 18;
+		char *source = pstrdup(next_random(&seed) % 2 ? "-" : "");
+		bool nines = next_random(&seed) % 4 == 0;
+		int scale;
+		int sent_scale;
+		__int128 wanted;
+		__int128 sent;
+		FieldValue out;
+		char *reason;
+		bool ok;
+
+		field.scale = next_random(&seed) % 8;
+		for (int d = -left; d < right; d++)
+			source = psprintf("%s%s%d", source, d == 0 ? "." : "",
+							  nines && d != right - 1 ? 9 : (int) (next_random(&seed) % 10));
+		wanted = whole_of(source, &scale);
+		for (; scale < field.scale; scale++)
+			wanted *= 10;
+		if (scale > field.scale)
+		{
+			__int128 unit = power_of_ten(scale - field.scale);
+
+			wanted = (wanted + (wanted < 0 ? -unit / 2 : unit / 2)) / unit;
+		}
+		ok = coerce_text_value(SRC_NUMERIC, source, &field, &plain, &out, &reason);
+		if (ok != (wanted < power_of_ten(18) && wanted > -power_of_ten(18)))
+			fail_msg("%s to scale %d: %s", source, field.scale, ok ? out.text : reason);
+		refused += !ok;
+		if (!ok)
+			continue;
+		sent = whole_of(out.text, &sent_scale);
+		assert_in_range(sent_scale, 0, field.scale);
+		if (sent * power_of_ten(field.scale - sent_scale) != wanted || strncmp(out.text, "-0", 3) == 0)
+			fail_msg("%s to scale %d: %s", source, field.scale, out.text);
+	}
+	assert_in_range(refused, trials() / 50, trials() / 2);
+}
+
 static void
 checkboxes(void **state)
 {
@@ -807,6 +890,7 @@ main(void)
 		cmocka_unit_test(numbers),
 		cmocka_unit_test(huge_numbers),
 		cmocka_unit_test(every_cent),
+		cmocka_unit_test(random_numbers),
 		cmocka_unit_test(checkboxes),
 		cmocka_unit_test(texts),
 		cmocka_unit_test(truncation),
