@@ -11,13 +11,13 @@
 #include <time.h>
 
 #include "access/xact.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "claim.h"
+#include "datum.h"
 #include "delete_policy.h"
 #include "judge.h"
 #include "payload.h"
@@ -96,7 +96,7 @@ gather(Claim *claim, Unit **units, int n)
 
 		if (is_unread(claim, units[i]) != is_unread(claim, units[0]))
 			continue;
-		record_key = rest_record_key(source_key_utf8(units[i]->key), case_sensitive(claim->mapping));
+		record_key = rest_record_key(datum_key_utf8(units[i]->key), case_sensitive(claim->mapping));
 		taken = record_in_flight(claim, record_key);
 
 		for (int j = 0; j < claim->n && !taken; j++)
@@ -133,7 +133,7 @@ read_records(Claim *claim)
 
 		keys[n++] = claim->candidates[i].record_key;
 		for (int o = 0; o < unit->nold; o++)
-			keys[n++] = rest_record_key(source_key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
+			keys[n++] = rest_record_key(datum_key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
 	}
 	claim->records = records_of_keys(claim->mapping->id, keys, n, &claim->nrecords);
 	for (int i = 0; i < claim->n; i++)
@@ -148,8 +148,7 @@ read_old_key(Claim *claim, Candidate *candidate)
 
 	for (int o = 0; o < unit->nold && !candidate->old_record; o++)
 	{
-		char *record_key =
-			rest_record_key(source_key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
+		char *record_key = rest_record_key(datum_key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
 		const RecordRow *record = find_record(claim, record_key);
 
 		if (record && strcmp(record->key, unit->old_keys[o]) == 0)
@@ -518,8 +517,8 @@ prepare_lookup(Claim *claim, const UnitKind *kinds)
 
 			request->keys[request->nkeys] = pstrdup(key);
 			request->record_keys[request->nkeys] =
-				rest_record_key(source_key_utf8(key), case_sensitive(claim->mapping));
-			asked[request->nkeys++] = source_key_utf8(key);
+				rest_record_key(datum_key_utf8(key), case_sensitive(claim->mapping));
+			asked[request->nkeys++] = datum_key_utf8(key);
 		}
 	}
 	request->call = rest_lookup(claim->connection->options->api_version, request->object,

@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 
 #include "claim.h"
+#include "datum.h"
 #include "delete_policy.h"
 #include "judge.h"
 #include "payload.h"
@@ -94,7 +95,7 @@ key_is_taken(Claim *claim, Candidate *candidate, RestError *error)
 static bool
 build(Claim *claim, Candidate *candidate, bool whole, PayloadUse use, RestError *error)
 {
-	return payload_build(claim->mapping, candidate->row, source_key_utf8(candidate->unit->key),
+	return payload_build(claim->mapping, candidate->row, datum_key_utf8(candidate->unit->key),
 						 whole ? NULL : candidate->unit->changed, candidate->unit->changed_len, use,
 						 &candidate->payload, error);
 }
@@ -244,7 +245,7 @@ decide_there(Claim *claim, Candidate *candidate, bool moved)
 		return UNIT_READ;
 	candidate->memory_changed = judgement.memory_changed;
 	if (moved)
-		candidate->payload.external_id = source_key_utf8(unit->key);
+		candidate->payload.external_id = datum_key_utf8(unit->key);
 	else if (candidate->payload.nfields == 0)
 		return decided(claim, candidate,
 					   candidate->noted.conflicts.n > 0 ? OUTCOME_CONFLICT : OUTCOME_UNCHANGED);
@@ -361,7 +362,7 @@ archive(Claim *claim, Candidate *candidate)
 	RestError error = {0};
 	Judgement judgement;
 	bool good =
-		delete_values_record(claim->mapping, source_key_utf8(unit->key), unit->event_at, &values, &error);
+		delete_values_record(claim->mapping, datum_key_utf8(unit->key), unit->event_at, &values, &error);
 
 	candidate->payload = values;
 	if (!good)
@@ -408,7 +409,7 @@ decide_deleted(Claim *claim, Candidate *candidate)
 	const RecordRow *record = candidate->record;
 
 	candidate->operation = claim->mapping->on_delete;
-	candidate->payload.external_id = source_key_utf8(unit->key);
+	candidate->payload.external_id = datum_key_utf8(unit->key);
 	if (strcmp(claim->mapping->on_delete, "ignore") == 0)
 		return decided(claim, candidate, OUTCOME_IGNORED);
 

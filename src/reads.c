@@ -13,6 +13,7 @@
 #include "utils/snapmgr.h"
 
 #include "claim.h"
+#include "datum.h"
 #include "judge.h"
 #include "payload.h"
 
@@ -55,7 +56,7 @@ add_keys(Request *request, const Claim *claim, const Unit *unit)
 
 		request->keys[request->nkeys] = pstrdup(key);
 		request->record_keys[request->nkeys++] =
-			rest_record_key(source_key_utf8(key), claim->mapping->key_field->case_sensitive);
+			rest_record_key(datum_key_utf8(key), claim->mapping->key_field->case_sensitive);
 	}
 }
 
@@ -128,7 +129,7 @@ build_read(const Claim *claim, Request *request)
 		case REQUEST_FIND:
 			asked = palloc(sizeof(char *) * request->nkeys);
 			for (int i = 0; i < request->nkeys; i++)
-				asked[i] = source_key_utf8(request->keys[i]);
+				asked[i] = datum_key_utf8(request->keys[i]);
 			request->call = rest_find(version, request->object, request->external_id, request->key_is_number,
 									  asked, request->nkeys, fields, request->nfields, &taken);
 			break;

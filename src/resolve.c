@@ -8,6 +8,7 @@
 
 #include "api.h"
 #include "batch.h"
+#include "datum.h"
 #include "queue.h"
 #include "shmem.h"
 #include "source.h"
@@ -128,7 +129,7 @@ push_source(int64 id, const OpenConflict *conflict)
 		queue_event(mapping, id, EVENT_UPDATE, key, changed, len);
 		return;
 	}
-	record_forget(mapping->id, rest_record_key(source_key_utf8(key), mapping->key_field->case_sensitive));
+	record_forget(mapping->id, rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive));
 	queue_event(mapping, id, EVENT_INSERT, key, NULL, -1);
 }
 

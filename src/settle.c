@@ -7,7 +7,6 @@
  */
 #include "compat.h"
 
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 

@@ -32,9 +32,6 @@ extern char **source_keys_after(const Mapping *mapping, const char *last_key, co
 /* Rows of the table: estimated where counting would take long. */
 extern int64 source_row_count(const Mapping *mapping);
 
-/* A key as Salesforce gets it. */
-extern char *source_key_utf8(const char *key);
-
 /* A key as the JSON object that users see, and back (a number and its text are alike). */
 extern char *source_key_json(const Mapping *mapping, const char *key);
 extern char *source_key_from_json(const Mapping *mapping, Datum jsonb);

@@ -16,6 +16,7 @@
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
+#include "datum.h"
 #include "sql.h"
 
 #define MAX_ARGS 24
@@ -282,27 +283,10 @@ sql_arg_byteas(uint8 *const *values, const int *lengths, int n)
 			   false);
 }
 
-/*
- * Text from the network, in the server's encoding.  What is no UTF-8, or can't
- * be held, becomes question marks: a message must never keep a result from
- * being settled.
- */
 char *
 sql_from_utf8(const char *text)
 {
-	bool valid;
-	char *copy;
-
-	if (!text)
-		return NULL;
-	valid = pg_verify_mbstr(PG_UTF8, text, strlen(text), true);
-	if (valid && (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII))
-		return unconstify(char *, text);
-	copy = pstrdup(text);
-	for (unsigned char *p = (unsigned char *) copy; *p; p++)
-		if (*p >= 0x80)
-			*p = '?';
-	return copy;
+	return text ? datum_from_utf8(text) : NULL;
 }
 
 /*
