@@ -461,6 +461,20 @@ close_records(Records *records, bool ok, RestPage *page)
  * ------------------------------------------------------------------------
  */
 
+static bool
+find_member_nocase(json_object *parent, const char *key, json_object **value)
+{
+	json_object_object_foreach(parent, name, candidate)
+	{
+		if (pg_strcasecmp(name, key) == 0)
+		{
+			*value = candidate;
+			return true;
+		}
+	}
+	return false;
+}
+
 /*
  * A member whatever its case: field names come in canonical case, whatever was
  * asked.  False if there is none.
@@ -469,21 +483,8 @@ static bool
 find_member(json_object *parent, const char *key, json_object **value)
 {
 	*value = NULL;
-	if (!json_object_is_type(parent, json_type_object))
-		return false;
-	if (json_object_object_get_ex(parent, key, value))
-		return true;
-	{
-		json_object_object_foreach(parent, name, candidate)
-		{
-			if (pg_strcasecmp(name, key) == 0)
-			{
-				*value = candidate;
-				return true;
-			}
-		}
-	}
-	return false;
+	return json_object_is_type(parent, json_type_object) &&
+		   (json_object_object_get_ex(parent, key, value) || find_member_nocase(parent, key, value));
 }
 
 /* The Id that a member holds; NULL if it is none. */
