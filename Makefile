@@ -7,6 +7,7 @@ OBJS = \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
+	src/canonical.o \
 	src/capture.o \
 	src/check.o \
 	src/check_connection.o \
@@ -15,6 +16,7 @@ OBJS = \
 	src/connection.o \
 	src/create.o \
 	src/datum.o \
+	src/delete_policy.o \
 	src/deliver.o \
 	src/describe.o \
 	src/drift.o \
@@ -23,6 +25,7 @@ OBJS = \
 	src/fetch.o \
 	src/http.o \
 	src/launcher.o \
+	src/lexical.o \
 	src/mapping.o \
 	src/payload.o \
 	src/preview.o \

@@ -280,9 +280,6 @@ extern bool rest_parse_lookup(const char *body, size_t len, const char *ext_fiel
 /* The Id in its 18-character form (section 3.5); NULL if it is no Id. */
 extern char *rest_id18(const char *id);
 
-/* A blank to Salesforce, which trims them. */
-extern bool rest_is_blank(char c);
-
 /*
  * A key of a number field in its one form: plain digits (trap 20).  NULL if it
  * is no number.

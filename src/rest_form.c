@@ -4,6 +4,7 @@
  */
 #include "compat.h"
 
+#include "lexical.h"
 #include "rest_internal.h"
 
 #define MAX_EXPONENT 5000
@@ -162,60 +163,12 @@ rest_id18(const char *id)
 	return len == 15 || strcmp(id, full) == 0 ? pstrdup(full) : NULL;
 }
 
-/*
- * Lower case of a two-byte UTF-8 character, in place: Latin, Greek, Cyrillic.
- * All lower-case partners have two bytes as well, but for U+0130 and others
- * that are left alone.  Not towlower(), which knows the locale's characters.
- */
-static void
-fold_two_bytes(char *s)
-{
-	unsigned int c = ((unsigned char) s[0] & 0x1F) << 6 | ((unsigned char) s[1] & 0x3F);
-
-	if ((c >= 0xC0 && c <= 0xDE && c != 0xD7) || /* Latin-1 */
-		(c >= 0x391 && c <= 0x3A9) ||            /* Greek */
-		(c >= 0x410 && c <= 0x42F))              /* Cyrillic */
-		c += 0x20;
-	else if (c >= 0x400 && c <= 0x40F) /* Cyrillic */
-		c += 0x50;
-	else if (((c >= 0x100 && c <= 0x137 && c != 0x130) || /* Latin Extended-A */
-			  (c >= 0x14A && c <= 0x177)) &&
-			 c % 2 == 0)
-		c += 1;
-	else if (((c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17E)) && c % 2 == 1)
-		c += 1;
-	s[0] = (char) (0xC0 | c >> 6);
-	s[1] = (char) (0x80 | (c & 0x3F));
-}
-
-bool
-rest_is_blank(char c)
-{
-	return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 char *
 rest_record_key(const char *key, bool case_sensitive)
 {
-	size_t len;
-	char *result;
+	char *trimmed = lexical_trim(key, strlen(key));
 
-	while (rest_is_blank(*key))
-		key++;
-	len = strlen(key);
-	while (len > 0 && rest_is_blank(key[len - 1]))
-		len--;
-	result = pnstrdup(key, len);
-	if (case_sensitive)
-		return result;
-	for (char *p = result; *p != '\0'; p++)
-	{
-		if (*p >= 'A' && *p <= 'Z')
-			*p += 'a' - 'A';
-		else if (((unsigned char) p[0] & 0xE0) == 0xC0 && ((unsigned char) p[1] & 0xC0) == 0x80)
-			fold_two_bytes(p++);
-	}
-	return result;
+	return case_sensitive ? trimmed : lexical_fold(trimmed);
 }
 
 /* ------------------------------------------------------------------------

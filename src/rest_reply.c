@@ -7,6 +7,7 @@
 
 #include "mb/pg_wchar.h"
 
+#include "lexical.h"
 #include "rest_internal.h"
 
 #define MAX_DEPTH 32     /* of a reply's JSON */
@@ -34,7 +35,7 @@ rest_parse_json(const char *text, size_t len)
 	json_object *json;
 
 	/* json-c takes white space behind a value for garbage */
-	while (len > 0 && rest_is_blank(text[len - 1]))
+	while (len > 0 && lexical_is_blank(text[len - 1]))
 		len--;
 	if (len == 0 || len > PG_INT32_MAX || memchr(text, '\0', len) != NULL)
 		return NULL;
