@@ -8,6 +8,7 @@ OBJS = \
 	src/auth.o \
 	src/batch.o \
 	src/capture.o \
+	src/capture_table.o \
 	src/check.o \
 	src/check_connection.o \
 	src/claim.o \
@@ -22,9 +23,11 @@ OBJS = \
 	src/errors.o \
 	src/fence.o \
 	src/fetch.o \
+	src/guard.o \
 	src/http.o \
 	src/launcher.o \
 	src/mapping.o \
+	src/notes.o \
 	src/payload.o \
 	src/preview.o \
 	src/queue.o \
@@ -44,7 +47,7 @@ OBJS = \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
-REGRESS = connection mapping objects
+REGRESS = connection deletes mapping objects
 REGRESS_OPTS = --inputdir=test --temp-instance=tmp_check_regress --temp-config=test/sfsync.conf
 ISOLATION = capture
 ISOLATION_OPTS = --inputdir=test --outputdir=. --temp-instance=tmp_check_isolation --temp-config=test/sfsync.conf

@@ -18,6 +18,8 @@
 #define EVENT_UPDATE 'U'
 #define EVENT_DELETE 'D'
 #define EVENT_KEY_CHANGE 'K'
+#define EVENT_HELD_DELETE 'H'    /* one of more than the mapping's guard allows */
+#define EVENT_PARTITION_LEFT 'P' /* the row left with its partition, whose name is in old_key */
 
 /* What must be done for a unit, as far as it is known. */
 typedef enum UnitKind
