@@ -7,6 +7,7 @@ OBJS = \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
+	src/canonical.o \
 	src/capture.o \
 	src/capture_table.o \
 	src/check.o \
@@ -26,6 +27,7 @@ OBJS = \
 	src/guard.o \
 	src/http.o \
 	src/launcher.o \
+	src/lexical.o \
 	src/mapping.o \
 	src/notes.o \
 	src/payload.o \
@@ -33,6 +35,8 @@ OBJS = \
 	src/queue.o \
 	src/reply.o \
 	src/rest.o \
+	src/rest_form.o \
+	src/rest_read.o \
 	src/rest_reply.o \
 	src/route.o \
 	src/rules.o \
