@@ -33,6 +33,7 @@ OBJS = \
 	src/payload.o \
 	src/preview.o \
 	src/queue.o \
+	src/release.o \
 	src/reply.o \
 	src/rest.o \
 	src/rest_form.o \

@@ -260,9 +260,52 @@ fold_key_change(Work *work, Unit *unit, const char *old_key, int64 event_at)
 				batch_add_old_key(work, unit, left->old_keys[i]);
 		left->whole = true;
 		left->key_left = true;
+		batch_hold(left, NULL);
 		add_times(left, event_at);
 	}
 	unit->whole = true;
+}
+
+#define HOLD_HINT "sfsync.release_deletes sends the deletes, sfsync.discard_deletes gives them up"
+
+void
+batch_hold(Unit *unit, const char *reason)
+{
+	if (unit->hold)
+		pfree(unit->hold);
+	unit->hold = reason ? pstrdup(reason) : NULL;
+}
+
+void
+batch_join_hold(Unit *unit, const char *reason)
+{
+	if (reason && !unit->hold && !unit->whole && !unit->changed && unit->nold == 0)
+		batch_hold(unit, reason);
+}
+
+/* A row that is there again, or was in between, has no held delete any more. */
+static void
+fold_hold(Unit *unit, const WorkEvent *event)
+{
+	switch (event->operation)
+	{
+		case EVENT_HELD_DELETE:
+			batch_hold(unit, "its transaction deletes more rows than delete_guard allows; " HOLD_HINT);
+			break;
+		case EVENT_PARTITION_LEFT:
+		{
+			char *reason = psprintf("partition %s left the table; " HOLD_HINT, event->old_key);
+
+			batch_hold(unit, reason);
+			unit->left = true;
+			pfree(reason);
+			break;
+		}
+		case EVENT_DELETE:
+			break;
+		default:
+			batch_hold(unit, NULL);
+	}
 }
 
 Unit *
@@ -283,6 +326,8 @@ batch_event(Work *work, const WorkEvent *event)
 			unit->whole = true;
 			break;
 		case EVENT_DELETE:
+		case EVENT_HELD_DELETE:
+		case EVENT_PARTITION_LEFT:
 			unit->deleted = true;
 			break;
 		case EVENT_KEY_CHANGE:
@@ -291,6 +336,7 @@ batch_event(Work *work, const WorkEvent *event)
 		default:
 			batch_add_changed(unit, event->changed, Max(event->changed_len, 0));
 	}
+	fold_hold(unit, event);
 	unit->kind = UNIT_UNDECIDED;
 	unit->looked_up = false;
 	add_ref(unit, event->ref);
@@ -393,6 +439,7 @@ free_unit(Unit *unit)
 		pfree(unit->changed);
 	if (unit->refs)
 		pfree(unit->refs);
+	batch_hold(unit, NULL);
 	pfree(unit->key);
 	pfree(unit);
 }
@@ -405,6 +452,9 @@ batch_fold_next(Work *work, Unit *unit)
 	if (!next)
 		return;
 	unit->next = NULL;
+	batch_join_hold(next, unit->hold);
+	batch_hold(unit, next->hold);
+	unit->left |= next->left;
 	unit->whole |= next->whole;
 	unit->deleted |= next->deleted;
 	unit->key_left |= next->key_left;

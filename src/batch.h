@@ -56,6 +56,8 @@ typedef struct Unit
 	bool whole;      /* all fields, not only the changed ones */
 	bool inserted;   /* its first captured event was an insert */
 	bool deleted;    /* a delete was captured */
+	char *hold;      /* why its delete waits for a person; NULL: it doesn't */
+	bool left;       /* it left with its partition */
 	bool key_left;   /* a key change left this key: its absence is no delete */
 	char **old_keys; /* keys that the row had before, newest first */
 	int nold;
@@ -127,6 +129,12 @@ extern Unit *batch_find(Work *work, int mapping, const char *key);
 
 extern void batch_add_old_key(Work *work, Unit *unit, const char *old_key);
 extern void batch_add_changed(Unit *unit, const uint8 *changed, int len);
+
+/* Why the unit's delete is held; NULL: it isn't. */
+extern void batch_hold(Unit *unit, const char *reason);
+
+/* The same, of an older change of the row: unless there is more than deletes since. */
+extern void batch_join_hold(Unit *unit, const char *reason);
 
 /*
  * Up to max ready units of one mapping that can go into one request: all of

@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "delete_policy.h"
 #include "deliver.h"
 #include "payload.h"
 #include "sfsync.h"
@@ -382,13 +383,32 @@ decide_missing(Claim *claim, Candidate *candidate)
 				   "the row is not in the table; waiting for the change that removed it");
 }
 
+/* A delete may wait for a person. */
+static UnitKind
+decide_delete(Claim *claim, Candidate *candidate)
+{
+	bool known = candidate->record || candidate->old_record;
+
+	if (candidate->record && strcmp(candidate->record->key, candidate->unit->key) != 0)
+		return decide_deleted(claim, candidate);
+	switch (delete_hold(claim->mapping, candidate->unit, known, claim->delivery->next_verify != 0))
+	{
+		case DELETE_HELD:
+			return put_off(claim, candidate, OUTCOME_HELD, candidate->unit->hold);
+		case DELETE_NOTHING:
+			return decided(claim, candidate, OUTCOME_UNCHANGED);
+		default:
+			return decide_deleted(claim, candidate);
+	}
+}
+
 static UnitKind
 decide(Claim *claim, Candidate *candidate)
 {
 	if (candidate->row->found)
 		return decide_present(claim, candidate);
 	if (candidate->unit->deleted)
-		return decide_deleted(claim, candidate);
+		return decide_delete(claim, candidate);
 	return decide_missing(claim, candidate);
 }
 

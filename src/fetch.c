@@ -55,6 +55,8 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 
 	unit->deferred = true;
 	unit->inserted = false;
+	if (row->held && row->deleted)
+		batch_join_hold(unit, row->reason);
 	unit->attempts = row->attempts;
 	unit->whole |= row->whole;
 	unit->deleted |= row->deleted;

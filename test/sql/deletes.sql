@@ -125,3 +125,98 @@ BEGIN;
 DELETE FROM customer WHERE id = 'one';
 SELECT source_key, operation, payload, findings FROM sfsync.preview('customer');
 ROLLBACK;
+
+-- TRUNCATE: refused, then applied
+SELECT sfsync.set_delete_policy('customer', 'delete', delete_guard => 3);
+DELETE FROM sfsync.queue;
+SELECT try('TRUNCATE customer');
+SELECT sfsync.set_delete_policy('customer', NULL, on_truncate => 'apply');
+SELECT try('TRUNCATE customer');
+SELECT sfsync.set_delete_policy('lead', NULL, on_truncate => 'apply', delete_guard => 0);
+CREATE FUNCTION queued() RETURNS TABLE (mapping text, operation "char", key text, old_key text) LANGUAGE sql AS $$
+	SELECT m.name, q.operation, q.key, q.old_key FROM sfsync.queue q JOIN sfsync.mapping m ON m.id = q.mapping ORDER BY m.name COLLATE "C", q.xid, q.n
+$$;
+
+-- every record known, and what is on its way
+INSERT INTO sfsync.record (mapping, record_key, key, salesforce_id) SELECT id, 'known', 'known', '001000000000001AAA' FROM sfsync.mapping WHERE name = 'customer';
+INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, first_event_at, event_at, xid)
+SELECT id, 'deferred', 'waiting', 'test', 'infinity', 0, true, false, now(), now(), pg_current_xact_id() FROM sfsync.mapping WHERE name = 'customer';
+INSERT INTO customer VALUES ('pending', 'Pending');
+BEGIN;
+INSERT INTO customer VALUES ('own', 'Own');
+UPDATE customer SET id = 'moved' WHERE id = 'own';
+TRUNCATE customer;
+INSERT INTO customer VALUES ('known', 'Known again');
+SAVEPOINT s;
+TRUNCATE customer;
+ROLLBACK TO s;
+SELECT source_key, operation, findings FROM sfsync.preview('customer') ORDER BY source_key::text COLLATE "C";
+COMMIT;
+SELECT mapping, operation, key FROM queued() WHERE key <> 'pending' OR operation <> 'I' ORDER BY mapping COLLATE "C", operation, key COLLATE "C";
+DELETE FROM sfsync.queue;
+DELETE FROM sfsync.deferred;
+
+-- the guard: more than three rows that were there and are not any more
+INSERT INTO customer SELECT i, 'Name' FROM generate_series(1, 9) i;
+DELETE FROM sfsync.queue;
+BEGIN; DELETE FROM customer WHERE id < '4'; COMMIT;
+BEGIN; DELETE FROM customer WHERE id IN ('4', '5'); SAVEPOINT s; DELETE FROM customer; ROLLBACK TO s; DELETE FROM customer WHERE id = '6'; COMMIT;
+BEGIN; DELETE FROM customer WHERE id < 'A'; INSERT INTO customer VALUES ('8', 'Eight'), ('9', 'Nine'); COMMIT;
+BEGIN; INSERT INTO customer SELECT i, 'Name' FROM generate_series(1, 7) i; DELETE FROM customer; COMMIT;
+SELECT mapping, operation, count(*), min(key), max(key) FROM queued() GROUP BY mapping, operation ORDER BY mapping COLLATE "C", operation;
+DELETE FROM sfsync.queue;
+INSERT INTO customer SELECT i, 'Name' FROM generate_series(1, 9) i;
+DELETE FROM sfsync.queue;
+BEGIN; UPDATE customer SET name = 'with it' WHERE id = '9'; DELETE FROM customer WHERE id < '5'; COMMIT;
+SELECT mapping, operation, key FROM queued();
+DELETE FROM sfsync.queue;
+SELECT sfsync.set_delete_policy('customer', NULL, delete_guard => 0);
+BEGIN; DELETE FROM customer; COMMIT;
+SELECT mapping, operation, count(*) FROM queued() GROUP BY 1, 2 ORDER BY 1, 2;
+DELETE FROM sfsync.queue;
+
+-- partitions that come and go
+CREATE TABLE parted (id integer PRIMARY KEY, name text) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
+CREATE TABLE parted_2 (name text, id integer NOT NULL);
+INSERT INTO parted VALUES (1, 'one');
+INSERT INTO parted_2 VALUES ('twelve', 12);
+SELECT sfsync.create_mapping('parted', 'Contact', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', backfill => false);
+SELECT sfsync.create_mapping('parted_1', 'Lead', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', name => 'part', backfill => false);
+BEGIN; SET LOCAL sfsync.capture = off; ALTER TABLE parted ATTACH PARTITION parted_2 FOR VALUES FROM (10) TO (20); ALTER TABLE parted DETACH PARTITION parted_2; COMMIT;
+ALTER TABLE parted ATTACH PARTITION parted_2 FOR VALUES FROM (10) TO (20);
+SELECT try('TRUNCATE parted_2');
+ALTER TABLE parted DETACH PARTITION parted_2;
+TRUNCATE parted_2;
+ALTER TABLE parted DETACH PARTITION parted_1;
+INSERT INTO parted_1 VALUES (2, 'mapped by itself');
+ALTER TABLE parted ATTACH PARTITION parted_1 FOR VALUES FROM (0) TO (10);
+DROP TABLE parted_1;
+SELECT * FROM queued();
+DELETE FROM sfsync.queue;
+CREATE TABLE parted_3 PARTITION OF parted FOR VALUES FROM (0) TO (10);
+INSERT INTO parted VALUES (3, 'three');
+BEGIN; SET LOCAL sfsync.capture = off; DROP TABLE parted_3; COMMIT;
+SELECT * FROM queued();
+DELETE FROM sfsync.queue;
+SELECT sfsync.drop_mapping('part');
+SELECT sfsync.drop_mapping('parted');
+
+-- held deletes
+SELECT try(format('SELECT sfsync.%s', call)) FROM unnest(ARRAY['release_deletes(NULL)', 'release_deletes(''custome'')', 'discard_deletes(NULL)', 'discard_deletes(''custome'')',
+	'release_deletes(''customer'')', 'discard_deletes(''customer'')']) AS call;
+INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, first_event_at, event_at, xid, missing_since)
+SELECT id, key, state, 'test', 'infinity', 3, false, deleted, '2020-01-01', '2020-01-02', '77', missing FROM sfsync.mapping, (VALUES
+	('guarded', 'held', true, NULL), ('missing', 'held', false, '78'::xid8), ('waiting', 'waiting', true, NULL), ('missed', 'waiting', false, '78')) AS d (key, state, deleted, missing);
+SELECT mapping, held, pending FROM sfsync.status ORDER BY mapping COLLATE "C";
+SELECT sfsync.discard_deletes('lead');
+SELECT sfsync.release_deletes('customer');
+SELECT m.name, d.key, d.state, d.deleted, d.missing_since, d.attempts, d.due_at <= clock_timestamp() AS due, d.event_at FROM sfsync.deferred d JOIN sfsync.mapping m ON m.id = d.mapping
+ORDER BY m.name COLLATE "C", d.key COLLATE "C";
+
+-- clean up
+\pset format aligned
+\pset tuples_only off
+DROP TABLE customer, parted, parted_2 CASCADE;
+DROP FUNCTION try(text, boolean), queued();
+DROP EXTENSION sfsync CASCADE;

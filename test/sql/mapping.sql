@@ -81,9 +81,6 @@ SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'd
 -- create_mapping: what comes later
 SELECT try(format($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', %L, conflict_policy => %L, new_columns => %L, filter => %L)$$, a[1], a[2], a[3], a[4]), false)
 FROM (VALUES
-	(ARRAY['hard_delete', 'source_wins', 'auto', NULL]),
-	(ARRAY['archive', 'source_wins', 'auto', NULL]),
-	(ARRAY['deactivate', 'source_wins', 'auto', NULL]),
 	(ARRAY['delete', 'newest_wins', 'auto', NULL]),
 	(ARRAY['delete', 'strict', 'auto', NULL]),
 	(ARRAY['delete', 'source_wins', 'create_field', NULL]),
