@@ -109,9 +109,12 @@ note_rows(Relation rel, const RowNoter *noter)
 	UnregisterSnapshot(snapshot);
 	MemoryContextDelete(context);
 	if (unreadable > 0)
-		ereport(WARNING, (errmsg("sfsync: %lld rows of \"%s\" are dropped whose keys can't be read any more",
-								 (long long) unreadable, RelationGetRelationName(rel)),
-						  errdetail("Their records stay in Salesforce, and nothing is held for them.")));
+		ereport(
+			WARNING,
+			(errmsg_plural("sfsync: %lld row of \"%s\" is dropped whose key can't be read any more",
+						   "sfsync: %lld rows of \"%s\" are dropped whose keys can't be read any more",
+						   (unsigned long) unreadable, (long long) unreadable, RelationGetRelationName(rel)),
+			 errdetail("Their records stay in Salesforce, and nothing is held for them.")));
 }
 
 /*
