@@ -25,9 +25,11 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "api.h"
 #include "batch.h"
 #include "capture.h"
 #include "sfsync.h"
+#include "sql.h"
 #include "targets.h"
 
 #define FETCH_ROWS 1000
@@ -287,27 +289,59 @@ note_partition(Oid partition, Oid parent, char operation)
 	}
 }
 
+/* TRUNCATE of a table that left is no concern any more. */
+static void
+drop_truncate_triggers(Oid partition)
+{
+	ListCell *lc;
+
+	foreach(lc, find_all_inheritors(partition, AccessShareLock, NULL))
+	{
+		Relation rel = table_open(lfirst_oid(lc), NoLock);
+		bool has_trigger = api_has_trigger(lfirst_oid(lc), TRUNCATE_TRIGGER);
+		int ntargets;
+		SqlScope scope;
+
+		(void) targets_of_relation(rel, &ntargets);
+		table_close(rel, NoLock);
+		if (!has_trigger || ntargets > 0)
+			continue;
+		sql_open(&scope, false);
+		SPI_execute(psprintf("DROP TRIGGER %s ON %s", TRUNCATE_TRIGGER, qualified_name(lfirst_oid(lc))),
+					false, 0);
+		sql_close(&scope);
+	}
+}
+
+static void
+follow_partition(Oid partition, Oid parent, bool attached)
+{
+	if (sfsync_capture_enabled)
+		note_partition(partition, parent, attached ? EVENT_INSERT : EVENT_PARTITION_LEFT);
+	if (!attached)
+		drop_truncate_triggers(partition);
+}
+
 void
 capture_altered_table(const AlterTableStmt *statement)
 {
 	Oid parent = RangeVarGetRelid(statement->relation, NoLock, true);
 	ListCell *lc;
 
-	if (!sfsync_capture_enabled || !OidIsValid(parent) ||
-		get_rel_relkind(parent) != RELKIND_PARTITIONED_TABLE)
+	if (!OidIsValid(parent) || get_rel_relkind(parent) != RELKIND_PARTITIONED_TABLE)
 		return;
 	foreach(lc, statement->cmds)
 	{
 		const AlterTableCmd *command = lfirst(lc);
-		bool attach = command->subtype == AT_AttachPartition;
+		bool attached = command->subtype == AT_AttachPartition;
 		Oid partition;
 
-		if (!attach && command->subtype != AT_DetachPartition &&
+		if (!attached && command->subtype != AT_DetachPartition &&
 			command->subtype != AT_DetachPartitionFinalize)
 			continue;
 		partition = RangeVarGetRelid(((PartitionCmd *) command->def)->name, NoLock, true);
 		if (OidIsValid(partition))
-			note_partition(partition, parent, attach ? EVENT_INSERT : EVENT_PARTITION_LEFT);
+			follow_partition(partition, parent, attached);
 	}
 }
 

@@ -10,7 +10,6 @@
 #include "compat.h"
 
 #include "common/hashfn.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "batch.h"
@@ -98,21 +97,13 @@ count_deleted(int mapping)
 	return count.deleted;
 }
 
-bool
+int64
 guard_exceeded(const NotedMapping *mapping)
 {
 	int64 deleted;
 
 	if (mapping->guard == 0 || mapping->deletes <= mapping->guard)
-		return false;
+		return 0;
 	deleted = count_deleted(mapping->mapping);
-	if (deleted <= mapping->guard)
-		return false;
-	ereport(
-		LOG,
-		(errmsg(
-			 "sfsync: a transaction deletes %lld rows of table \"%s\", more than delete_guard (%d): they are held",
-			 (long long) deleted, get_rel_name(mapping->source), mapping->guard),
-		 errhint("sfsync.release_deletes sends the deletes, sfsync.discard_deletes gives them up.")));
-	return true;
+	return deleted > mapping->guard ? deleted : 0;
 }

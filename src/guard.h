@@ -9,9 +9,10 @@
 #include "notes.h"
 
 /*
- * Do the transaction's notes mean more deletes than the mapping's guard allows?
- * A row that it deleted and inserted again, or inserted and deleted, is none.
+ * How many deletes do the transaction's notes mean, if these are more than the
+ * mapping's guard allows?  Else 0.  A row that it deleted and inserted again, or
+ * inserted and deleted, is none.
  */
-extern bool guard_exceeded(const NotedMapping *mapping);
+extern int64 guard_exceeded(const NotedMapping *mapping);
 
 #endif /* SFSYNC_GUARD_H */

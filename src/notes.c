@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "storage/buffile.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -345,6 +346,7 @@ typedef struct Showing
 {
 	CaptureFunction show;
 	void *arg;
+	bool *held; /* by buffer->mappings */
 } Showing;
 
 static void
@@ -356,6 +358,8 @@ show_note(const Note *note, const char *data, void *arg)
 
 	event.mapping = note->mapping;
 	event.operation = note->operation;
+	if (note->operation == EVENT_DELETE && noted(showing->held, note->mapping))
+		event.operation = EVENT_HELD_DELETE;
 	event.key = pnstrdup(data, note->key_len);
 	event.old_key = note->old_len < 0 ? NULL : pnstrdup(old_key, note->old_len);
 	event.changed = (const uint8 *) old_key + Max(note->old_len, 0);
@@ -367,9 +371,27 @@ show_note(const Note *note, const char *data, void *arg)
 void
 capture_each(CaptureFunction show, void *arg)
 {
-	Showing showing = {show, arg};
+	int n = buffer ? buffer->nmappings : 0;
+	Showing showing = {show, arg, palloc(sizeof(bool) * Max(n, 1))};
 
+	for (int i = 0; i < n; i++)
+		showing.held[i] = guard_exceeded(&buffer->mappings[i]) > 0;
 	notes_each(show_note, &showing);
+}
+
+static bool
+is_held(const NotedMapping *mapping)
+{
+	int64 deleted = guard_exceeded(mapping);
+
+	if (deleted > 0)
+		ereport(
+			LOG,
+			(errmsg(
+				 "sfsync: a transaction deletes %lld rows of table \"%s\", more than delete_guard (%d): they are held",
+				 (long long) deleted, get_rel_name(mapping->source), mapping->guard),
+			 errhint("sfsync.release_deletes sends the deletes, sfsync.discard_deletes gives them up.")));
+	return deleted > 0;
 }
 
 static void
@@ -381,7 +403,7 @@ look_at_mappings(Writer *writer)
 	{
 		const NotedMapping *mapping = &buffer->mappings[i];
 
-		writer->held[i] = guard_exceeded(mapping);
+		writer->held[i] = is_held(mapping);
 		writer->gone[i] = !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(mapping->source));
 	}
 }

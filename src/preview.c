@@ -97,6 +97,8 @@ show_absent(const Mapping *mapping, const Unit *unit, Shown *shown)
 	else
 	{
 		shown->operation = mapping->on_delete;
+		if (unit->hold)
+			shown->findings[shown->nfindings++] = psprintf("held: %s", unit->hold);
 		if (delete_policy_sets_values(mapping->on_delete))
 			show_values(mapping, unit, shown);
 	}

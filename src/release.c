@@ -8,6 +8,7 @@
 #include "compat.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 
 #include "api.h"
 #include "shmem.h"
@@ -50,5 +51,10 @@ PG_FUNCTION_INFO_V1(sfsync_discard_deletes);
 Datum
 sfsync_discard_deletes(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(decide_held(fcinfo, discard_query));
+	int64 n = decide_held(fcinfo, discard_query);
+
+	if (n > 0)
+		ereport(LOG, (errmsg("sfsync: mapping \"%s\": %lld held deletes were discarded by role \"%s\"",
+							 api_text(fcinfo, 0), (long long) n, GetUserNameFromId(GetUserId(), false))));
+	PG_RETURN_INT64(n);
 }

@@ -167,7 +167,9 @@ SELECT mapping, operation, count(*), min(key), max(key) FROM queued() GROUP BY m
 DELETE FROM sfsync.queue;
 INSERT INTO customer SELECT i, 'Name' FROM generate_series(1, 9) i;
 DELETE FROM sfsync.queue;
-BEGIN; UPDATE customer SET name = 'with it' WHERE id = '9'; DELETE FROM customer WHERE id < '5'; COMMIT;
+BEGIN; UPDATE customer SET name = 'with it' WHERE id = '9'; DELETE FROM customer WHERE id < '5';
+SELECT source_key, operation, findings FROM sfsync.preview('customer') ORDER BY source_key::text COLLATE "C";
+COMMIT;
 SELECT mapping, operation, key FROM queued();
 DELETE FROM sfsync.queue;
 SELECT sfsync.set_delete_policy('customer', NULL, delete_guard => 0);

@@ -346,6 +346,7 @@ sql(q{SELECT sfsync.pause('invoice'); UPDATE invoice SET notes = 'not sent yet' 
 sql(q{BEGIN; ALTER TABLE invoice DETACH PARTITION "In""voice"; ROLLBACK});
 sql(q{ALTER TABLE invoice DETACH PARTITION "In""voice"; SELECT sfsync.resume('invoice')});
 held('invoice', 3, qr/^partition public\."In""voice" left the table; .*sfsync\.release_deletes.*sfsync\.discard_deletes/, 'DETACH PARTITION');
+is(sql(q{SELECT count(*) FROM pg_trigger WHERE tgrelid = '"In""voice"'::regclass AND tgname LIKE 'sfsync%'}), '0', 'takes the triggers off');
 is(key_list('Invoice__c') =~ /north:1,north:2,north:3(?!,north:4)/ ? 1 : 0, 1, 'leaves the records, and makes none');
 sql(q{DELETE FROM "In""voice" WHERE n = 1; UPDATE "In""voice" SET notes = 'on its own'; TRUNCATE "In""voice"; INSERT INTO "In""voice" VALUES ('returned', 2, 'north')});
 held('invoice', 3, qr/left the table/, 'what happens to the detached table');
