@@ -308,6 +308,24 @@ ok($sim->record('Account', '1'), 'a TRUNCATE that is not captured leaves the rec
 sql(q{TRUNCATE account, contact});
 in_step('the next one deletes every record that is known');
 
+# Two-phase commit: the table is locked meanwhile, and what is in flight comes in between.
+sql(q{INSERT INTO account (id, name) SELECT i, 'Account ' || i FROM generate_series(1, 50) i; INSERT INTO contact VALUES (1, 1, 'child')});
+in_step('before a prepared TRUNCATE');
+$sim->fault(name => 'slow', match => { kind => [ 'collections_update', 'composite' ] }, action => { delay => 1 }, times => 4);
+sql(q{UPDATE account SET phone = 'in flight'});
+poll_query($node, q{SELECT in_flight > 0 FROM sfsync.status WHERE mapping = 'account'}, 'updates are in flight');
+$ids = ids('Account');
+sql(q{BEGIN; TRUNCATE account, contact; INSERT INTO account (id, name) VALUES (1, 'after'); PREPARE TRANSACTION 'emptied'});
+poll_query($node, q{SELECT in_flight FROM sfsync.status WHERE mapping = 'account'}, 'they end', expected => '0');
+is($sim->count('Account'), 50, 'a prepared TRUNCATE deletes nothing');
+sql(q{COMMIT PREPARED 'emptied'});
+poll_until(sub { $sim->count('Account') == 1 }, 'its commit does');
+in_step('a prepared TRUNCATE');
+is_deeply(ids('Account'), { 1 => $ids->{1} }, 'but for the row that was inserted again');
+$sim->clear_faults;
+sql(q{TRUNCATE account, contact});
+in_step('empty');
+
 # ignore counts them.
 sql(q{INSERT INTO account (id, name) VALUES (1, 'one'), (2, 'two'); SELECT sfsync.set_delete_policy('account', 'ignore')});
 wait_for_sync($node, 'ignore: settled');
