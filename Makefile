@@ -54,7 +54,7 @@ PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
 REGRESS = connection deletes mapping objects
 REGRESS_OPTS = --inputdir=test --temp-instance=tmp_check_regress --temp-config=test/sfsync.conf
-ISOLATION = capture
+ISOLATION = capture truncate
 ISOLATION_OPTS = --inputdir=test --outputdir=. --temp-instance=tmp_check_isolation --temp-config=test/sfsync.conf
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
