@@ -418,7 +418,8 @@ my @columns = (
 	[ 'tsquery', q{to_tsquery('simple', 'a & !b' || digits(3))}, $short, ':v::text' ],
 	[ 'jsonpath', q{('$.a ? (@.b > ' || digits(1) || ')')::jsonpath}, $short, ':v::text' ],
 	[ 'pg_lsn', q{pg_lsn('0/0') + (random() * 1e12)::bigint}, $short, ':v::text' ],
-	[ 'regclass', q{pick('pg_class', 'pg_type')::regclass}, $short, ':v::text' ],
+	[ 'regclass', q{pick('pg_class', 'wide')::regclass}, $short,
+		q{(SELECT CASE WHEN n.nspname = 'pg_catalog' THEN c.relname ELSE n.nspname || '.' || c.relname END FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = :v)} ],
 );
 
 my @names = map { "v$_" } 0 .. $#columns;
