@@ -12,10 +12,16 @@ OBJS = \
 	src/check.o \
 	src/check_connection.o \
 	src/claim.o \
+	src/conflict.o \
+	src/decide.o \
+	src/judge.o \
+	src/reads.o \
+	src/reconcile.o \
 	src/coerce.o \
 	src/connection.o \
 	src/create.o \
 	src/datum.o \
+	src/delete_policy.o \
 	src/deliver.o \
 	src/describe.o \
 	src/drift.o \
@@ -30,7 +36,10 @@ OBJS = \
 	src/preview.o \
 	src/queue.o \
 	src/reply.o \
+	src/resolve.o \
 	src/rest.o \
+	src/rest_form.o \
+	src/rest_read.o \
 	src/rest_reply.o \
 	src/route.o \
 	src/rules.o \

@@ -146,6 +146,18 @@ payload_build(const Mapping *mapping, const SourceRow *row, const char *external
 	return good;
 }
 
+int64
+payload_updated_at(const Mapping *mapping, const SourceRow *row, int64 otherwise)
+{
+	const SourceValue *value;
+	int64 time;
+
+	if (mapping->updated_at < 0 || !row->found)
+		return otherwise;
+	value = &row->values[mapping->updated_at];
+	return !value->isnull && value->text && rest_parse_time(value->text, &time) ? time : otherwise;
+}
+
 bool
 payload_key_is_number(const Mapping *mapping)
 {

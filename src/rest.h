@@ -4,8 +4,8 @@
  *		(reference, sections 4 to 7).  Pure: text in, text out.
  *
  * rest.c has the requests that write, rest_reply.c their replies, rest_read.c
- * both sides of reading.  Times are microseconds since 2000-01-01 UTC, as
- * TimestampTz.
+ * both sides of reading, rest_form.c the forms of numbers, Ids, keys and times.
+ * A time is in microseconds since 2000-01-01 UTC, like TimestampTz.
  *
  * All memory is palloc'd in the current context; json-c's own is freed before
  * a function returns.  Parsers bound the depth of what they read and take any
@@ -210,7 +210,8 @@ extern bool rest_parse_find(const char *body, size_t len, const char *ext_field,
 
 /*
  * Records by Id, those in the recycle bin too (section 10).  has_master: the
- * object has the field MasterRecordId.  No values are read.
+ * object has the field MasterRecordId.  No values are read.  What is no Id
+ * counts as taken and is not asked, here and below.
  */
 extern RestCall *rest_find_deleted(const char *api_version, const char *object, bool has_master,
 								   const char *const *ids, int nids, int *taken);
@@ -271,12 +272,6 @@ typedef struct RestFound
 extern bool rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestFound **found,
 							  int *nfound, char **next, RestError *failure, int *http_status, char **error);
 
-/*
- * A time as Salesforce writes it (section 3.4): "2022-03-17T16:21:24.000+0000",
- * with Z or +hh:mm too.  False if it is anything else.
- */
-extern bool rest_parse_time(const char *text, int64 *time);
-
 /* ------------------------------------------------------------------------
  * Forms
  * ------------------------------------------------------------------------
@@ -302,6 +297,12 @@ extern char *rest_record_key(const char *key, bool case_sensitive);
  * part without leading zeros, the fraction as it was.  NULL if it is none.
  */
 extern char *rest_plain_number(const char *text);
+
+/*
+ * A time as Salesforce writes it (section 3.4): "2022-03-17T16:21:24.000+0000",
+ * with Z or +hh:mm too.  False if it is anything else.
+ */
+extern bool rest_parse_time(const char *text, int64 *time);
 
 /*
  * The whole text as one JSON value of bounded depth, valid UTF-8, nothing

@@ -13,6 +13,7 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "mb/pg_wchar.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -119,7 +120,7 @@ key_arrays(const Mapping *mapping, char *const *keys, int nkeys, Oid *types, Dat
 	}
 }
 
-/* Which columns feed a field, in the order of the statement's result. */
+/* Which columns feed a field, or tell the row's time, in the order of the statement's result. */
 static int
 needed_columns(const Mapping *mapping, int *needed)
 {
@@ -127,7 +128,7 @@ needed_columns(const Mapping *mapping, int *needed)
 
 	for (int c = 0; c < mapping->ncolumns; c++)
 		for (int f = 0; f < mapping->nfields; f++)
-			if (mapping_field_uses(&mapping->fields[f], c))
+			if (mapping_field_uses(&mapping->fields[f], c) || c == mapping->updated_at)
 			{
 				needed[n++] = c;
 				break;
