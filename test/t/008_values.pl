@@ -232,6 +232,10 @@ is(sql(q{SET client_encoding = 'UTF8'; SELECT error_message, payload->>'Text__c'
 is(sql(q{SET client_encoding = 'UTF8'; SELECT payload->>'Text__c' FROM sfsync.preview('value', jsonb_build_object('id', 'latin-' || chr(252)))}, 'latin'),
 	Encode::encode('UTF-8', substr($latin, 48)), 'LATIN1: preview');
 
+is(sql(q{SET client_encoding = 'UTF8'; SELECT findings FROM sfsync.preview('value', '{"id": "latin-4"}')}, 'latin'),
+	"{\"COERCION_ERROR: column \\\"restricted\\\", field Restricted__c: \\\"Gr\xc3\xbcn\\\" is not an active value of the restricted picklist Restricted__c\"}", 'LATIN1: findings');
+like(sql(q{SET client_encoding = 'UTF8'; SELECT finding FROM sfsync.check_mapping('value') WHERE field = 'Restricted__c'}, 'latin'), qr/"Gr\xc3\xbcn" is not/, 'LATIN1: check_mapping');
+
 other_database('ascii', 'SQL_ASCII');
 sql(q{INSERT INTO value VALUES ('ascii-1', E'Gr\\xc3\\xbc\\xc3\\x9fe', E'gr\\xc3\\x96\\xc3\\x9fe', E'{One,\\xc3\\x9cber}', E'"na\\xc3\\xafv"'),
 	('ascii-2', E'Gr\\xfc\\xdfe', NULL, NULL, NULL),
