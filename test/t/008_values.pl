@@ -81,9 +81,9 @@ sub set_values
 
 sub records
 {
-	my ($pattern) = @_;
+	my ($pattern, @fields) = @_;
 
-	return grep { ($_->{PG_Key__c} // '') =~ /$pattern/ } @{ control('GET', 'records?object=Everything__c') };
+	return grep { ($_->{PG_Key__c} // '') =~ /$pattern/ } @{ control('GET', 'records?object=Everything__c&fields=' . join(',', 'PG_Key__c', @fields)) };
 }
 
 sub add_field
@@ -198,7 +198,7 @@ sub settled
 sub record_fields
 {
 	my ($key, @fields) = @_;
-	my ($record) = records(qr/^\Q$key\E$/);
+	my ($record) = records(qr/^\Q$key\E$/, @fields);
 
 	return 'missing' unless $record;
 	return join('|', map { $record->{$_} // 'NULL' } @fields);
