@@ -497,11 +497,25 @@ is(plain('SELECT i, type, count(*), (array_agg(row_to_json(d)))[1] FROM (' . joi
 	'', "random values: $rows of each of " . scalar(@columns) . ' columns are what SQL says, and numbers are sent to the digit');
 is(sql('SELECT count(*) FROM sfsync.dead_letter'), '0', 'random values: no dead letters');
 
+sub column_of { my ($field) = @_; my ($i) = grep { $fields[$_] eq $field } 0 .. $#fields; return $names[$i] }
+
+# Read back and compared, each value is the one that was sent: a backfill finds nothing to write.
+sql(q{SELECT sfsync.exclude_column('wide', '} . column_of('Encrypted__c') . q{'); SELECT sfsync.alter_mapping('wide', conflict_policy => 'newest_wins')});
+settled('echoes: settled before');
+{
+	my $unchanged = sql(q{SELECT unchanged FROM sfsync.status WHERE mapping = 'wide'});
+
+	$mark = $sim->mark;
+	sql(q{SELECT sfsync.backfill('wide')});
+	settled('echoes: settled');
+	is(sql(q{SELECT unchanged, conflicts FROM sfsync.status WHERE mapping = 'wide'}), ($unchanged + $rows) . '|0', 'echoes: every row is unchanged');
+	is(join(' ', grep { $_ ne 'collections_retrieve' } map { $_->{kind} } $sim->requests($mark)), '', 'echoes: and read only');
+}
+sql(q{SELECT sfsync.alter_mapping('wide', conflict_policy => 'source_wins')});
+
 #
 # Values that can't go: each a dead letter, before any call
 #
-
-sub column_of { my ($field) = @_; my ($i) = grep { $fields[$_] eq $field } 0 .. $#fields; return $names[$i] }
 
 my @bad = (
 	[ 'Number_2__c', q{'NaN'}, q{'Infinity'}, q{'-Infinity'}, '1e16', '-99999999999999999999', '9999999999999999.995' ],
