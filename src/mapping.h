@@ -28,6 +28,7 @@ typedef struct MappingField
 	const SfField *field;
 	bool keep_null;
 	bool truncate;
+	const char *policy;        /* conflict policy of the field; NULL: the mapping's */
 	const RouteLookup *lookup; /* NULL unless it is a lookup by external ID */
 	FieldLookup relation;      /* of the lookup */
 } MappingField;
