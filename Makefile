@@ -12,6 +12,11 @@ OBJS = \
 	src/check.o \
 	src/check_connection.o \
 	src/claim.o \
+	src/conflict.o \
+	src/decide.o \
+	src/judge.o \
+	src/reads.o \
+	src/reconcile.o \
 	src/coerce.o \
 	src/connection.o \
 	src/create.o \
@@ -31,6 +36,7 @@ OBJS = \
 	src/preview.o \
 	src/queue.o \
 	src/reply.o \
+	src/resolve.o \
 	src/rest.o \
 	src/rest_form.o \
 	src/rest_read.o \
