@@ -233,17 +233,19 @@ queue_column(const Mapping *mapping, AttrNumber attnum)
 	(void) api_start_backfill(mapping->id, source_row_count(mapping), bitmap, bit / 8 + 1);
 }
 
+/* A row without a record is sent whole when it gets one, or is gone. */
 static const char missed_query[] =
 	"WITH gone AS (DELETE FROM sfsync.missed WHERE mapping = $1 AND attnum = $2 RETURNING key, event_at)"
 	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, changed,"
-	" first_event_at, event_at, xid)"
+	" changed_at, first_event_at, event_at, xid)"
 	" SELECT $1, key, 'waiting', 'changed while the field was in quarantine', pg_catalog.clock_timestamp(), 0,"
-	" false, false, $3, event_at, event_at, pg_catalog.pg_current_xact_id() FROM gone"
+	" false, false, $3, event_at, event_at, event_at, pg_catalog.pg_current_xact_id() FROM gone"
+	" WHERE EXISTS (SELECT FROM sfsync.record r WHERE r.mapping = $1 AND r.key = gone.key)"
 	" ON CONFLICT (mapping, key) DO UPDATE SET changed = CASE"
 	" WHEN d.changed IS NULL THEN excluded.changed"
 	" WHEN pg_catalog.length(d.changed) < pg_catalog.length(excluded.changed)"
 	" THEN d.changed || pg_catalog.substr(excluded.changed, pg_catalog.length(d.changed) + 1)"
-	" ELSE pg_catalog.set_bit(d.changed, $2 - 1, 1) END, event_at = greatest(d.event_at, excluded.event_at)";
+	" ELSE pg_catalog.set_bit(d.changed, $2 - 1, 1) END, times = NULL, changed_at = greatest(d.changed_at, excluded.changed_at), event_at = greatest(d.event_at, excluded.event_at)";
 
 static bool
 queue_missed(const Mapping *mapping, AttrNumber attnum)

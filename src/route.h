@@ -54,6 +54,7 @@ typedef struct RouteRule
 	const char *field; /* as the user wrote it */
 	bool keep_null;
 	bool truncate;
+	const char *policy; /* conflict policy of the field; NULL: the mapping's */
 } RouteRule;
 
 typedef enum RouteKind
@@ -93,6 +94,7 @@ typedef struct Route
 	int64 wanted_at;        /* not before */
 	bool keep_null;
 	bool truncate;
+	const char *policy;
 	const RouteLookup *lookup; /* ROUTE_FOREIGN_KEY */
 } Route;
 
