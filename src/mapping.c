@@ -208,7 +208,8 @@ read_keys(Mapping *mapping)
 		int column = column_index(mapping, mapping->key_columns[i]);
 
 		if (column < 0)
-			mapping->broken = psprintf("key column \"%s\" is not in table %s any more",
+			mapping->broken = psprintf("key column \"%s\" is not in table %s any more; end the mapping with "
+									   "sfsync.drop_mapping, then create it anew",
 									   mapping->key_columns[i], mapping->source_name);
 		else
 			mapping->key_types[i] = getBaseType(mapping->columns[column].type);
@@ -301,7 +302,9 @@ read_table(Mapping *mapping)
 
 	if (!rel)
 	{
-		mapping->broken = psprintf("the source table (oid %u) was dropped", mapping->source);
+		mapping->broken = psprintf("the source table (oid %u) was dropped, and one of the same name is another; "
+								   "end the mapping with sfsync.drop_mapping, then create it anew",
+								   mapping->source);
 		return;
 	}
 	desc = RelationGetDescr(rel);
