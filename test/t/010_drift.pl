@@ -322,5 +322,146 @@ poll_query($node, field_map('account', 'forbidden'), 'after a kill -9 amid it', 
 poll_until(sub { ($sim->record('Account', 2)->{Forbidden__c} // '') eq 'x' }, 'and the value of the meantime arrives');
 is(scalar(grep { $_->{DeveloperName} && $_->{DeveloperName} eq 'Forbidden' } @{ $sim->records('CustomField') }), 1, 'the field was made once');
 $writer->quit;
+$writer = session($node);
+
+#
+# DDL on the mapped table, before changes are delivered and while they are in flight
+#
+sql(q{SELECT sfsync.drop_mapping('account', discard_pending => true)});
+sql(q{
+CREATE SCHEMA elsewhere;
+CREATE TABLE thing (id integer PRIMARY KEY, name text NOT NULL, text text, long_text text, number integer, spare text);
+INSERT INTO thing SELECT g, 'Thing ' || g, 'text ' || g, 'long ' || g, g FROM generate_series(1, 40) g;
+SELECT sfsync.create_mapping('thing', 'Everything__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
+wait_for_sync($node, 'things: settled');
+
+sub ddl_case
+{
+	my ($name, $do, $undo, $query, $mapping) = @_;
+	my $in_flight = "in flight $name";
+
+	$mapping //= 'thing';
+	start_writing($mapping, 'text', 'long_text', 'number', 'spare');
+	sql("SELECT sfsync.pause('$mapping')");
+	amid(sub { sql($do) });
+	sql("SELECT sfsync.resume('$mapping')");
+	$sim->fault(name => $in_flight, match => { kind => [ 'collections_upsert', 'collections_update', 'composite' ] }, times => 1, action => { delay => 0.3 });
+	poll_until(sub { $sim->hits($in_flight) > 0 }) or fail("$name: nothing in flight");
+	amid(sub { sql($undo) });
+	stop_writing();
+	wait_for_sync($node, "$name: settled");
+	same_records($node, $sim, 'Everything__c', $query, "$name: table and records are equal");
+	same_state($node, "$name: nothing is left");
+	return;
+}
+
+my $things = q{SELECT id::text AS "PG_Key__c", name AS "Name", text AS "Text__c", long_text AS "Long_Text__c", number AS "Number__c" FROM thing};
+
+sub backfills_done
+{
+	poll_query($node, q{SELECT count(*) FROM sfsync.backfill_job WHERE state = 'running'}, undef, expected => '0');
+	return;
+}
+
+ddl_case('a renamed column', q{ALTER TABLE thing RENAME COLUMN text TO words}, q{ALTER TABLE thing RENAME COLUMN words TO text}, $things);
+ddl_case('a column of another type', q{ALTER TABLE thing ALTER COLUMN number TYPE bigint}, q{ALTER TABLE thing ALTER COLUMN number TYPE integer}, $things);
+ddl_case('a renamed table', q{ALTER TABLE thing RENAME TO thing_2}, q{ALTER TABLE thing_2 RENAME TO thing}, $things);
+ddl_case('a table in another schema', q{ALTER TABLE thing SET SCHEMA elsewhere}, q{ALTER TABLE elsewhere.thing SET SCHEMA public}, $things);
+ddl_case('a new column and a dropped one', q{ALTER TABLE thing ADD COLUMN url text DEFAULT 'http://x.example'}, q{ALTER TABLE thing DROP COLUMN spare}, $things);
+backfills_done();
+same_records($node, $sim, 'Everything__c', q{SELECT id::text AS "PG_Key__c", url AS "Url__c" FROM thing}, 'a new column with a default');
+ddl_case('another primary key', q{ALTER TABLE thing DROP CONSTRAINT thing_pkey, ADD COLUMN uid bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY},
+	q{ALTER TABLE thing DROP CONSTRAINT thing_pkey, ADD PRIMARY KEY (id)}, $things);
+
+sql(q{ALTER TABLE thing DROP COLUMN long_text});
+ddl_case('a dropped column', q{SELECT 1}, q{SELECT 1}, q{SELECT id::text AS "PG_Key__c", name AS "Name", text AS "Text__c" FROM thing});
+
+# a table that is another
+sql(q{DROP TABLE thing});
+sql(q{CREATE TABLE thing (id integer PRIMARY KEY, name text NOT NULL)});
+poll_query($node, q{SELECT state || ': ' || regexp_replace(detail, '[0-9]+', 'N') FROM sfsync.status WHERE mapping = 'thing'}, 'a table that was made anew',
+	expected => 'blocked: the source table (oid N) was dropped, and one of the same name is another; end the mapping with sfsync.drop_mapping, then create it anew');
+sql(q{SELECT sfsync.drop_mapping('thing', discard_pending => true)});
+sql(q{INSERT INTO thing SELECT g, 'Again ' || g FROM generate_series(1, 40) g;
+	SELECT sfsync.create_mapping('thing', 'Everything__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
+wait_for_sync($node, 'the new table: settled');
+is($sim->record('Everything__c', 5)->{Name}, 'Again 5', 'the new table has the records');
+sql(q{ALTER TABLE thing ADD COLUMN ident integer; ALTER TABLE thing DROP COLUMN id});
+poll_query($node, q{SELECT state || ': ' || detail FROM sfsync.status WHERE mapping = 'thing'}, 'a key column that is gone',
+	expected => 'blocked: key column "id" is not in table public.thing any more; end the mapping with sfsync.drop_mapping, then create it anew');
+sql(q{SELECT sfsync.drop_mapping('thing', discard_pending => true)});
+
+# partitions
+$sim->post('delete', { object => 'Everything__c', id => $_->{Id} }) for @{ $sim->records('Everything__c') };
+sql(q{
+CREATE TABLE part (id integer PRIMARY KEY, name text NOT NULL, text text, long_text text) PARTITION BY RANGE (id);
+CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (1) TO (100);
+CREATE TABLE part_rest PARTITION OF part FOR VALUES FROM (1000) TO (100000);
+CREATE TABLE later (long_text text, id integer PRIMARY KEY, text text, name text NOT NULL);
+INSERT INTO part SELECT g, 'Part ' || g FROM generate_series(1, 40) g;
+INSERT INTO later SELECT 'l' || g, g, 't' || g, 'Later ' || g FROM generate_series(200, 220) g;
+SELECT sfsync.create_mapping('part', 'Everything__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
+wait_for_sync($node, 'partitions: settled');
+my $parts = q{SELECT id::text AS "PG_Key__c", name AS "Name", text AS "Text__c", long_text AS "Long_Text__c" FROM part};
+ddl_case('new partitions', q{ALTER TABLE part ATTACH PARTITION later FOR VALUES FROM (200) TO (300)},
+	q{CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (300) TO (400); INSERT INTO part VALUES (301, 'of the new one')}, $parts, 'part');
+
+#
+# Circles of lookups
+#
+sub circle_lookup
+{
+	my ($object, $key, $field, $parent_object, $parent_key, $name) = @_;
+	my $record = $sim->record($object, $key) || {};
+	my $parent = $sim->record($parent_object, $parent_key) || {};
+
+	is($record->{$field} // 'none', $parent->{Id} // 'no parent', $name);
+	return;
+}
+
+schema('Account', 'Main_Invoice__c', 'add', type => 'Lookup', referenceTo => 'Invoice__c', relationshipName => 'Mains');
+sql(q{
+CREATE TABLE firm (id integer PRIMARY KEY, name text NOT NULL, parent_id integer, main_invoice integer);
+CREATE TABLE invoice (id integer PRIMARY KEY, account integer REFERENCES firm DEFERRABLE INITIALLY DEFERRED, notes text);
+ALTER TABLE firm ADD FOREIGN KEY (parent_id) REFERENCES firm DEFERRABLE INITIALLY DEFERRED,
+	ADD FOREIGN KEY (main_invoice) REFERENCES invoice DEFERRABLE INITIALLY DEFERRED;
+SELECT sfsync.create_mapping('firm', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
+SELECT sfsync.create_mapping('invoice', 'Invoice__c', 'PG_Key__c', 'delete', conflict_policy => 'newest_wins')});
+poll_query($node, q{SELECT string_agg(field || ' ' || rule || ' ' || status, ', ' ORDER BY field) FROM sfsync.field_map WHERE column_name IN ('parent_id', 'main_invoice', 'account')},
+	'lookups both ways', expected => 'Account__c foreign_key mapped, Main_Invoice__c foreign_key mapped, ParentId foreign_key mapped');
+sql(q{INSERT INTO firm VALUES (5001, 'Itself', 5001)});
+wait_for_sync($node, 'a row that refers to itself: settled');
+circle_lookup('Account', 5001, 'ParentId', 'Account', 5001, 'a row that refers to itself');
+sql(q{INSERT INTO firm VALUES (5011, 'A', 5012), (5012, 'B', 5013), (5013, 'C', 5011)});
+wait_for_sync($node, 'three in a circle: settled');
+circle_lookup('Account', 5011, 'ParentId', 'Account', 5012, 'three in a circle: the first');
+circle_lookup('Account', 5012, 'ParentId', 'Account', 5013, 'the second');
+circle_lookup('Account', 5013, 'ParentId', 'Account', 5011, 'the third');
+$mark = $sim->mark;
+sql(q{BEGIN; INSERT INTO firm VALUES (5021, 'D', NULL, 5022); INSERT INTO invoice VALUES (5022, 5021, 'n'); COMMIT});
+wait_for_sync($node, 'two mappings in a circle: settled');
+circle_lookup('Account', 5021, 'Main_Invoice__c', 'Invoice__c', 5022, 'two mappings in a circle: one way');
+circle_lookup('Invoice__c', 5022, 'Account__c', 'Account', 5021, 'and the other');
+
+# a circle that closes late, and changes meanwhile
+sql(q{ALTER TABLE firm ALTER CONSTRAINT firm_parent_id_fkey DEFERRABLE INITIALLY DEFERRED; SELECT sfsync.pause('invoice')});
+sql(q{BEGIN; INSERT INTO firm VALUES (5031, 'E', NULL, 5032); INSERT INTO invoice VALUES (5032, 5031, 'n'); COMMIT});
+poll_query($node, q{SELECT count(*) FROM sfsync.deferred d JOIN sfsync.mapping m ON m.id = d.mapping WHERE m.name = 'firm' AND d.parent_key = '5032'}, 'it waits for a mapping that is paused', expected => '1');
+sql(q{UPDATE firm SET name = 'E2' WHERE id = 5031});
+sql(q{SELECT sfsync.resume('invoice')});
+wait_for_sync($node, 'a circle that closes late: settled');
+circle_lookup('Account', 5031, 'Main_Invoice__c', 'Invoice__c', 5032, 'a circle that closes late');
+circle_lookup('Invoice__c', 5032, 'Account__c', 'Account', 5031, 'both ways');
+is($sim->record('Account', 5031)->{Name}, 'E2', 'with the change of the meantime');
+
+# a parent that failed is named
+sql(q{BEGIN; INSERT INTO firm VALUES (5041, repeat('x', 300)); INSERT INTO invoice VALUES (5042, 5041, 'n'); COMMIT});
+poll_query($node, q{SELECT d.reason ~ ('; the parent is dead letter ' || l.id || ': COERCION_ERROR$') FROM sfsync.deferred d, sfsync.dead_letter l
+	WHERE d.key = '5042' AND l.status = 'open' AND l.mapping = 'firm'}, 'a parent that is a dead letter is named');
+sql(q{UPDATE firm SET name = 'short' WHERE id = 5041});
+wait_for_sync($node, 'a parent that is mended: settled');
+circle_lookup('Invoice__c', 5042, 'Account__c', 'Account', 5041, 'and the child goes when it is mended');
+same_state($node, 'nothing is left');
+$writer->quit;
 
 done_testing();
