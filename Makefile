@@ -27,6 +27,7 @@ OBJS = \
 	src/describe.o \
 	src/drift.o \
 	src/errors.o \
+	src/family.o \
 	src/fence.o \
 	src/fetch.o \
 	src/guard.o \

@@ -691,7 +691,10 @@ send_reads(Claim *claim, UnitKind *kinds)
 static bool
 send_writes(Claim *claim, UnitKind *kinds)
 {
-	bool sent = prepare_writes(claim, kinds);
+	bool sent;
+
+	family_keep_together(claim, kinds);
+	sent = prepare_writes(claim, kinds);
 
 	if (!sent && count_kind(kinds, claim->n, UNIT_LOOKUP) > 0)
 	{

@@ -197,6 +197,22 @@ follow_drift(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
 	state->seen_serial = mapping->serial;
 }
 
+/* Parents go before children, and neither at the same time as its relatives. */
+static void
+look_at_lookups(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
+{
+	state->has_lookups = false;
+	for (int i = 0; i < mapping->nfields; i++)
+	{
+		const RouteLookup *lookup = mapping->fields[i].lookup;
+
+		if (!lookup)
+			continue;
+		state->has_lookups |= lookup->parent_mapping != mapping->id;
+		state->has_family = delivery_of(delivery, lookup->parent_mapping)->has_family = true;
+	}
+}
+
 static void
 look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 {
@@ -229,10 +245,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		delivery_unblock(state);
 		state->deliverable = true;
 		state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted;
-		state->has_lookups = false;
-		for (int i = 0; i < mapping->nfields; i++)
-			if (mapping->fields[i].lookup && mapping->fields[i].lookup->parent_mapping != mapping->id)
-				state->has_lookups = true;
+		look_at_lookups(delivery, state, mapping);
 		follow_drift(delivery, state, mapping);
 	}
 	else

@@ -32,6 +32,7 @@ typedef struct MappingDelivery
 	bool describe_wanted; /* before anything else is sent */
 	bool behind;          /* events were passed over while it couldn't be delivered */
 	bool has_lookups;     /* to other mappings: they go first */
+	bool has_family;      /* its rows are parents or children of mapped ones */
 	int seen_serial;      /* of the mapping as it was last compared with what was mapped */
 	bool deliverable;     /* as of this turn */
 	bool needs_metadata;  /* even if nothing is to be sent */
