@@ -10,6 +10,8 @@
 #ifndef SFSYNC_DELIVER_H
 #define SFSYNC_DELIVER_H
 
+#include "nodes/pg_list.h"
+
 #include "batch.h"
 #include "connection.h"
 #include "queue.h"
