@@ -444,6 +444,7 @@ set_values('Restricted__c', qw(Red Green Blue));
 
 sql('CREATE TABLE wide (id integer PRIMARY KEY, ' . join(', ', map { "$names[$_] $columns[$_]->[0]" } 0 .. $#columns) . ')');
 sql(q{SELECT sfsync.create_mapping('wide', 'Everything__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins'); SELECT sfsync.alter_mapping('wide', timestamp_zone => 'Europe/Vienna'); SELECT sfsync.refresh_schema()});
+poll_query($node, "SELECT describe::text ~ '$fields[-1]' AND describe::text !~ 'Zw' -- of the list before\n FROM sfsync.object WHERE object = 'Everything__c'", 'new fields are known');
 sql(join("\n", map { "SELECT sfsync.map_field('wide', '$fields[$_]', '$names[$_]');" } 0 .. $#columns));
 wait_for_sync($node);
 poll_query($node, q{SELECT string_agg(column_name || ' ' || column_type || ': ' || status, ', ') FROM sfsync.field_map WHERE mapping = 'wide' AND status <> 'mapped' AND column_name <> 'id'}, 'every column feeds its field', expected => '');
