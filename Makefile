@@ -18,6 +18,7 @@ OBJS = \
 	src/reads.o \
 	src/reconcile.o \
 	src/coerce.o \
+	src/columns.o \
 	src/connection.o \
 	src/create.o \
 	src/datum.o \
@@ -26,6 +27,7 @@ OBJS = \
 	src/describe.o \
 	src/drift.o \
 	src/errors.o \
+	src/expression.o \
 	src/fence.o \
 	src/fetch.o \
 	src/http.o \
