@@ -12,6 +12,7 @@
 
 #include "api.h"
 #include "coerce.h"
+#include "datum.h"
 #include "source.h"
 #include "sql.h"
 
@@ -51,7 +52,8 @@ check_object(ReturnSetInfo *result, const Mapping *mapping)
 		find(result, "error", NULL, NULL,
 			 psprintf("the integration user may not edit records of %s", mapping->object),
 			 "Grant Edit on the object by a permission set, then run sfsync.refresh_schema().");
-	if (strcmp(mapping->on_delete, "delete") == 0 && !mapping->meta->deletable)
+	if (!mapping->meta->deletable &&
+		(strcmp(mapping->on_delete, "delete") == 0 || strcmp(mapping->on_delete, "hard_delete") == 0))
 		find(result, "error", NULL, NULL,
 			 psprintf("the integration user may not delete records of %s", mapping->object),
 			 "Grant Delete on the object by a permission set, or set on_delete to 'ignore'.");
@@ -170,7 +172,9 @@ value_fault(const MappingField *map, const SourceRow *row)
 		return NULL;
 	if (row->errors && row->errors[map->column])
 		return row->errors[map->column];
-	return coerce_value(&row->values[map->column], map->field, &options, &value, &reason) ? NULL : reason;
+	return coerce_value(&row->values[map->column], map->field, &options, &value, &reason)
+			   ? NULL
+			   : datum_from_utf8(reason);
 }
 
 /* A sample of rows. */

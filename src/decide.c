@@ -214,7 +214,10 @@ decide_gone(Claim *claim, Candidate *candidate)
 static bool
 second_is_open(const UnitRead *read)
 {
-	return read->record.last_modified / USECS_PER_SEC >= read->server_at / USECS_PER_SEC;
+	int64 ahead = read->record.last_modified / USECS_PER_SEC - read->server_at / USECS_PER_SEC;
+
+	/* a time further ahead is none of a clock: nothing is gained by waiting for it */
+	return ahead >= 0 && ahead <= 2;
 }
 
 static UnitKind
@@ -434,6 +437,25 @@ decide_deleted(Claim *claim, Candidate *candidate)
 	return UNIT_LOOKUP;
 }
 
+/* A delete may wait for a person. */
+static UnitKind
+decide_delete(Claim *claim, Candidate *candidate)
+{
+	bool known = candidate->record || candidate->old_record;
+
+	if (candidate->record && strcmp(candidate->record->key, candidate->unit->key) != 0)
+		return decide_deleted(claim, candidate);
+	switch (delete_hold(claim->mapping, candidate->unit, known, claim->delivery->next_verify != 0))
+	{
+		case DELETE_HELD:
+			return put_off(claim, candidate, OUTCOME_HELD, candidate->unit->hold);
+		case DELETE_NOTHING:
+			return decided(claim, candidate, OUTCOME_UNCHANGED);
+		default:
+			return decide_deleted(claim, candidate);
+	}
+}
+
 /*
  * The row is not there, and no delete of it was captured.  The delete may
  * stand further back in the queue: wait until everything that had been
@@ -554,7 +576,7 @@ decide(Claim *claim, Candidate *candidate)
 		return decide_filtered(claim, candidate);
 	welcome(claim->mapping, candidate);
 	if (!candidate->row->found)
-		return candidate->unit->deleted ? decide_deleted(claim, candidate) : decide_missing(claim, candidate);
+		return candidate->unit->deleted ? decide_delete(claim, candidate) : decide_missing(claim, candidate);
 	return claim->mapping->checks ? decide_checked(claim, candidate) : decide_present(claim, candidate);
 }
 

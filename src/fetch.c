@@ -18,11 +18,11 @@
 #include "sfsync.h"
 #include "source.h"
 
-#define AT_HAND_LOW 1500 /* units below which more is read */
-#define AT_HAND_MAX 5000
+#define AT_HAND_LOW 6000 /* units below which more is read */
+#define AT_HAND_MAX 10000
 #define IDLE_MAPPING_MAX 500 /* units at hand of a mapping that can't go */
 #define PAGE 1000
-#define CHUNK_ROWS 1000
+#define CHUNK_ROWS 2000
 
 typedef struct Taking
 {
@@ -61,6 +61,8 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 
 	unit->deferred = true;
 	unit->inserted = false;
+	if (row->held && row->deleted)
+		batch_join_hold(unit, row->reason);
 	unit->attempts = row->attempts;
 	if (row->whole_at != 0)
 		batch_add_whole(unit, row->whole_at);
@@ -311,7 +313,7 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	Mapping *mapping;
 	KeysWanted wanted = {NULL, job, NULL, NULL, 0};
 
-	if (!state->deliverable || nchunks > 1 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
+	if (!state->deliverable || nchunks > 2 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
 		return;
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))

@@ -117,7 +117,7 @@ static void
 set_error(RestError *error, const char *code, const char *what, const SfField *field, const char *reason)
 {
 	error->code = pstrdup(code);
-	error->message = psprintf("%s, field %s: %s", what, field->name, reason);
+	error->message = psprintf("%s, field %s: %s", datum_key_utf8(what), field->name, reason);
 	error->fields = palloc(sizeof(char *));
 	error->fields[0] = pstrdup(field->name);
 	error->nfields = 1;
@@ -143,7 +143,7 @@ check_key(const Mapping *mapping, const char *external_id, RestError *error)
 static char *
 evaluation_error(const MappingField *field, const SourceRow *row)
 {
-	return row->errors ? row->errors[field->column] : NULL;
+	return row->errors && row->errors[field->column] ? datum_key_utf8(row->errors[field->column]) : NULL;
 }
 
 void
@@ -151,7 +151,7 @@ payload_filter_error(const SourceRow *row, RestError *error)
 {
 	memset(error, 0, sizeof(*error));
 	error->code = pstrdup("EXPRESSION_ERROR");
-	error->message = psprintf("filter: %s", row->failed);
+	error->message = psprintf("filter: %s", datum_key_utf8(row->failed));
 }
 
 bool

@@ -8,7 +8,6 @@
 #include "compat.h"
 
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -17,6 +16,7 @@
 #include "batch.h"
 #include "capture.h"
 #include "datum.h"
+#include "delete_policy.h"
 #include "payload.h"
 #include "queue.h"
 #include "source.h"
@@ -57,13 +57,24 @@ show_row(const Mapping *mapping, const Unit *unit, const SourceRow *row, Shown *
 	shown->has_payload = true;
 	if (!payload_build(mapping, row, datum_key_utf8(unit->key), whole ? NULL : unit->changed,
 					   unit->changed_len, known ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &shown->record, &error))
-		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, datum_from_utf8(error.message));
 	else if (!whole && shown->record.nfields == 0)
 	{
 		shown->operation = NULL;
 		shown->has_payload = false;
 		shown->findings[shown->nfindings++] = pstrdup("nothing that is mapped changed");
 	}
+}
+
+/* The record that archive or deactivate would send. */
+static void
+show_values(const Mapping *mapping, const Unit *unit, Shown *shown)
+{
+	RestError error = {0};
+
+	shown->has_payload = true;
+	if (!delete_values_record(mapping, datum_key_utf8(unit->key), unit->event_at, &shown->record, &error))
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
 }
 
 static void
@@ -78,7 +89,13 @@ show_absent(const Mapping *mapping, const Unit *unit, Shown *shown)
 	else if (unit->inserted && !record_known(mapping, unit->key, NULL, 0))
 		shown->findings[shown->nfindings++] = pstrdup("made and deleted again: nothing is sent");
 	else
-		shown->operation = "delete";
+	{
+		shown->operation = mapping->on_delete;
+		if (unit->hold)
+			shown->findings[shown->nfindings++] = psprintf("held: %s", unit->hold);
+		if (delete_policy_sets_values(mapping->on_delete))
+			show_values(mapping, unit, shown);
+	}
 }
 
 /* A row that is not in scope, or of which that can't be told. */
@@ -120,9 +137,7 @@ put_unit(ReturnSetInfo *result, const Mapping *mapping, const Unit *unit)
 	texts[2] = shown.operation;
 	if (shown.has_payload)
 	{
-		char *payload = payload_json(mapping, &shown.record);
-
-		texts[3] = pg_any_to_server(payload, strlen(payload), PG_UTF8);
+		texts[3] = datum_from_utf8(payload_json(mapping, &shown.record));
 		values[3] = sql_arg_jsonb(texts[3]).value;
 	}
 	values[1] = sql_arg_jsonb(source_key_json(mapping, key)).value;
