@@ -19,6 +19,7 @@ OBJS = \
 	src/reads.o \
 	src/reconcile.o \
 	src/coerce.o \
+	src/columns.o \
 	src/connection.o \
 	src/create.o \
 	src/datum.o \
@@ -28,6 +29,7 @@ OBJS = \
 	src/drift.o \
 	src/errors.o \
 	src/family.o \
+	src/expression.o \
 	src/fence.o \
 	src/fetch.o \
 	src/guard.o \
@@ -59,7 +61,7 @@ OBJS = \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
-REGRESS = connection deletes mapping objects
+REGRESS = connection deletes expression mapping objects
 REGRESS_OPTS = --inputdir=test --temp-instance=tmp_check_regress --temp-config=test/sfsync.conf
 ISOLATION = capture truncate
 ISOLATION_OPTS = --inputdir=test --outputdir=. --temp-instance=tmp_check_isolation --temp-config=test/sfsync.conf

@@ -666,6 +666,8 @@ store_memories(Claim *claim)
 static bool
 rows_matter(const Claim *claim)
 {
+	if (claim->mapping->filter)
+		return true; /* those out of it cost no call */
 	for (int i = 0; i < claim->n; i++)
 	{
 		const Unit *unit = claim->candidates[i].unit;

@@ -28,15 +28,20 @@ mapped_pairs(const Mapping *mapping)
 	return pairs;
 }
 
+static int
+compare_pairs(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/* The pairs are sorted. */
 static bool
 is_among(const char *pair, char **pairs, int n)
 {
-	for (int i = 0; i < n; i++)
-		if (strcmp(pairs[i], pair) == 0)
-			return true;
-	return false;
+	return bsearch(&pair, pairs, n, sizeof(char *), compare_pairs) != NULL;
 }
 
+/* Of pairs of which each is there once. */
 static bool
 same(char **a, int na, char **b, int nb)
 {
@@ -65,11 +70,11 @@ store(const Mapping *mapping, char **pairs)
 static void
 queue_column(const Mapping *mapping, AttrNumber attnum)
 {
-	uint8 bitmap[(MaxHeapAttributeNumber + 7) / 8] = {0};
 	int bit = attnum - 1;
+	uint8 *bitmap = palloc0(bit / 8 + 1);
 
 	bitmap[bit / 8] = 1 << (bit % 8);
-	(void) api_start_backfill(mapping->id, source_row_count(mapping), bitmap, bit / 8 + 1);
+	(void) api_start_backfill(mapping->id, source_row_count(mapping, NULL), bitmap, bit / 8 + 1);
 }
 
 void
@@ -107,6 +112,7 @@ drift_follow(const Mapping *mapping)
 	if (known)
 		before = sql_texts(&scope, 0, 1, &nbefore);
 	sql_close(&scope);
+	qsort(before, nbefore, sizeof(char *), compare_pairs);
 	if (known && same(pairs, mapping->nfields, before, nbefore))
 		return false;
 	for (int i = 0; known && i < mapping->nfields; i++)
@@ -115,8 +121,8 @@ drift_follow(const Mapping *mapping)
 			continue;
 		column = &mapping->columns[mapping->fields[i].column];
 		queue_column(mapping, column->attnum);
-		ereport(LOG, (errmsg("sfsync: mapping \"%s\": column \"%s\" feeds field %s from now on",
-							 mapping->name, column->name, mapping->fields[i].field->name)));
+		ereport(LOG, (errmsg("sfsync: mapping \"%s\": %s feeds field %s from now on", mapping->name,
+							 mapping_column_label(column), mapping->fields[i].field->name)));
 		queued = true;
 	}
 	store(mapping, pairs);

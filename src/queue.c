@@ -510,6 +510,14 @@ intents_verify(TimestampTz before)
  * Backfills
  */
 
+static bool
+tells_of(const uint8 *changed, int len, int attnum)
+{
+	int bit = attnum - 1;
+
+	return bit / 8 < len && (changed[bit / 8] & (1 << (bit % 8))) != 0;
+}
+
 BackfillJob *
 backfills_running(int *n)
 {
@@ -517,7 +525,7 @@ backfills_running(int *n)
 	BackfillJob *jobs;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed"
+	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at"
 						  " FROM sfsync.backfill_job WHERE state = 'running' ORDER BY id");
 	jobs = MemoryContextAllocZero(scope.caller, sizeof(BackfillJob) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -527,9 +535,25 @@ backfills_running(int *n)
 		jobs[i].last_key = sql_text(&scope, i, 3);
 		jobs[i].xid = sql_xid(i, 4);
 		jobs[i].changed = sql_bytes(&scope, i, 5, &jobs[i].changed_len);
+		jobs[i].filter = sql_text(&scope, i, 6);
+		if (jobs[i].changed && tells_of(jobs[i].changed, jobs[i].changed_len, MAPPING_FILTER_ATTNUM))
+			jobs[i].filter_changed_at = sql_time(i, 7);
 	}
 	sql_close(&scope);
 	return jobs;
+}
+
+void
+backfill_fail(int64 id)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope,
+			"UPDATE sfsync.backfill_job SET state = 'failed', finished_at = pg_catalog.clock_timestamp()"
+			" WHERE id = $1 AND state = 'running'",
+			sql_arg_bigint(id));
+	sql_close(&scope);
 }
 
 void

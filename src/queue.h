@@ -176,6 +176,7 @@ typedef struct Outcome
 	const char *parent_key;
 	bool count_attempt;
 	bool row_remains; /* a delete makes way for the row, which is sent next */
+	bool forget;      /* ignored: its record is no longer known */
 
 	/* where conflicts are looked for */
 	ConflictNotes conflicts;
@@ -207,9 +208,12 @@ typedef struct BackfillJob
 	uint8 *changed; /* columns to send, as in the queue; NULL: all */
 	int changed_len;
 	uint64 xid;
+	char *filter;                  /* rows to send, as an expression that is kept; NULL: all */
+	TimestampTz filter_changed_at; /* it applies the mapping's filter since then; else 0 */
 } BackfillJob;
 
 extern BackfillJob *backfills_running(int *n);
+extern void backfill_fail(int64 id);
 extern void backfill_advance(int64 id, const char *last_key, int64 rows, bool done);
 
 /*

@@ -30,6 +30,8 @@ typedef struct RouteColumn
 	const char *type_name;     /* as shown to users */
 	const RouteLookup *lookup; /* of the foreign key that ends with this column; NULL */
 	bool routable;             /* false: new_columns 'ignore' and added later */
+	bool expression;           /* no column, but the expression of a rule, which has its number */
+	const char *broken;        /* why the expression can't be evaluated; NULL */
 } RouteColumn;
 
 /* What users said: map_field, exclude_column. */
@@ -40,7 +42,7 @@ typedef struct RouteRule
 	const char *field; /* as the user wrote it */
 	bool keep_null;
 	bool truncate;
-	const char *policy; /* conflict policy of the field; NULL: the mapping's */
+	char *policy; /* conflict policy of the field; NULL: the mapping's */
 } RouteRule;
 
 typedef enum RouteKind
@@ -49,7 +51,8 @@ typedef enum RouteKind
 	ROUTE_EXPLICIT,
 	ROUTE_FOREIGN_KEY,
 	ROUTE_NAME,
-	ROUTE_CUSTOM_NAME
+	ROUTE_CUSTOM_NAME,
+	ROUTE_EXPRESSION
 } RouteKind;
 
 typedef enum RouteStatus
@@ -59,7 +62,7 @@ typedef enum RouteStatus
 	ROUTE_EXCLUDED,
 	ROUTE_READ_ONLY,
 	ROUTE_INCOMPATIBLE,
-	ROUTE_QUARANTINED /* an explicit rule whose field is not there (any more) */
+	ROUTE_QUARANTINED /* an explicit rule whose field or expression is no good (any more) */
 } RouteStatus;
 
 /*
@@ -76,7 +79,7 @@ typedef struct Route
 	char *detail;           /* sentence for users; may be NULL */
 	bool keep_null;
 	bool truncate;
-	const char *policy;
+	char *policy;
 	const RouteLookup *lookup; /* ROUTE_FOREIGN_KEY */
 } Route;
 

@@ -210,7 +210,8 @@ forget_records(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes,
 	for (int i = 0; i < n; i++)
 	{
 		const Outcome *outcome = &outcomes[i];
-		bool gone = outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN;
+		bool gone =
+			outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN || outcome->forget;
 
 		if (!gone && outcome->kind != OUTCOME_SYNCED)
 			continue;

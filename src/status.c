@@ -67,16 +67,17 @@ put_routes(ReturnSetInfo *result, const Mapping *mapping)
 		const Route *route = &mapping->routes[i];
 		const MappingColumn *column = &mapping->columns[route->column];
 		const char *texts[8] = {mapping->name,
-								column->name,
+								column->expression ? NULL : column->name,
 								column->type_name,
 								route->field_name,
 								route->field ? route->field->type_name : NULL,
 								route_kind_name(route->rule),
 								route_status_name(route->status),
-								route->detail};
+								route->detail ? route->detail : column->expression};
 		Datum values[8] = {0};
 
-		values[1] = name_datum(column->name);
+		if (texts[1])
+			values[1] = name_datum(texts[1]);
 		api_put_row(result, 8, texts, values);
 	}
 }
@@ -87,19 +88,21 @@ put_undescribed(ReturnSetInfo *result, const Mapping *mapping)
 {
 	for (int i = 0; i < mapping->ncolumns; i++)
 	{
+		const MappingColumn *column = &mapping->columns[i];
 		const char *texts[8] = {mapping->name,
-								mapping->columns[i].name,
-								mapping->columns[i].type_name,
+								column->expression ? NULL : column->name,
+								column->type_name,
+								column->field_name,
 								NULL,
-								NULL,
-								NULL,
+								column->expression ? "expression" : NULL,
 								"unmatched",
 								"metadata of the object are not cached yet"};
 		Datum values[8] = {0};
 
 		if (mapping->broken)
 			texts[7] = mapping->broken;
-		values[1] = name_datum(mapping->columns[i].name);
+		if (texts[1])
+			values[1] = name_datum(texts[1]);
 		api_put_row(result, 8, texts, values);
 	}
 }
@@ -475,6 +478,7 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 	if (OidIsValid(sfsync_relation("mapping")) && IsA(data->parsetree, RenameStmt))
 	{
 		follow_renames();
+		expression_follow_renames();
 		mapping_changed(InvalidOid);
 	}
 	else if (OidIsValid(sfsync_relation("mapping")) &&
