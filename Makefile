@@ -12,6 +12,7 @@ OBJS = \
 	src/capture_table.o \
 	src/check.o \
 	src/check_connection.o \
+	src/circle.o \
 	src/claim.o \
 	src/conflict.o \
 	src/decide.o \
@@ -22,6 +23,7 @@ OBJS = \
 	src/columns.o \
 	src/connection.o \
 	src/create.o \
+	src/create_field.o \
 	src/datum.o \
 	src/delete_policy.o \
 	src/deliver.o \
@@ -58,6 +60,7 @@ OBJS = \
 	src/sql.o \
 	src/status.o \
 	src/throttle.o \
+	src/tooling.o \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 

@@ -86,6 +86,8 @@ CREATE UNIQUE INDEX rule_exclude ON sfsync.rule (mapping, column_name) WHERE fie
 CREATE TABLE sfsync.mapping_state (
 	mapping integer PRIMARY KEY REFERENCES sfsync.mapping ON DELETE CASCADE,
 	mapped text[],
+	quarantined text[],
+	notice text,
 	blocked text,
 	blocked_until timestamptz,
 	synced bigint NOT NULL DEFAULT 0,
@@ -97,7 +99,29 @@ CREATE TABLE sfsync.mapping_state (
 COMMENT ON TABLE sfsync.mapping_state IS 'what the worker last knew of a mapping; its counters';
 
 COMMENT ON COLUMN sfsync.mapping_state.mapped IS
-'attribute numbers and the fields that they fed when last looked at: what is new to it is sent once';
+'attribute numbers, the fields that they fed when last looked at, and their types (4=Phone:phone): what is new to it is sent once';
+COMMENT ON COLUMN sfsync.mapping_state.quarantined IS 'the same of fields that can''t be written any more, by no will of the table''s';
+COMMENT ON COLUMN sfsync.mapping_state.notice IS 'what is not as it should be while the rest goes on; shown in status.detail';
+
+CREATE TABLE sfsync.missed (
+	mapping integer REFERENCES sfsync.mapping ON DELETE CASCADE,
+	attnum smallint,
+	key text,
+	event_at timestamptz NOT NULL,
+	PRIMARY KEY (mapping, attnum, key)
+);
+COMMENT ON TABLE sfsync.missed IS
+'changes of columns whose field is in quarantine: sent when it is mapped again, nulls too; others were settled without them';
+
+CREATE TABLE sfsync.field_creation (
+	mapping integer REFERENCES sfsync.mapping ON DELETE CASCADE,
+	attnum smallint,
+	problem text,
+	retry_at timestamptz,
+	PRIMARY KEY (mapping, attnum)
+);
+COMMENT ON TABLE sfsync.field_creation IS
+'columns for which new_columns ''create_field'' has made, or tried to make, a field; problem is why that did not get on, retry_at when it is tried again';
 
 CREATE TABLE sfsync.server_state (
 	server name PRIMARY KEY,
@@ -171,6 +195,7 @@ CREATE TABLE sfsync.deferred (
 	missing_since xid8,
 	parent_mapping integer,
 	parent_key text,
+	has_record boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (mapping, key)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on);
@@ -179,6 +204,7 @@ COMMENT ON COLUMN sfsync.deferred.whole_at IS
 'when an event touched the whole row, -infinity if a backfill did; null: whole says only how much to send';
 COMMENT ON COLUMN sfsync.deferred.times IS 'when each column of changed was changed, by bit; null: all at changed_at';
 COMMENT ON COLUMN sfsync.deferred.parent_key IS 'row of parent_mapping whose record must be there first: then it is due at once';
+COMMENT ON COLUMN sfsync.deferred.has_record IS 'the record is there: what refers to it need not wait for the row';
 CREATE INDEX deferred_parent ON sfsync.deferred (parent_mapping, parent_key) WHERE parent_key IS NOT NULL;
 CREATE INDEX deferred_due ON sfsync.deferred (due_at) WHERE state = 'waiting';
 
@@ -293,6 +319,8 @@ SELECT pg_catalog.pg_extension_config_dump('sfsync.mapping_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.rule', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.rule_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.mapping_state', '');
+SELECT pg_catalog.pg_extension_config_dump('sfsync.missed', '');
+SELECT pg_catalog.pg_extension_config_dump('sfsync.field_creation', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.server_state', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.object', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.queue', '');
@@ -579,7 +607,7 @@ SELECT m.name AS mapping, m.source, m.object, m.server, m.owner,
 		WHEN s.state = 'blocked' THEN s.detail
 		WHEN m.paused THEN 'paused; sfsync.resume(''' || replace(m.name, '''', '''''') || ''') takes it up again'
 		WHEN NOT current_setting('sfsync.enabled')::boolean THEN 'sfsync.enabled is off'
-		ELSE s.detail END AS detail,
+		ELSE coalesce(s.detail, w.notice) END AS detail,
 	p.pending, clock_timestamp() - p.oldest AS oldest_pending,
 	(SELECT coalesce(sum(cardinality(i.keys)), 0) FROM sfsync.intent i
 		WHERE i.mapping = m.id AND i.state = 'in_flight') AS in_flight,
@@ -599,6 +627,7 @@ FROM sfsync.mapping m
 			WHERE d.mapping = m.id AND d.state = 'waiting') u) p;
 COMMENT ON VIEW sfsync.status IS 'one line a mapping: is it in step, and if not, why and until when';
 COMMENT ON COLUMN sfsync.status.state IS 'the first that holds of fenced, blocked, paused, throttled, backing_off, active';
+COMMENT ON COLUMN sfsync.status.detail IS 'why it is in that state and until when; of an active mapping, what goes amiss beside: fields in quarantine, fields that could not be created';
 COMMENT ON COLUMN sfsync.status.pending IS 'rows with changes that are not settled, those in flight included, those held not';
 COMMENT ON COLUMN sfsync.status.held IS 'rows whose change waits for a person: see release_deletes and discard_deletes';
 COMMENT ON COLUMN sfsync.status.synced IS 'records written so far, after folding';

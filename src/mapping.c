@@ -28,6 +28,7 @@
 #include "columns.h"
 #include "datum.h"
 #include "delete_policy.h"
+#include "drift.h"
 #include "mapping.h"
 #include "sql.h"
 
@@ -140,6 +141,7 @@ static const char rules_query[] =
 typedef struct Loaded
 {
 	bool ignore_new;
+	bool create_new;
 	char **known;
 	int nknown;
 	char *describe;
@@ -193,6 +195,7 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 		mapping->paused = sql_bool(0, 10);
 		mapping->key_columns = sql_texts(&scope, 0, 11, &mapping->nkeys);
 		loaded->ignore_new = strcmp(sql_text(&scope, 0, 12), "ignore") == 0;
+		loaded->create_new = strcmp(sql_text(&scope, 0, 12), "create_field") == 0;
 		loaded->known = sql_texts(&scope, 0, 13, &loaded->nknown);
 		loaded->describe = sql_text(&scope, 0, 14);
 		mapping->has_metadata = !sql_isnull(0, 15);
@@ -345,6 +348,15 @@ is_known(const Loaded *loaded, const char *name)
 	return bsearch(&name, loaded->known, loaded->nknown, sizeof(char *), compare_texts) != NULL;
 }
 
+static bool
+is_key(const Mapping *mapping, const char *name)
+{
+	for (int k = 0; k < mapping->nkeys; k++)
+		if (strcmp(mapping->key_columns[k], name) == 0)
+			return true;
+	return false;
+}
+
 /* The type is named where the relation has several (reference, section 8). */
 static void
 set_relation(MappingField *field, const RouteLookup *lookup)
@@ -374,7 +386,10 @@ resolve(Mapping *mapping, Loaded *loaded)
 		columns[i].routable = !loaded->ignore_new || is_known(loaded, mapping->columns[i].name);
 		columns[i].expression = mapping->columns[i].expression != NULL;
 		columns[i].broken = mapping->columns[i].broken;
+		columns[i].creatable = loaded->create_new && !is_known(loaded, mapping->columns[i].name);
+		columns[i].key = is_key(mapping, mapping->columns[i].name);
 	}
+	drift_recall(mapping, columns);
 	for (int i = 0; i < loaded->nrules; i++)
 	{
 		int column = loaded->rule_columns[i] ? mapping_column(mapping, loaded->rule_columns[i]) : -1;
@@ -389,7 +404,7 @@ resolve(Mapping *mapping, Loaded *loaded)
 	{
 		MappingField *field = &mapping->fields[mapping->nfields];
 
-		if (mapping->routes[i].status != ROUTE_MAPPED)
+		if (mapping->routes[i].status != ROUTE_MAPPED || mapping->routes[i].key)
 			continue;
 		field->column = mapping->routes[i].column;
 		field->field = mapping->routes[i].field;

@@ -306,6 +306,11 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
 				"UPDATE sfsync.object SET refresh = true WHERE ($1 IS NULL OR server = $1)"
 				" AND ($2 IS NULL OR pg_catalog.lower(object) = pg_catalog.lower($2))",
 				sql_arg_name(server), sql_arg_text(object));
+	SQL_RUN(
+		&scope,
+		"UPDATE sfsync.field_creation c SET retry_at = NULL FROM sfsync.mapping m WHERE m.id = c.mapping"
+		" AND ($1 IS NULL OR m.server = $1) AND ($2 IS NULL OR pg_catalog.lower(m.object) = pg_catalog.lower($2))",
+		sql_arg_name(server), sql_arg_text(object));
 	sql_close(&scope);
 	if (object && n == 0)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("no mapping has object \"%s\"", object),
@@ -441,6 +446,25 @@ follow_renames(void)
 	sql_close(&scope);
 }
 
+/* A renamed column is no new one. */
+static void
+follow_known(const RenameStmt *statement)
+{
+	Oid relid;
+	SqlScope scope;
+
+	if (statement->renameType != OBJECT_COLUMN || !statement->relation)
+		return;
+	relid = RangeVarGetRelid(statement->relation, NoLock, true);
+	sql_open(&scope, false);
+	SQL_RUN(
+		&scope,
+		"UPDATE sfsync.mapping SET known_columns = pg_catalog.array_replace(known_columns, $2::name, $3::name)"
+		" WHERE source::oid = $1",
+		sql_arg_oid(relid), sql_arg_name(statement->subname), sql_arg_name(statement->newname));
+	sql_close(&scope);
+}
+
 /* A new partition of a mapped table can be truncated by itself, too. */
 static void
 follow_partitions(void)
@@ -477,6 +501,7 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (OidIsValid(sfsync_relation("mapping")) && IsA(data->parsetree, RenameStmt))
 	{
+		follow_known((const RenameStmt *) data->parsetree);
 		follow_renames();
 		expression_follow_renames();
 		mapping_changed(InvalidOid);
