@@ -21,6 +21,9 @@ OBJS = \
 	src/errors.o \
 	src/fence.o \
 	src/fetch.o \
+	src/health.o \
+	src/hints.o \
+	src/history.o \
 	src/http.o \
 	src/launcher.o \
 	src/mapping.o \

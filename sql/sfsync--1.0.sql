@@ -128,13 +128,15 @@ CREATE TABLE sfsync.queue (
 	operation "char" NOT NULL,
 	key text NOT NULL,
 	old_key text,
-	changed bytea
+	changed bytea,
+	actor oid
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on);
 COMMENT ON TABLE sfsync.queue IS
 'captured changes that are not settled: keys only, appended by writers at commit, deleted by the worker';
 COMMENT ON COLUMN sfsync.queue.operation IS 'I insert, U update, D delete, K update that changed the key (old_key)';
 COMMENT ON COLUMN sfsync.queue.changed IS 'bitmap of the attribute numbers whose values changed (bit attnum - 1)';
+COMMENT ON COLUMN sfsync.queue.actor IS 'role that the session of the change had logged in as';
 CREATE INDEX queue_order ON sfsync.queue (xid, n);
 
 CREATE TABLE sfsync.deferred (
