@@ -7,14 +7,17 @@ OBJS = \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
+	src/canonical.o \
 	src/capture.o \
 	src/check.o \
 	src/check_connection.o \
 	src/claim.o \
 	src/coerce.o \
+	src/compare.o \
 	src/connection.o \
 	src/create.o \
 	src/datum.o \
+	src/delete_policy.o \
 	src/deliver.o \
 	src/describe.o \
 	src/drift.o \
@@ -26,12 +29,15 @@ OBJS = \
 	src/history.o \
 	src/http.o \
 	src/launcher.o \
+	src/lexical.o \
 	src/mapping.o \
 	src/payload.o \
 	src/preview.o \
 	src/queue.o \
 	src/reply.o \
 	src/rest.o \
+	src/rest_form.o \
+	src/rest_read.o \
 	src/rest_reply.o \
 	src/route.o \
 	src/rules.o \

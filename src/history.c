@@ -40,9 +40,9 @@
 static bool
 logged(const Outcome *outcome)
 {
-	if (outcome->kind == OUTCOME_AGAIN || sfsync_history == HISTORY_OFF)
+	if (outcome->kind == OUTCOME_AGAIN || sfsync_history_level == HISTORY_OFF)
 		return false;
-	if (sfsync_history == HISTORY_ALL)
+	if (sfsync_history_level == HISTORY_ALL)
 		return true;
 	return outcome->kind == OUTCOME_DEAD || outcome->kind == OUTCOME_HELD || outcome->count_attempt ||
 		   outcome->unit->attempts > 0;
@@ -74,7 +74,7 @@ history_captured(const Mapping *mapping, const Outcome *outcomes, int n)
 
 	for (int i = 0; i < n; i++)
 		nrefs += outcomes[i].unit->nrefs;
-	if (nrefs == 0 || sfsync_history == HISTORY_OFF)
+	if (nrefs == 0 || sfsync_history_level == HISTORY_OFF)
 		return;
 	xids = palloc(sizeof(uint64) * nrefs);
 	ns = palloc(sizeof(int32) * nrefs);
@@ -173,7 +173,7 @@ history_settled(const Mapping *mapping, const Outcome *outcomes, int n)
 		{
 			keys[nlogged] = outcomes[i].unit->key;
 			events[nlogged] = unconstify(char *, event_name(&outcomes[i]));
-			details[nlogged++] = queue_text(event_detail(&outcomes[i]));
+			details[nlogged++] = sql_from_utf8(event_detail(&outcomes[i]));
 		}
 	}
 	if (nlogged == 0 && ndead == 0)
@@ -198,7 +198,7 @@ history_repair(int64 dead_letter, const char *event)
 {
 	SqlScope scope;
 
-	if (sfsync_history == HISTORY_OFF)
+	if (sfsync_history_level == HISTORY_OFF)
 		return;
 	sql_open(&scope, false);
 	SQL_RUN(&scope, repair_query, sql_arg_bigint(dead_letter), sql_arg_text(event),
@@ -238,19 +238,24 @@ delete_old(const char *query, int retention)
 }
 
 void
-history_upkeep(bool again)
+history_upkeep(void)
 {
 	static TimestampTz next = 0;
+	static int history_retention = 0;
+	static int dead_letter_retention = 0;
 	TimestampTz now = GetCurrentTimestamp();
 	bool more = false;
 
-	if (now < next && !again)
+	if (now < next && history_retention == sfsync_history_retention &&
+		dead_letter_retention == sfsync_dead_letter_retention)
 		return;
 	next = TimestampTzPlusMilliseconds(now, UPKEEP_INTERVAL_MS);
-	if (sfsync_history_retention > 0)
-		more |= delete_old(old_log_query, sfsync_history_retention);
-	if (sfsync_dead_letter_retention > 0)
-		more |= delete_old(old_dead_letters_query, sfsync_dead_letter_retention);
+	history_retention = sfsync_history_retention;
+	dead_letter_retention = sfsync_dead_letter_retention;
+	if (history_retention > 0)
+		more |= delete_old(old_log_query, history_retention);
+	if (dead_letter_retention > 0)
+		more |= delete_old(old_dead_letters_query, dead_letter_retention);
 	if (more)
 		next = now;
 }
@@ -260,7 +265,7 @@ history_upkeep(bool again)
  */
 
 static const char history_query[] =
-	"WITH m AS (SELECT * FROM unnest($1, $2, $3, $4) AS u(id, name, key, source_key))"
+	"WITH m AS (SELECT id, name, key, source_key::jsonb FROM unnest($1, $2, $3, $4) AS u(id, name, key, source_key))"
 	" SELECT h.at, h.event,"
 	" CASE WHEN (SELECT pg_catalog.count(*) FROM m) > 1 THEN coalesce(h.name || ': ' || h.detail, h.name)"
 	" ELSE h.detail END, h.actor, h.xid FROM ("
@@ -275,7 +280,7 @@ static const char history_query[] =
 	" UNION ALL SELECT m.name, pg_catalog.clock_timestamp(), 9, d.state || ' now', d.reason"
 	" || CASE WHEN d.state = 'waiting' THEN '; next attempt at ' || date_trunc('second', d.due_at) ELSE '' END"
 	" || CASE WHEN d.attempts > 0 THEN '; attempts so far: ' || d.attempts ELSE '' END, NULL, d.xid"
-	" FROM m JOIN sfsync.deferred d ON d.mapping = m.id AND d.key = m.key"
+	" FROM m JOIN sfsync.deferred d ON d.mapping = m.id AND d.key = m.key AND d.state <> 'dead'"
 
 	/* what is kept of dead letters and conflicts */
 	" UNION ALL SELECT m.name, l.failed_at, 3, 'dead_letter', l.error_code || ': ' || l.error_message, NULL, NULL"
@@ -306,7 +311,7 @@ typedef struct Keys
 	int32 *ids;
 	char **names;
 	char **keys;
-	Datum *source_keys; /* jsonb */
+	char **source_keys; /* as JSON */
 } Keys;
 
 static int *
@@ -340,7 +345,7 @@ find_keys(Oid source, Datum source_key, Keys *keys)
 	keys->ids = palloc(sizeof(int32) * n);
 	keys->names = palloc(sizeof(char *) * n);
 	keys->keys = palloc(sizeof(char *) * n);
-	keys->source_keys = palloc(sizeof(Datum) * n);
+	keys->source_keys = palloc(sizeof(char *) * n);
 	for (int i = 0; i < n; i++)
 	{
 		mapping = mapping_get(ids[i]);
@@ -349,8 +354,7 @@ find_keys(Oid source, Datum source_key, Keys *keys)
 		keys->ids[keys->n] = mapping->id;
 		keys->names[keys->n] = pstrdup(mapping->name);
 		keys->keys[keys->n] = source_key_from_json(mapping, source_key);
-		keys->source_keys[keys->n] =
-			sql_arg_jsonb(source_key_json(mapping, keys->keys[keys->n])).value;
+		keys->source_keys[keys->n] = source_key_json(mapping, keys->keys[keys->n]);
 		keys->n++;
 	}
 	if (keys->n == 0 && mapping)
@@ -365,7 +369,7 @@ put_history(ReturnSetInfo *result, const Keys *keys)
 
 	sql_open(&scope, true);
 	n = SQL_RUN(&scope, history_query, sql_arg_ints(keys->ids, keys->n), sql_arg_texts(keys->names, keys->n),
-				sql_arg_texts(keys->keys, keys->n), sql_arg_jsonbs(keys->source_keys, keys->n));
+				sql_arg_texts(keys->keys, keys->n), sql_arg_texts(keys->source_keys, keys->n));
 	for (uint64 i = 0; i < n; i++)
 	{
 		const char *texts[5] = {"", sql_text(&scope, i, 2), sql_text(&scope, i, 3), sql_text(&scope, i, 4),

@@ -17,10 +17,7 @@ extern void history_settled(const Mapping *mapping, const Outcome *outcomes, int
 /* A person did something about a dead letter. */
 extern void history_repair(int64 dead_letter, const char *event);
 
-/*
- * Worker: remove what is older than the settings say, when it is time to; in
- * transactions of its own.  again: settings were read again.
- */
-extern void history_upkeep(bool again);
+/* Worker: remove what is older than the settings say, now and then, in transactions of its own. */
+extern void history_upkeep(void);
 
 #endif /* SFSYNC_HISTORY_H */

@@ -11,6 +11,7 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 
+#include "history.h"
 #include "queue.h"
 #include "source.h"
 #include "sql.h"
@@ -314,6 +315,8 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 	bool woken = false;
 
 	sql_open(&scope, false);
+	if (n > 0 && mapping)
+		history_captured(mapping, outcomes, n);
 	if (n > 0)
 	{
 		dequeue(&scope, outcomes, n);
@@ -329,6 +332,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		remember_records(mapping, outcomes, n);
 		resolve_dead_letters(&scope, mapping, outcomes, n);
 		add_dead_letters(&scope, mapping, outcomes, n);
+		history_settled(mapping, outcomes, n);
 	}
 	if (intent != 0)
 		intent_remove(intent);

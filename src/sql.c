@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
+#include "mb/pg_wchar.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -243,6 +244,61 @@ sql_arg_xids(const uint64 *values, int n)
 			   false);
 }
 
+SqlArg
+sql_arg_times(const TimestampTz *values, int n)
+{
+	Datum *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = TimestampTzGetDatum(values[i]);
+	return arg(TIMESTAMPTZARRAYOID,
+			   PointerGetDatum(construct_array(elements, n, TIMESTAMPTZOID, sizeof(TimestampTz),
+											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)),
+			   false);
+}
+
+SqlArg
+sql_arg_byteas(uint8 *const *values, const int *lengths, int n)
+{
+	Datum *elements = palloc0(sizeof(Datum) * Max(n, 1));
+	bool *nulls = palloc(sizeof(bool) * Max(n, 1));
+	int dims[1] = {n};
+	int lower[1] = {1};
+
+	for (int i = 0; i < n; i++)
+	{
+		nulls[i] = values[i] == NULL;
+		if (!nulls[i])
+			elements[i] = sql_arg_bytes(values[i], lengths[i]).value;
+	}
+	return arg(BYTEAARRAYOID,
+			   PointerGetDatum(construct_md_array(elements, nulls, 1, dims, lower, BYTEAOID, -1, false, TYPALIGN_INT)),
+			   false);
+}
+
+/*
+ * Text from the network, in the server's encoding.  What is no UTF-8, or can't
+ * be held, becomes question marks: a message must never keep a result from
+ * being settled.
+ */
+char *
+sql_from_utf8(const char *text)
+{
+	bool valid;
+	char *copy;
+
+	if (!text)
+		return NULL;
+	valid = pg_verify_mbstr(PG_UTF8, text, strlen(text), true);
+	if (valid && (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII))
+		return unconstify(char *, text);
+	copy = pstrdup(text);
+	for (unsigned char *p = (unsigned char *) copy; *p; p++)
+		if (*p >= 0x80)
+			*p = '?';
+	return copy;
+}
+
 /*
  * Results
  */
@@ -381,4 +437,25 @@ sql_texts(SqlScope *scope, uint64 row, int col, int *n)
 			texts[i] = MemoryContextStrdup(scope->caller, TextDatumGetCString(elements[i]));
 	}
 	return texts;
+}
+
+TimestampTz *
+sql_times(SqlScope *scope, uint64 row, int col, int *n)
+{
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
+	Datum *elements;
+	bool *nulls;
+	TimestampTz *times;
+
+	*n = 0;
+	if (isnull)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(datum), TIMESTAMPTZOID, sizeof(TimestampTz), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &elements, &nulls, n);
+	times = MemoryContextAllocZero(scope->caller, sizeof(TimestampTz) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		if (!nulls[i])
+			times[i] = DatumGetTimestampTz(elements[i]);
+	return times;
 }

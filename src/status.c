@@ -26,6 +26,7 @@
 #include "utils/wait_event.h"
 
 #include "api.h"
+#include "history.h"
 #include "payload.h"
 #include "queue.h"
 #include "secret.h"
@@ -360,6 +361,8 @@ sfsync_retry(PG_FUNCTION_ARGS)
 	if (open)
 		SQL_RUN(&scope, retry_query, sql_arg_bigint(id));
 	sql_close(&scope);
+	if (open)
+		history_repair(id, "retried");
 	shmem_wake_at_commit();
 	PG_RETURN_BOOL(open);
 }
@@ -386,6 +389,8 @@ sfsync_discard(PG_FUNCTION_ARGS)
 				   " resolved_at = pg_catalog.clock_timestamp() WHERE id = $1 AND status = 'open'",
 				   sql_arg_bigint(PG_GETARG_INT64(0)), sql_arg_text(reason)) > 0;
 	sql_close(&scope);
+	if (open)
+		history_repair(PG_GETARG_INT64(0), "discarded");
 	PG_RETURN_BOOL(open);
 }
 

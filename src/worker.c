@@ -27,6 +27,7 @@
 
 #include "datum.h"
 #include "deliver.h"
+#include "history.h"
 #include "http.h"
 #include "queue.h"
 #include "sfsync.h"
@@ -130,6 +131,7 @@ turn(Delivery *delivery, bool woken)
 	PG_TRY();
 	{
 		wait = deliver_turn(delivery, woken);
+		history_upkeep();
 	}
 	PG_CATCH();
 	{
