@@ -12,6 +12,11 @@ OBJS = \
 	src/check.o \
 	src/check_connection.o \
 	src/claim.o \
+	src/conflict.o \
+	src/decide.o \
+	src/judge.o \
+	src/reads.o \
+	src/reconcile.o \
 	src/coerce.o \
 	src/compare.o \
 	src/connection.o \
@@ -24,6 +29,8 @@ OBJS = \
 	src/errors.o \
 	src/fence.o \
 	src/fetch.o \
+	src/foreground.o \
+	src/gather.o \
 	src/health.o \
 	src/hints.o \
 	src/history.o \
@@ -35,6 +42,7 @@ OBJS = \
 	src/preview.o \
 	src/queue.o \
 	src/reply.o \
+	src/resolve.o \
 	src/rest.o \
 	src/rest_form.o \
 	src/rest_read.o \

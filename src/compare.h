@@ -32,7 +32,9 @@ typedef struct Comparison
 	int nasked;
 	Tuplesortstate *sort;
 	TupleDesc desc;
+	TupleTableSlot *input;
 	TupleTableSlot *slot;
+	MemoryContext context;
 	MemoryContext page; /* of one page or chunk */
 	int64 nrecords;
 	ComparedUser *users;
@@ -79,6 +81,10 @@ extern void compare_take_pending(Comparison *comparison, bool latest);
 extern void compare_take_users(Comparison *comparison, Foreground *session);
 extern char *compare_user(const Comparison *comparison, const char *id);
 
+/* All is gathered; give the memory and the files back. */
+extern void compare_sort(Comparison *comparison);
+extern void compare_end(Comparison *comparison);
+
 /* In order of key; false at the end.  palloc'd. */
 extern bool compare_next(Comparison *comparison, ComparedItem *item);
 
@@ -87,8 +93,5 @@ extern ComparedValue *compare_row_values(const Comparison *comparison, const Res
 
 /* The form in which Salesforce compares keys of the mapping. */
 extern char *compare_record_key(const Mapping *mapping, const char *key);
-
-/* JSON of a value, UTF-8. */
-extern char *compare_json(const FieldValue *value);
 
 #endif /* SFSYNC_COMPARE_H */

@@ -14,15 +14,14 @@
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/json.h"
 #include "utils/memutils.h"
 
 #include "canonical.h"
 #include "capture.h"
 #include "compare.h"
+#include "conflict.h"
 #include "payload.h"
 #include "source.h"
 #include "sql.h"
@@ -50,27 +49,6 @@ compare_record_key(const Mapping *mapping, const char *key)
 	return number ? number : rest_record_key(key, mapping->key_field->case_sensitive);
 }
 
-char *
-compare_json(const FieldValue *value)
-{
-	StringInfoData json;
-
-	switch (value->kind)
-	{
-		case FV_ABSENT:
-		case FV_NULL:
-			return pstrdup("null");
-		case FV_BOOL:
-			return pstrdup(value->boolean ? "true" : "false");
-		case FV_NUMBER:
-			return pstrdup(value->text);
-		default:
-			initStringInfo(&json);
-			escape_json(&json, value->text);
-			return json.data;
-	}
-}
-
 /*
  * What is compared
  */
@@ -95,6 +73,8 @@ static bool
 comparable(const MappingField *map)
 {
 	if (map->lookup && map->relation.parent_object)
+		return false;
+	if (map->policy && strcmp(map->policy, "create_only") == 0)
 		return false;
 	return canonical_comparable(map->field);
 }
@@ -138,7 +118,9 @@ compare_begin(Comparison *comparison, Mapping *mapping)
 	comparison->desc = CreateTemplateTupleDesc(NCOLS);
 	for (int i = 0; i < NCOLS; i++)
 		TupleDescInitEntry(comparison->desc, i + 1, NULL, types[i], -1, 0);
+	comparison->input = MakeSingleTupleTableSlot(comparison->desc, &TTSOpsVirtual);
 	comparison->slot = MakeSingleTupleTableSlot(comparison->desc, &TTSOpsMinimalTuple);
+	comparison->context = CurrentMemoryContext;
 	comparison->sort = tuplesort_begin_heap(comparison->desc, lengthof(columns), columns, operators, collations,
 											nulls_first, work_mem, NULL, TUPLESORT_NONE);
 	comparison->page =
@@ -195,9 +177,10 @@ put_text(TupleTableSlot *slot, int column, const char *text)
 static void
 put_item(Comparison *comparison, const ComparedItem *item)
 {
-	TupleTableSlot *virtual = MakeSingleTupleTableSlot(comparison->desc, &TTSOpsVirtual);
+	TupleTableSlot *virtual = comparison->input;
 	StringInfoData bytes;
 
+	ExecClearTuple(virtual);
 	initStringInfo(&bytes);
 	put_text(virtual, COL_RECORD_KEY, item->record_key);
 	virtual->tts_values[COL_SIDE] = Int32GetDatum(item->side);
@@ -213,7 +196,7 @@ put_item(Comparison *comparison, const ComparedItem *item)
 	virtual->tts_isnull[COL_VALUES] = item->values == NULL;
 	ExecStoreVirtualTuple(virtual);
 	tuplesort_puttupleslot(comparison->sort, virtual);
-	ExecDropSingleTupleTableSlot(virtual);
+	ExecClearTuple(virtual);
 }
 
 static char *
@@ -260,7 +243,7 @@ note_user(Comparison *comparison, const char *id)
 		if (strcmp(comparison->users[i].id, id) == 0)
 			return;
 	if (!comparison->users)
-		comparison->users = MemoryContextAllocZero(GetMemoryChunkContext(comparison->slot),
+		comparison->users = MemoryContextAllocZero(comparison->context,
 												   sizeof(ComparedUser) * MAX_USERS);
 	strlcpy(comparison->users[comparison->nusers++].id, id, sizeof(comparison->users[0].id));
 }
@@ -307,7 +290,7 @@ record_values(const Comparison *comparison, const RestRead *read)
 			if (text_of(key))
 				value = key;
 		}
-		values[i].json = compare_json(value);
+		values[i].json = conflict_value(value);
 	}
 	return values;
 }
@@ -438,7 +421,7 @@ compare_row_values(const Comparison *comparison, const RestRecord *record)
 		values[i].hash = canonical_hash(field->parent < 0
 											? canonical_value(value, field->map->field)
 											: parent_text(field, text_of(value), NULL));
-		values[i].json = compare_json(value);
+		values[i].json = conflict_value(value);
 	}
 	return values;
 }
@@ -556,4 +539,18 @@ compare_take_pending(Comparison *comparison, bool latest)
 	capture_each(take_captured, comparison);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(comparison->page);
+}
+
+void
+compare_sort(Comparison *comparison)
+{
+	tuplesort_performsort(comparison->sort);
+}
+
+void
+compare_end(Comparison *comparison)
+{
+	ExecDropSingleTupleTableSlot(comparison->input);
+	ExecDropSingleTupleTableSlot(comparison->slot);
+	tuplesort_end(comparison->sort);
 }

@@ -44,8 +44,8 @@ logged(const Outcome *outcome)
 		return false;
 	if (sfsync_history_level == HISTORY_ALL)
 		return true;
-	return outcome->kind == OUTCOME_DEAD || outcome->kind == OUTCOME_HELD || outcome->count_attempt ||
-		   outcome->unit->attempts > 0;
+	return outcome->kind == OUTCOME_DEAD || outcome->kind == OUTCOME_HELD || outcome->kind == OUTCOME_CONFLICT ||
+		   outcome->conflicts.n > 0 || outcome->count_attempt || outcome->unit->attempts > 0;
 }
 
 /* "update: name, phone" of a row q of the queue. */
@@ -99,7 +99,7 @@ history_captured(const Mapping *mapping, const Outcome *outcomes, int n)
 static const char *
 event_name(const Outcome *outcome)
 {
-	switch (outcome->kind)
+	switch (outcome->kind) /* a conflict is kept in a table of its own */
 	{
 		case OUTCOME_SYNCED:
 			return "synced";

@@ -16,6 +16,7 @@
 #include "api.h"
 #include "batch.h"
 #include "capture.h"
+#include "datum.h"
 #include "payload.h"
 #include "queue.h"
 #include "source.h"
@@ -31,12 +32,6 @@ typedef struct Shown
 	int nfindings;
 } Shown;
 
-static char *
-key_utf8(const char *key)
-{
-	return pg_server_to_any(key, strlen(key), PG_UTF8);
-}
-
 /* Is there a record under the key, or one that the row had before? */
 static bool
 record_known(const Mapping *mapping, const char *key, char *const *old_keys, int nold)
@@ -44,9 +39,9 @@ record_known(const Mapping *mapping, const char *key, char *const *old_keys, int
 	char **record_keys = palloc(sizeof(char *) * (nold + 1));
 	int n;
 
-	record_keys[0] = rest_record_key(key_utf8(key), mapping->key_field->case_sensitive);
+	record_keys[0] = rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive);
 	for (int i = 0; i < nold; i++)
-		record_keys[i + 1] = rest_record_key(key_utf8(old_keys[i]), mapping->key_field->case_sensitive);
+		record_keys[i + 1] = rest_record_key(datum_key_utf8(old_keys[i]), mapping->key_field->case_sensitive);
 	(void) records_of_keys(mapping->id, record_keys, nold + 1, &n);
 	return n > 0;
 }
@@ -60,8 +55,8 @@ show_row(const Mapping *mapping, const Unit *unit, const SourceRow *row, Shown *
 
 	shown->operation = known ? (unit->nold > 0 ? "key_change" : "update") : "upsert";
 	shown->has_payload = true;
-	if (!payload_build(mapping, row, key_utf8(unit->key), whole ? NULL : unit->changed, unit->changed_len,
-					   known ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &shown->record, &error))
+	if (!payload_build(mapping, row, datum_key_utf8(unit->key), whole ? NULL : unit->changed,
+					   unit->changed_len, known ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &shown->record, &error))
 		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
 	else if (!whole && shown->record.nfields == 0)
 	{

@@ -16,7 +16,10 @@
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
+#include "datum.h"
 #include "sql.h"
+
+#define MAX_ARGS 24
 
 typedef struct KeptPlan
 {
@@ -51,7 +54,7 @@ static SPIPlanPtr
 kept_plan(const char *query, const SqlArg *args, int nargs)
 {
 	KeptPlan *kept;
-	Oid types[16];
+	Oid types[MAX_ARGS];
 	bool found;
 
 	Assert(nargs <= lengthof(types));
@@ -80,11 +83,14 @@ kept_plan(const char *query, const SqlArg *args, int nargs)
 uint64
 sql_run(SqlScope *scope, const char *query, const SqlArg *args, int nargs, long limit)
 {
-	Datum values[16];
-	char nulls[16];
-	SPIPlanPtr plan = kept_plan(query, args, nargs);
+	Datum values[MAX_ARGS];
+	char nulls[MAX_ARGS];
+	SPIPlanPtr plan;
 	int result;
 
+	if (nargs > MAX_ARGS)
+		elog(ERROR, "a statement has %d arguments", nargs);
+	plan = kept_plan(query, args, nargs);
 	for (int i = 0; i < nargs; i++)
 	{
 		values[i] = args[i].value;
@@ -272,31 +278,15 @@ sql_arg_byteas(uint8 *const *values, const int *lengths, int n)
 			elements[i] = sql_arg_bytes(values[i], lengths[i]).value;
 	}
 	return arg(BYTEAARRAYOID,
-			   PointerGetDatum(construct_md_array(elements, nulls, 1, dims, lower, BYTEAOID, -1, false, TYPALIGN_INT)),
+			   PointerGetDatum(
+				   construct_md_array(elements, nulls, 1, dims, lower, BYTEAOID, -1, false, TYPALIGN_INT)),
 			   false);
 }
 
-/*
- * Text from the network, in the server's encoding.  What is no UTF-8, or can't
- * be held, becomes question marks: a message must never keep a result from
- * being settled.
- */
 char *
 sql_from_utf8(const char *text)
 {
-	bool valid;
-	char *copy;
-
-	if (!text)
-		return NULL;
-	valid = pg_verify_mbstr(PG_UTF8, text, strlen(text), true);
-	if (valid && (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII))
-		return unconstify(char *, text);
-	copy = pstrdup(text);
-	for (unsigned char *p = (unsigned char *) copy; *p; p++)
-		if (*p >= 0x80)
-			*p = '?';
-	return copy;
+	return text ? datum_from_utf8(text) : NULL;
 }
 
 /*
