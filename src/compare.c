@@ -150,7 +150,7 @@ differs(const Report *report, const Difference *difference)
 static char *
 server_key(const char *key)
 {
-	return sql_from_utf8(key);
+	return datum_from_utf8(key);
 }
 
 static void
@@ -161,8 +161,9 @@ show(Report *report, const Difference *difference)
 
 	if (difference->kind == MISSING_IN_SOURCE)
 	{
-		put_difference(report, foreign_key_json(mapping, difference->salesforce.key), "missing_in_source", NULL,
-					   NULL, psprintf("{\"Id\": \"%s\"}", difference->salesforce.id), &difference->salesforce);
+		put_difference(report, foreign_key_json(mapping, difference->salesforce.key), "missing_in_source",
+					   NULL, NULL, psprintf("{\"Id\": \"%s\"}", difference->salesforce.id),
+					   &difference->salesforce);
 		return;
 	}
 	key = source_key_json(mapping, server_key(difference->source.key));
@@ -271,7 +272,8 @@ drop_archived(Report *report)
 	if (nkeys == 0)
 		return;
 	sql_open(&scope, true);
-	n = SQL_RUN(&scope, archived_query, sql_arg_int(report->comparison.mapping->id), sql_arg_texts(keys, nkeys));
+	n = SQL_RUN(&scope, archived_query, sql_arg_int(report->comparison.mapping->id),
+				sql_arg_texts(keys, nkeys));
 	for (uint64 r = 0; r < n; r++)
 		for (int i = 0; i < report->n; i++)
 			if (report->differences[i].kind == MISSING_IN_SOURCE &&
@@ -285,26 +287,25 @@ drop_archived(Report *report)
  */
 
 /* The event is now: what is queued here is wanted, whatever was before. */
-#define REPAIR_COLUMNS                                                                                       \
-	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at, deleted,"  \
+#define REPAIR_COLUMNS                                                                                           \
+	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at, deleted," \
 	" changed, changed_at, first_event_at, event_at, xid)"
 
 #define REPAIR_UPDATE                                                                                        \
-	" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"              \
-	" due_at = excluded.due_at, attempts = 0, whole = true, whole_at = excluded.event_at,"                     \
+	" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"            \
+	" due_at = excluded.due_at, attempts = 0, whole = true, whole_at = excluded.event_at,"                   \
 	" deleted = excluded.deleted, event_at = excluded.event_at"
 
 #define NOW "pg_catalog.clock_timestamp()"
 
-static const char repair_rows_query[] =
-	REPAIR_COLUMNS " SELECT $1, u.key, 'waiting', 'repair by sfsync.compare', " NOW ", 0, u.changed IS NULL,"
-				   " CASE WHEN u.changed IS NULL THEN " NOW " END, false, u.changed,"
-				   " CASE WHEN u.changed IS NOT NULL THEN " NOW " END, " NOW ", " NOW
-				   ", pg_catalog.pg_current_xact_id()"
-				   " FROM unnest($2, $3, $4) AS u(key, changed, source_key)"
-				   " WHERE u.changed IS NULL OR NOT EXISTS (SELECT FROM sfsync.conflict c, sfsync.mapping m"
-				   " WHERE m.id = $1 AND c.mapping = m.name AND c.source_key = u.source_key::jsonb"
-				   " AND c.resolution IS NULL)" REPAIR_UPDATE;
+static const char repair_rows_query[] = REPAIR_COLUMNS
+	" SELECT $1, u.key, 'waiting', 'repair by sfsync.compare', " NOW ", 0, u.changed IS NULL,"
+	" CASE WHEN u.changed IS NULL THEN " NOW " END, false, u.changed,"
+	" CASE WHEN u.changed IS NOT NULL THEN " NOW " END, " NOW ", " NOW ", pg_catalog.pg_current_xact_id()"
+	" FROM unnest($2, $3, $4) AS u(key, changed, source_key)"
+	" WHERE u.changed IS NULL OR NOT EXISTS (SELECT FROM sfsync.conflict c, sfsync.mapping m"
+	" WHERE m.id = $1 AND c.mapping = m.name AND c.source_key = u.source_key::jsonb"
+	" AND c.resolution IS NULL)" REPAIR_UPDATE;
 
 /* Held at first: how many there are is known at the end. */
 static const char repair_deletes_query[] =
@@ -367,15 +368,15 @@ repair_rows(Report *report)
 			continue;
 		keys[n] = server_key(difference->source.key);
 		source_keys[n] = source_key_json(mapping, keys[n]);
-		changed[n] = difference->kind == DIFFERENT ? differing_columns(report, difference, &lengths[n]) : NULL;
+		changed[n] =
+			difference->kind == DIFFERENT ? differing_columns(report, difference, &lengths[n]) : NULL;
 		n++;
 	}
 	if (n == 0)
 		return;
 	sql_open(&scope, false);
-	report->nqueued +=
-		SQL_RUN(&scope, repair_rows_query, sql_arg_int(mapping->id), sql_arg_texts(keys, n),
-				sql_arg_byteas(changed, lengths, n), sql_arg_texts(source_keys, n));
+	report->nqueued += SQL_RUN(&scope, repair_rows_query, sql_arg_int(mapping->id), sql_arg_texts(keys, n),
+							   sql_arg_byteas(changed, lengths, n), sql_arg_texts(source_keys, n));
 	sql_close(&scope);
 }
 
@@ -418,13 +419,14 @@ finish_repair(Report *report)
 		sql_close(&scope);
 	}
 	shmem_wake_at_commit();
-	ereport(NOTICE,
-			(errmsg("repair: %lld rows are queued, %lld deletes", (long long) report->nqueued,
-					(long long) report->ndeletes),
-			 report->ndeletes > 0 && released == 0
-				 ? errdetail("The deletes are held: sfsync.release_deletes lets them go, sfsync.discard_deletes "
-							 "drops them.")
-				 : 0));
+	ereport(
+		NOTICE,
+		(errmsg("repair: %lld rows are queued, %lld deletes", (long long) report->nqueued,
+				(long long) report->ndeletes),
+		 report->ndeletes > 0 && released == 0
+			 ? errdetail("The deletes are held: sfsync.release_deletes lets them go, sfsync.discard_deletes "
+						 "drops them.")
+			 : 0));
 }
 
 /*
@@ -493,7 +495,7 @@ add(Report *report, DifferenceKind kind, const ComparedItem *source, const Compa
 }
 
 /* What came out of the sort under one key so far. */
-typedef struct Group
+typedef struct KeyGroup
 {
 	char *record_key; /* NULL at the start */
 	bool pending;
@@ -501,17 +503,17 @@ typedef struct Group
 	bool has_salesforce;
 	ComparedItem source;
 	MemoryContext context;
-} Group;
+} KeyGroup;
 
 static void
-end_group(Report *report, const Group *group)
+end_group(Report *report, const KeyGroup *group)
 {
 	if (group->record_key && group->has_source && !group->has_salesforce && !group->pending)
 		add(report, MISSING_IN_SALESFORCE, &group->source, NULL);
 }
 
 static void
-begin_group(Group *group, const char *record_key)
+begin_group(KeyGroup *group, const char *record_key)
 {
 	MemoryContext context = group->context;
 
@@ -523,7 +525,7 @@ begin_group(Group *group, const char *record_key)
 
 /* Of several rows with keys that are one to Salesforce the others are dead letters. */
 static void
-take(Report *report, Group *group, const ComparedItem *item)
+take(Report *report, KeyGroup *group, const ComparedItem *item)
 {
 	int nfields = report->comparison.mapping->nfields;
 	Difference both = {.kind = DIFFERENT};
@@ -555,7 +557,7 @@ static void
 walk(Report *report)
 {
 	MemoryContext one = AllocSetContextCreate(report->setup, "sfsync compared item", ALLOCSET_DEFAULT_SIZES);
-	Group group = {0};
+	KeyGroup group = {0};
 	ComparedItem item;
 	MemoryContext caller = MemoryContextSwitchTo(one);
 
@@ -613,22 +615,30 @@ comparable_mapping(FunctionCallInfo fcinfo)
 }
 
 static void
-gather(Report *report, const Mapping *mapping)
+ask_salesforce(Report *report, Foreground *session)
 {
-	Foreground session = {0};
+	const Mapping *mapping = report->comparison.mapping;
 
+	foreground_open(session, mapping->serverid, mapping->owner);
+	if (session->token->user_id)
+		report->user_id = pstrdup(session->token->user_id);
+	compare_take_salesforce(&report->comparison, session);
+	compare_take_users(&report->comparison, session);
+}
+
+static void
+gather(Report *report)
+{
+	Foreground *session = palloc0(sizeof(Foreground));
+
+	compare_take_pending(&report->comparison, false);
 	PG_TRY();
 	{
-		foreground_open(&session, mapping->serverid, mapping->owner);
-		if (session.token->user_id)
-			report->user_id = pstrdup(session.token->user_id);
-		compare_take_pending(&report->comparison, false);
-		compare_take_salesforce(&report->comparison, &session);
-		compare_take_users(&report->comparison, &session);
+		ask_salesforce(report, session);
 	}
 	PG_FINALLY();
 	{
-		foreground_close(&session);
+		foreground_close(session);
 	}
 	PG_END_TRY();
 	compare_take_source(&report->comparison);
@@ -641,7 +651,7 @@ Datum
 sfsync_compare(PG_FUNCTION_ARGS)
 {
 	Report *report = palloc0(sizeof(Report));
-	Mapping *mapping = comparable_mapping(fcinfo);
+	const Mapping *mapping = comparable_mapping(fcinfo);
 
 	InitMaterializedSRF(fcinfo, 0);
 	check_backfills(mapping);
@@ -650,8 +660,8 @@ sfsync_compare(PG_FUNCTION_ARGS)
 	report->setup = CurrentMemoryContext;
 	report->context =
 		AllocSetContextCreate(CurrentMemoryContext, "sfsync differences", ALLOCSET_DEFAULT_SIZES);
-	compare_begin(&report->comparison, mapping);
-	gather(report, mapping);
+	compare_begin(&report->comparison, mapping->id);
+	gather(report);
 	compare_sort(&report->comparison);
 	walk(report);
 	compare_end(&report->comparison);

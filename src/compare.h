@@ -26,7 +26,7 @@ typedef struct ComparedUser
 
 typedef struct Comparison
 {
-	Mapping *mapping;
+	const Mapping *mapping;
 	ComparedField *fields; /* one a field of the mapping */
 	const char **asked;    /* names for the query */
 	int nasked;
@@ -70,7 +70,8 @@ typedef struct ComparedItem
 	ComparedValue *values; /* one a field */
 } ComparedItem;
 
-extern void compare_begin(Comparison *comparison, Mapping *mapping);
+/* No mapping is to be read from here on: the comparison holds on to its own. */
+extern void compare_begin(Comparison *comparison, int mapping);
 
 /* Gather.  Pending changes are those that the given snapshot, or the active one, sees. */
 extern void compare_take_salesforce(Comparison *comparison, Foreground *session);

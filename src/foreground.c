@@ -110,12 +110,11 @@ check_budget(const Foreground *session)
 		return;
 	if ((double) used < (double) limit * session->options->api_budget / 100)
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("the API calls of server \"%s\" are used up", session->options->name),
-			 errdetail("%lld of %lld calls were made in 24 hours; api_budget is %d %%.", (long long) used,
-					   (long long) limit, session->options->api_budget),
-			 errhint("Try again later, or raise the server's option api_budget.")));
+	ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					errmsg("the API calls of server \"%s\" are used up", session->options->name),
+					errdetail("%lld of %lld calls were made in 24 hours; api_budget is %d %%.",
+							  (long long) used, (long long) limit, session->options->api_budget),
+					errhint("Try again later, or raise the server's option api_budget.")));
 }
 
 static void
@@ -174,8 +173,7 @@ foreground_ask(Foreground *session, const RestCall *call)
 			continue;
 		}
 		if ((scope != SCOPE_SERVER && scope != SCOPE_CONCURRENT_LIMIT) || attempt + 1 >= ATTEMPTS)
-			refused(session,
-					error.code ? psprintf("%s: %s", error.code, error.message) : error.message,
+			refused(session, error.code ? psprintf("%s: %s", error.code, error.message) : error.message,
 					error_hint(error.code));
 		pause_before(attempt);
 	}

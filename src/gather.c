@@ -22,6 +22,7 @@
 #include "capture.h"
 #include "compare.h"
 #include "conflict.h"
+#include "datum.h"
 #include "payload.h"
 #include "source.h"
 #include "sql.h"
@@ -84,7 +85,6 @@ choose_fields(Comparison *comparison)
 {
 	const Mapping *mapping = comparison->mapping;
 
-	comparison->fields = palloc0(sizeof(ComparedField) * Max(mapping->nfields, 1));
 	comparison->asked = palloc(sizeof(char *) * (2 * mapping->nfields + 1));
 	for (int i = 0; i < mapping->nfields; i++)
 	{
@@ -97,23 +97,55 @@ choose_fields(Comparison *comparison)
 		field->map = map;
 		field->value = ask_for(comparison, map->field->name);
 		if (map->lookup)
-			field->parent = ask_for(
-				comparison, psprintf("%s.%s", map->relation.relationship, map->relation.external_id));
+			field->parent =
+				ask_for(comparison, psprintf("%s.%s", map->relation.relationship, map->relation.external_id));
 	}
 }
 
+/*
+ * The mapping, and how keys of parents compare.  To read a parent may have the
+ * mapping read again, as another: then all over.
+ */
+static void
+read_mapping(Comparison *comparison, int id)
+{
+	int serial = -1;
+	Mapping *mapping = mapping_get(id);
+
+	while (mapping && mapping->serial != serial)
+	{
+		int n = mapping->nfields;
+		int *parents = palloc0(sizeof(int) * Max(n, 1));
+
+		serial = mapping->serial;
+		comparison->fields = palloc0(sizeof(ComparedField) * Max(n, 1));
+		for (int i = 0; i < n; i++)
+			parents[i] = mapping->fields[i].lookup ? mapping->fields[i].relation.parent_mapping : 0;
+		for (int i = 0; i < n; i++)
+		{
+			const Mapping *parent = parents[i] ? mapping_get(parents[i]) : NULL;
+
+			comparison->fields[i].case_sensitive =
+				parent && parent->key_field && parent->key_field->case_sensitive;
+		}
+		mapping = mapping_get(id);
+	}
+	if (!mapping)
+		elog(ERROR, "the mapping has just been dropped");
+	comparison->mapping = mapping;
+}
+
 void
-compare_begin(Comparison *comparison, Mapping *mapping)
+compare_begin(Comparison *comparison, int mapping)
 {
 	AttrNumber columns[] = {COL_RECORD_KEY + 1, COL_SIDE + 1};
 	Oid operators[] = {TextLessOperator, Int4LessOperator};
 	Oid collations[] = {C_COLLATION_OID, InvalidOid};
 	bool nulls_first[] = {false, false};
-	static const Oid types[NCOLS] = {TEXTOID,		 INT4OID, TEXTOID, TEXTOID,
-									 TIMESTAMPTZOID, TEXTOID, BYTEAOID};
+	static const Oid types[NCOLS] = {TEXTOID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, BYTEAOID};
 
 	memset(comparison, 0, sizeof(*comparison));
-	comparison->mapping = mapping;
+	read_mapping(comparison, mapping);
 	choose_fields(comparison);
 	comparison->desc = CreateTemplateTupleDesc(NCOLS);
 	for (int i = 0; i < NCOLS; i++)
@@ -121,8 +153,8 @@ compare_begin(Comparison *comparison, Mapping *mapping)
 	comparison->input = MakeSingleTupleTableSlot(comparison->desc, &TTSOpsVirtual);
 	comparison->slot = MakeSingleTupleTableSlot(comparison->desc, &TTSOpsMinimalTuple);
 	comparison->context = CurrentMemoryContext;
-	comparison->sort = tuplesort_begin_heap(comparison->desc, lengthof(columns), columns, operators, collations,
-											nulls_first, work_mem, NULL, TUPLESORT_NONE);
+	comparison->sort = tuplesort_begin_heap(comparison->desc, lengthof(columns), columns, operators,
+											collations, nulls_first, work_mem, NULL, TUPLESORT_NONE);
 	comparison->page =
 		AllocSetContextCreate(CurrentMemoryContext, "sfsync comparison", ALLOCSET_DEFAULT_SIZES);
 }
@@ -243,8 +275,7 @@ note_user(Comparison *comparison, const char *id)
 		if (strcmp(comparison->users[i].id, id) == 0)
 			return;
 	if (!comparison->users)
-		comparison->users = MemoryContextAllocZero(comparison->context,
-												   sizeof(ComparedUser) * MAX_USERS);
+		comparison->users = MemoryContextAllocZero(comparison->context, sizeof(ComparedUser) * MAX_USERS);
 	strlcpy(comparison->users[comparison->nusers++].id, id, sizeof(comparison->users[0].id));
 }
 
@@ -263,7 +294,7 @@ static const char *
 text_of(const FieldValue *value)
 {
 	return value->kind == FV_STRING || value->kind == FV_NUMBER || value->kind == FV_LOOKUP ? value->text
-																							  : NULL;
+																							: NULL;
 }
 
 static ComparedValue *
@@ -320,7 +351,8 @@ unreadable(const RestPage *page)
 	const char *problem = page->error;
 
 	if (!problem)
-		problem = psprintf("%s: %s", page->failure.code ? page->failure.code : "UNKNOWN", page->failure.message);
+		problem =
+			psprintf("%s: %s", page->failure.code ? page->failure.code : "UNKNOWN", page->failure.message);
 	ereport(ERROR, (errcode(ERRCODE_CONNECTION_EXCEPTION), errmsg("could not read records from Salesforce"),
 					errdetail("%s", sql_from_utf8(problem)),
 					errhint("%s", page->error ? "Try again; look for a proxy in between."
@@ -374,8 +406,8 @@ compare_take_users(Comparison *comparison, Foreground *session)
 		return;
 	for (int i = 0; i < comparison->nusers; i++)
 		ids[i] = comparison->users[i].id;
-	reply = foreground_ask(session,
-						   rest_users(session->options->api_version, ids, comparison->nusers, &taken));
+	reply =
+		foreground_ask(session, rest_users(session->options->api_version, ids, comparison->nusers, &taken));
 
 	/* without the right to read users, Ids have to do */
 	if (!rest_parse_users(reply->body ? reply->body : "", reply->body_len, &users, &nusers, &page))
@@ -418,9 +450,8 @@ compare_row_values(const Comparison *comparison, const RestRecord *record)
 		if (!field->map || value->kind == FV_ABSENT)
 			continue;
 		values[i].known = true;
-		values[i].hash = canonical_hash(field->parent < 0
-											? canonical_value(value, field->map->field)
-											: parent_text(field, text_of(value), NULL));
+		values[i].hash = canonical_hash(field->parent < 0 ? canonical_value(value, field->map->field)
+														  : parent_text(field, text_of(value), NULL));
 		values[i].json = conflict_value(value);
 	}
 	return values;
@@ -435,7 +466,7 @@ take_row(Comparison *comparison, char *key, const SourceRow *row)
 
 	if (!row->found)
 		return;
-	item.key = source_key_utf8(key);
+	item.key = datum_key_utf8(key);
 	item.record_key = compare_record_key(comparison->mapping, item.key);
 
 	/* a value that can't be sent is left out: there is a dead letter for it */
@@ -481,7 +512,7 @@ take_pending_key(Comparison *comparison, const char *key)
 {
 	ComparedItem item = {.side = SIDE_PENDING};
 
-	item.key = source_key_utf8(key);
+	item.key = datum_key_utf8(key);
 	item.record_key = compare_record_key(comparison->mapping, item.key);
 	put_item(comparison, &item);
 }

@@ -44,8 +44,9 @@ logged(const Outcome *outcome)
 		return false;
 	if (sfsync_history_level == HISTORY_ALL)
 		return true;
-	return outcome->kind == OUTCOME_DEAD || outcome->kind == OUTCOME_HELD || outcome->kind == OUTCOME_CONFLICT ||
-		   outcome->conflicts.n > 0 || outcome->count_attempt || outcome->unit->attempts > 0;
+	return outcome->kind == OUTCOME_DEAD || outcome->kind == OUTCOME_HELD ||
+		   outcome->kind == OUTCOME_CONFLICT || outcome->conflicts.n > 0 || outcome->count_attempt ||
+		   outcome->unit->attempts > 0;
 }
 
 /* "update: name, phone" of a row q of the queue. */
