@@ -9,6 +9,7 @@ OBJS = \
 	src/batch.o \
 	src/canonical.o \
 	src/capture.o \
+	src/capture_table.o \
 	src/check.o \
 	src/check_connection.o \
 	src/claim.o \
@@ -31,6 +32,7 @@ OBJS = \
 	src/fetch.o \
 	src/foreground.o \
 	src/gather.o \
+	src/guard.o \
 	src/health.o \
 	src/hints.o \
 	src/history.o \
@@ -38,9 +40,11 @@ OBJS = \
 	src/launcher.o \
 	src/lexical.o \
 	src/mapping.o \
+	src/notes.o \
 	src/payload.o \
 	src/preview.o \
 	src/queue.o \
+	src/release.o \
 	src/reply.o \
 	src/resolve.o \
 	src/rest.o \
@@ -60,9 +64,9 @@ OBJS = \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
-REGRESS = connection mapping objects
+REGRESS = connection deletes mapping objects
 REGRESS_OPTS = --inputdir=test --temp-instance=tmp_check_regress --temp-config=test/sfsync.conf
-ISOLATION = capture
+ISOLATION = capture truncate
 ISOLATION_OPTS = --inputdir=test --outputdir=. --temp-instance=tmp_check_isolation --temp-config=test/sfsync.conf
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

@@ -135,7 +135,8 @@ CREATE TABLE sfsync.queue (
 		autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on);
 COMMENT ON TABLE sfsync.queue IS
 'captured changes that are not settled: keys only, appended by writers at commit, deleted by the worker';
-COMMENT ON COLUMN sfsync.queue.operation IS 'I insert, U update, D delete, K update that changed the key (old_key)';
+COMMENT ON COLUMN sfsync.queue.operation IS
+'I insert, U update, D delete, K update that changed the key (old_key), H delete that is to be held, P row that left with a partition (old_key)';
 COMMENT ON COLUMN sfsync.queue.changed IS 'bitmap of the attribute numbers whose values changed (bit attnum - 1)';
 COMMENT ON COLUMN sfsync.queue.actor IS 'role that the session of the change had logged in as';
 CREATE INDEX queue_order ON sfsync.queue (xid, n);
@@ -311,14 +312,14 @@ RETURNS trigger
 AS 'MODULE_PATHNAME', 'sfsync_capture_truncate'
 LANGUAGE C;
 COMMENT ON FUNCTION sfsync.capture_truncate() IS
-'statement trigger of mapped tables: refuses TRUNCATE, which would delete records without a trace';
+'statement trigger of mapped tables: refuses TRUNCATE, or applies it to the records, as the mapping''s on_truncate says';
 
 CREATE FUNCTION sfsync.follow_ddl()
 RETURNS event_trigger
 AS 'MODULE_PATHNAME', 'sfsync_follow_ddl'
 LANGUAGE C;
 COMMENT ON FUNCTION sfsync.follow_ddl() IS
-'event trigger: tells the worker of DDL that may concern a mapping';
+'event trigger: tells the worker of DDL that may concern a mapping, and captures the rows of partitions that come and go';
 
 CREATE EVENT TRIGGER sfsync_ddl ON ddl_command_end
 WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE SERVER', 'ALTER SERVER', 'CREATE USER MAPPING',
@@ -364,6 +365,20 @@ AS 'MODULE_PATHNAME', 'sfsync_set_delete_policy'
 LANGUAGE C;
 COMMENT ON FUNCTION sfsync.set_delete_policy(text, text, jsonb, text, integer) IS
 'changes what a deleted row means in Salesforce; NULL keeps. Pending deletes follow the policy in force when they are sent';
+
+CREATE FUNCTION sfsync.release_deletes(mapping text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sfsync_release_deletes'
+LANGUAGE C;
+COMMENT ON FUNCTION sfsync.release_deletes(text) IS
+'sends the held deletes of a mapping, by the delete policy in force; returns their number';
+
+CREATE FUNCTION sfsync.discard_deletes(mapping text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sfsync_discard_deletes'
+LANGUAGE C;
+COMMENT ON FUNCTION sfsync.discard_deletes(text) IS
+'gives the held deletes of a mapping up; returns their number. The records stay in Salesforce';
 
 CREATE FUNCTION sfsync.map_field(mapping text, field text, column_name name DEFAULT NULL, expression text DEFAULT NULL,
 	null_rule text DEFAULT 'clear', overlong text DEFAULT 'reject', conflict_policy text DEFAULT NULL)
@@ -573,6 +588,7 @@ FROM sfsync.mapping m
 COMMENT ON VIEW sfsync.status IS 'one line a mapping: is it in step, and if not, why and until when';
 COMMENT ON COLUMN sfsync.status.state IS 'the first that holds of fenced, blocked, paused, throttled, backing_off, active';
 COMMENT ON COLUMN sfsync.status.pending IS 'rows with changes that are not settled, those in flight included, those held not';
+COMMENT ON COLUMN sfsync.status.held IS 'rows whose change waits for a person: see release_deletes and discard_deletes';
 COMMENT ON COLUMN sfsync.status.synced IS 'records written so far, after folding';
 COMMENT ON COLUMN sfsync.status.unchanged IS 'changes that needed no write';
 COMMENT ON COLUMN sfsync.status.ignored IS 'deletes that the policy ignore left in Salesforce';

@@ -378,12 +378,55 @@ fold_key_change(Work *work, Unit *unit, const char *old_key, int64 event_at)
 		batch_add_changes_of(unit, left);
 		left->whole = true;
 		left->key_left = true;
+		batch_hold(left, NULL);
 		add_event_time(left, event_at);
 	}
 	/* what is in flight under the old key may fail: then all of the row is to be looked at */
 	if (in_flight)
 		batch_add_whole(unit, BATCH_NEVER);
 	unit->whole = true;
+}
+
+#define HOLD_HINT "sfsync.release_deletes sends the deletes, sfsync.discard_deletes gives them up"
+
+void
+batch_hold(Unit *unit, const char *reason)
+{
+	if (unit->hold)
+		pfree(unit->hold);
+	unit->hold = reason ? pstrdup(reason) : NULL;
+}
+
+void
+batch_join_hold(Unit *unit, const char *reason)
+{
+	if (reason && !unit->hold && !unit->whole && !unit->changed && unit->nold == 0)
+		batch_hold(unit, reason);
+}
+
+/* A row that is there again, or was in between, has no held delete any more. */
+static void
+fold_hold(Unit *unit, const WorkEvent *event)
+{
+	switch (event->operation)
+	{
+		case EVENT_HELD_DELETE:
+			batch_hold(unit, "its transaction deletes more rows than delete_guard allows; " HOLD_HINT);
+			break;
+		case EVENT_PARTITION_LEFT:
+		{
+			char *reason = psprintf("partition %s left the table; " HOLD_HINT, event->old_key);
+
+			batch_hold(unit, reason);
+			unit->left = true;
+			pfree(reason);
+			break;
+		}
+		case EVENT_DELETE:
+			break;
+		default:
+			batch_hold(unit, NULL);
+	}
 }
 
 Unit *
@@ -404,6 +447,8 @@ batch_event(Work *work, const WorkEvent *event)
 			batch_add_whole(unit, event->event_at);
 			break;
 		case EVENT_DELETE:
+		case EVENT_HELD_DELETE:
+		case EVENT_PARTITION_LEFT:
 			unit->deleted = true;
 			break;
 		case EVENT_KEY_CHANGE:
@@ -412,6 +457,7 @@ batch_event(Work *work, const WorkEvent *event)
 		default:
 			batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
 	}
+	fold_hold(unit, event);
 	unit->kind = UNIT_UNDECIDED;
 	unit->looked_up = false;
 	add_ref(unit, event->ref);
@@ -517,6 +563,7 @@ free_unit(Unit *unit)
 	batch_forget_read(unit);
 	if (unit->refs)
 		pfree(unit->refs);
+	batch_hold(unit, NULL);
 	pfree(unit->key);
 	pfree(unit);
 }
@@ -529,6 +576,9 @@ batch_fold_next(Work *work, Unit *unit)
 	if (!next)
 		return;
 	unit->next = NULL;
+	batch_join_hold(next, unit->hold);
+	batch_hold(unit, next->hold);
+	unit->left |= next->left;
 	unit->deleted |= next->deleted;
 	unit->key_left |= next->key_left;
 	for (int i = 0; i < next->nold; i++)

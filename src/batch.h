@@ -21,6 +21,8 @@ typedef void *MemoryContext; /* outside of the server nothing is read */
 #define EVENT_UPDATE 'U'
 #define EVENT_DELETE 'D'
 #define EVENT_KEY_CHANGE 'K'
+#define EVENT_HELD_DELETE 'H'    /* one of more than the mapping's guard allows */
+#define EVENT_PARTITION_LEFT 'P' /* the row left with its partition, whose name is in old_key */
 
 /* Time of what a backfill brings: no event, so older than everything. */
 #define BATCH_NEVER PG_INT64_MIN
@@ -66,6 +68,8 @@ typedef struct Unit
 	bool whole;      /* all fields, not only the changed ones */
 	bool inserted;   /* its first captured event was an insert */
 	bool deleted;    /* a delete was captured */
+	char *hold;      /* why its delete waits for a person; NULL: it doesn't */
+	bool left;       /* it left with its partition */
 	bool key_left;   /* a key change left this key: its absence is no delete */
 	char **old_keys; /* keys that the row had before, newest first */
 	int nold;
@@ -160,6 +164,12 @@ extern Unit *batch_mover(Work *work, int mapping, const char *key);
 
 /* What was read of its record is not valid (any more). */
 extern void batch_forget_read(Unit *unit);
+
+/* Why the unit's delete is held; NULL: it isn't. */
+extern void batch_hold(Unit *unit, const char *reason);
+
+/* The same, of an older change of the row: unless there is more than deletes since. */
+extern void batch_join_hold(Unit *unit, const char *reason);
 
 /*
  * Up to max ready units of one mapping that can go into one request: all of

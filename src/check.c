@@ -41,7 +41,8 @@ check_object(ReturnSetInfo *result, const Mapping *mapping)
 		find(result, "error", NULL, NULL,
 			 psprintf("the integration user may not edit records of %s", mapping->object),
 			 "Grant Edit on the object by a permission set, then run sfsync.refresh_schema().");
-	if (strcmp(mapping->on_delete, "delete") == 0 && !mapping->meta->deletable)
+	if (!mapping->meta->deletable &&
+		(strcmp(mapping->on_delete, "delete") == 0 || strcmp(mapping->on_delete, "hard_delete") == 0))
 		find(result, "error", NULL, NULL,
 			 psprintf("the integration user may not delete records of %s", mapping->object),
 			 "Grant Delete on the object by a permission set, or set on_delete to 'ignore'.");

@@ -434,6 +434,25 @@ decide_deleted(Claim *claim, Candidate *candidate)
 	return UNIT_LOOKUP;
 }
 
+/* A delete may wait for a person. */
+static UnitKind
+decide_delete(Claim *claim, Candidate *candidate)
+{
+	bool known = candidate->record || candidate->old_record;
+
+	if (candidate->record && strcmp(candidate->record->key, candidate->unit->key) != 0)
+		return decide_deleted(claim, candidate);
+	switch (delete_hold(claim->mapping, candidate->unit, known, claim->delivery->next_verify != 0))
+	{
+		case DELETE_HELD:
+			return put_off(claim, candidate, OUTCOME_HELD, candidate->unit->hold);
+		case DELETE_NOTHING:
+			return decided(claim, candidate, OUTCOME_UNCHANGED);
+		default:
+			return decide_deleted(claim, candidate);
+	}
+}
+
 /*
  * The row is not there, and no delete of it was captured.  The delete may
  * stand further back in the queue: wait until everything that had been
@@ -464,7 +483,7 @@ UnitKind
 decide(Claim *claim, Candidate *candidate)
 {
 	if (!candidate->row->found)
-		return candidate->unit->deleted ? decide_deleted(claim, candidate) : decide_missing(claim, candidate);
+		return candidate->unit->deleted ? decide_delete(claim, candidate) : decide_missing(claim, candidate);
 	return claim->mapping->checks ? decide_checked(claim, candidate) : decide_present(claim, candidate);
 }
 

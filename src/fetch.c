@@ -60,6 +60,8 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 
 	unit->deferred = true;
 	unit->inserted = false;
+	if (row->held && row->deleted)
+		batch_join_hold(unit, row->reason);
 	unit->attempts = row->attempts;
 	if (row->whole_at != 0)
 		batch_add_whole(unit, row->whole_at);

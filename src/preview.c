@@ -17,6 +17,7 @@
 #include "batch.h"
 #include "capture.h"
 #include "datum.h"
+#include "delete_policy.h"
 #include "payload.h"
 #include "queue.h"
 #include "source.h"
@@ -66,6 +67,17 @@ show_row(const Mapping *mapping, const Unit *unit, const SourceRow *row, Shown *
 	}
 }
 
+/* The record that archive or deactivate would send. */
+static void
+show_values(const Mapping *mapping, const Unit *unit, Shown *shown)
+{
+	RestError error = {0};
+
+	shown->has_payload = true;
+	if (!delete_values_record(mapping, datum_key_utf8(unit->key), unit->event_at, &shown->record, &error))
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
+}
+
 static void
 show_absent(const Mapping *mapping, const Unit *unit, Shown *shown)
 {
@@ -78,7 +90,13 @@ show_absent(const Mapping *mapping, const Unit *unit, Shown *shown)
 	else if (unit->inserted && !record_known(mapping, unit->key, NULL, 0))
 		shown->findings[shown->nfindings++] = pstrdup("made and deleted again: nothing is sent");
 	else
-		shown->operation = "delete";
+	{
+		shown->operation = mapping->on_delete;
+		if (unit->hold)
+			shown->findings[shown->nfindings++] = psprintf("held: %s", unit->hold);
+		if (delete_policy_sets_values(mapping->on_delete))
+			show_values(mapping, unit, shown);
+	}
 }
 
 static void

@@ -60,19 +60,27 @@ close_conflict(int64 id, const char *keep)
 	return closed;
 }
 
-/* An event of now, as if the row had just been changed so. */
+/*
+ * An event of now, as if the row had just been changed so: in any case later
+ * than the edit in question, but not than others that may follow.
+ */
+static const char event_query[] =
+	"INSERT INTO sfsync.queue (xid, event_at, n, mapping, operation, key, changed)"
+	" SELECT pg_catalog.pg_current_xact_id(), greatest(pg_catalog.clock_timestamp(),"
+	" c.salesforce_modified_at + interval '1 second' - coalesce(s.clock_skew, interval '0')),"
+	" $1, m.id, $3::\"char\", $4, $5 FROM sfsync.mapping m"
+	" JOIN sfsync.conflict c ON c.mapping = m.name LEFT JOIN sfsync.server_state s ON s.server = m.server"
+	" WHERE m.id = $2 AND c.id = $6";
+
 static void
 queue_event(const Mapping *mapping, int64 id, char operation, const char *key, const uint8 *changed, int len)
 {
 	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(
-		&scope,
-		"INSERT INTO sfsync.queue (xid, event_at, n, mapping, operation, key, changed)"
-		" VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), $1, $2, $3::\"char\", $4, $5)",
-		sql_arg_int(FIRST_NUMBER + (int) (id % FIRST_NUMBER)), sql_arg_int(mapping->id),
-		sql_arg_text(psprintf("%c", operation)), sql_arg_text(key), sql_arg_bytes(changed, len));
+	SQL_RUN(&scope, event_query, sql_arg_int(FIRST_NUMBER + (int) (id % FIRST_NUMBER)),
+			sql_arg_int(mapping->id), sql_arg_text(psprintf("%c", operation)), sql_arg_text(key),
+			sql_arg_bytes(changed, len), sql_arg_bigint(id));
 	sql_close(&scope);
 }
 

@@ -26,6 +26,7 @@
 #include "utils/wait_event.h"
 
 #include "api.h"
+#include "capture.h"
 #include "history.h"
 #include "payload.h"
 #include "queue.h"
@@ -483,7 +484,11 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 	}
 	else if (OidIsValid(sfsync_relation("mapping")) &&
 			 (IsA(data->parsetree, CreateStmt) || IsA(data->parsetree, AlterTableStmt)))
+	{
 		follow_partitions();
+		if (IsA(data->parsetree, AlterTableStmt))
+			capture_altered_table((AlterTableStmt *) data->parsetree);
+	}
 	shmem_wake_at_commit();
 	PG_RETURN_NULL();
 }
