@@ -9,6 +9,7 @@
  */
 #include "compat.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
@@ -16,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
@@ -213,18 +215,42 @@ look_again(Report *report, Difference *difference, const SourceRow *row)
 }
 
 /*
- * A key of Salesforce that is no key of the table, by its form, can't be looked
- * up there: an input function would refuse it.
+ * The key of Salesforce as the table would have it; NULL if no row can have it:
+ * its types' input functions refuse it, or read another key.
  */
-static bool
-may_be_key(const Mapping *mapping, const char *key)
+static char *
+row_key(const Mapping *mapping, const ComparedItem *record)
 {
-	char **parts = key_split(key, mapping->nkeys);
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	char *volatile key = NULL;
 
-	for (int k = 0; parts && k < mapping->nkeys; k++)
-		if (mapping->key_types[k] != TEXTOID && mapping->key_types[k] != VARCHAROID)
-			return false;
-	return parts != NULL;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		key = source_key_from_json(mapping, jsonb_datum(foreign_key_json(mapping, record->key)));
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	if (!key || strcmp(compare_record_key(mapping, datum_key_utf8(key)), record->record_key) != 0)
+		return NULL;
+	return key;
 }
 
 static void
@@ -238,13 +264,13 @@ look_at_rows(Report *report)
 
 	for (int i = 0; i < report->n; i++)
 	{
-		Difference *difference = &report->differences[i];
-		const char *key =
-			difference->kind == MISSING_IN_SOURCE ? difference->salesforce.key : difference->source.key;
+		const Difference *difference = &report->differences[i];
+		char *key = difference->kind == MISSING_IN_SOURCE ? row_key(mapping, &difference->salesforce)
+														  : server_key(difference->source.key);
 
-		if (difference->kind == MISSING_IN_SOURCE && !may_be_key(mapping, key))
+		if (!key)
 			continue;
-		keys[n] = server_key(key);
+		keys[n] = key;
 		at[n++] = i;
 	}
 	PushActiveSnapshot(GetLatestSnapshot());

@@ -50,13 +50,14 @@ logged(const Outcome *outcome)
 }
 
 /* "update: name, phone" of a row q of the queue. */
-#define CAPTURED_DETAIL                                                                                      \
-	"CASE q.operation WHEN 'I' THEN 'insert' WHEN 'D' THEN 'delete'"                                         \
-	" WHEN 'K' THEN 'key change from ' || q.old_key ELSE 'update' END"                                       \
-	" || coalesce((SELECT ': ' || pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attnum)"                  \
-	" FROM sfsync.mapping s JOIN pg_catalog.pg_attribute a ON a.attrelid = s.source::oid"                    \
-	" WHERE s.id = q.mapping AND a.attnum > 0 AND NOT a.attisdropped"                                        \
-	" AND a.attnum <= 8 * pg_catalog.length(q.changed)"                                                      \
+#define CAPTURED_DETAIL                                                                                           \
+	"CASE q.operation WHEN 'I' THEN 'insert' WHEN 'D' THEN 'delete' WHEN 'H' THEN 'delete, held by delete_guard'" \
+	" WHEN 'K' THEN 'key change from ' || q.old_key WHEN 'P' THEN 'left with partition ' || q.old_key"            \
+	" ELSE 'update' END"                                                                                          \
+	" || coalesce((SELECT ': ' || pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attnum)"                       \
+	" FROM sfsync.mapping s JOIN pg_catalog.pg_attribute a ON a.attrelid = s.source::oid"                         \
+	" WHERE s.id = q.mapping AND a.attnum > 0 AND NOT a.attisdropped"                                             \
+	" AND a.attnum <= 8 * pg_catalog.length(q.changed)"                                                           \
 	" AND pg_catalog.get_bit(q.changed, (a.attnum - 1)::bigint) = 1), '')"
 
 static const char captured_query[] =
@@ -274,7 +275,7 @@ static const char history_query[] =
 	/* what is on its way */
 	"SELECT m.name, q.event_at AS at, 1 AS o, 'captured' AS event, " CAPTURED_DETAIL " AS detail,"
 	" pg_catalog.pg_get_userbyid(q.actor)::text AS actor, q.xid"
-	" FROM m JOIN sfsync.queue q ON q.mapping = m.id AND (q.key = m.key OR q.old_key = m.key)"
+	" FROM m JOIN sfsync.queue q ON q.mapping = m.id AND (q.key = m.key OR q.operation = 'K' AND q.old_key = m.key)"
 	" UNION ALL SELECT m.name, i.sent_at, 2, 'sent', i.operation || CASE WHEN i.state = 'unknown'"
 	" THEN '; no reply came, the outcome is unknown' ELSE '; in flight' END, NULL, NULL"
 	" FROM m JOIN sfsync.intent i ON i.mapping = m.id AND m.key = ANY (i.keys)"

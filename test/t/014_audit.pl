@@ -81,13 +81,13 @@ sql(q{SELECT sfsync.pause('account')});
 is(health('mapping account', 'status, detail'), 'warning|paused', 'a paused mapping');
 sql(q{SELECT sfsync.resume('account')});
 sql(q{ALTER TABLE account DISABLE TRIGGER sfsync_capture});
-is(health('mapping account: triggers', 'status, detail'), 'critical|account: sfsync_capture is disabled', 'a disabled trigger');
+is(health('mapping account: triggers', 'status, detail'), 'critical|public.account: sfsync_capture is disabled', 'a disabled trigger');
 sql(q{ALTER TABLE account ENABLE REPLICA TRIGGER sfsync_capture});
-is(health('mapping account: triggers', 'status, detail'), 'critical|account: sfsync_capture fires on replicas only', 'a trigger that fires on replicas only');
+is(health('mapping account: triggers', 'status, detail'), 'critical|public.account: sfsync_capture fires on replicas only', 'a trigger that fires on replicas only');
 sql(q{ALTER TABLE account ENABLE ALWAYS TRIGGER sfsync_capture});
 is(health('mapping account: triggers'), 'ok', 'one that always fires');
 sql(q{DROP TRIGGER sfsync_truncate ON account});
-is(health('mapping account: triggers', 'status, detail'), 'critical|account: sfsync_truncate is missing', 'a missing trigger');
+is(health('mapping account: triggers', 'status, detail'), 'critical|public.account: sfsync_truncate is missing', 'a missing trigger');
 sql(q{CREATE TRIGGER sfsync_truncate BEFORE TRUNCATE ON account FOR EACH STATEMENT EXECUTE FUNCTION sfsync.capture_truncate()});
 
 sql(q{SELECT sfsync.pause('account'); UPDATE account SET phone = '1' WHERE id = 1});
@@ -107,7 +107,7 @@ is(health('enabled'), 'warning', 'delivery is switched off');
 setting('sfsync.enabled', 'on');
 
 $sim->fault(name => 'down', action => { status => 503, body => '<html>down</html>' });
-sql(q{UPDATE account SET phone = '2' WHERE id = 1});
+sql(q{UPDATE account SET phone = '2' WHERE id = 20});
 poll_query($node, q{SELECT status || ' ' || (detail LIKE 'backing_off since %') FROM sfsync.health() WHERE check_name = 'server crm'},
 	'an outage', expected => 'warning true');
 sql(q{UPDATE sfsync.server_state SET state_since = state_since - interval '20 minutes'});
@@ -202,12 +202,112 @@ is(sql(q{SELECT count(*) > 0 FROM sfsync.history_log}), 't', 'there is history')
 is(sql(q{SELECT count(*) > 0 FROM sfsync.dead_letter WHERE status IN ('resolved', 'discarded')}), 't', 'there are dead letters that are over');
 my $open = sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status IN ('open', 'retrying')});
 sql(q{UPDATE sfsync.history_log SET at = at - interval '8 days' WHERE key = '1'});
-sql(q{ALTER SYSTEM SET sfsync.dead_letter_retention = '1s'; });
+sql(q{UPDATE sfsync.dead_letter SET resolved_at = resolved_at - interval '2 hours' WHERE status = 'resolved'});
+setting('sfsync.dead_letter_retention', '1h');
 setting('sfsync.history_retention', '8d');
 setting('sfsync.history_retention', '7d');
 poll_query($node, q{SELECT count(*) FROM sfsync.history_log WHERE key = '1'}, 'history older than the retention goes', expected => '0');
 is(sql(q{SELECT count(*) > 0 FROM sfsync.history_log}), 't', 'younger one stays');
-poll_query($node, q{SELECT count(*) FROM sfsync.dead_letter WHERE status IN ('resolved', 'discarded')}, 'so do resolved dead letters, if told', expected => '0');
+poll_query($node, q{SELECT count(*) FROM sfsync.dead_letter WHERE status = 'resolved'}, 'so do resolved dead letters, if told', expected => '0');
+is(sql(q{SELECT count(*) > 0 FROM sfsync.dead_letter WHERE status = 'discarded'}), 't', 'younger ones stay, too');
 is(sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status IN ('open', 'retrying')}), $open, 'those that are open stay');
+
+#
+# compare
+#
+sql(q{SELECT sfsync.discard(id, 'of no interest here') FROM sfsync.dead_letter WHERE status = 'open'});
+$sim->clear_faults;
+sql(q{DELETE FROM account WHERE id <= 8});
+wait_for_sync($node, 'without the rows that failed');
+
+my $columns = q{source_key->>'id', kind, field, source_value, salesforce_value, last_modified_by LIKE '%(%)'};
+
+sub compare
+{
+	my ($repair, $what) = @_;
+	return sql("SELECT " . ($what || $columns) . " FROM sfsync.compare('account', $repair) ORDER BY (source_key->>'id')::integer, kind, field");
+}
+
+sub edit
+{
+	my ($key, $user, %fields) = @_;
+	return $sim->post('edit', { object => 'Account', match => { PG_Key__c => $key }, user => $user, fields => \%fields });
+}
+
+is(compare('false'), '', 'both sides are alike');
+$mark = $sim->mark;
+compare('false');
+is(join(' ', map { $_->{kind} } $sim->requests($mark)), 'token composite composite', 'one login, one query, and the names of users');
+
+sql(q{BEGIN; SET LOCAL sfsync.capture = off; UPDATE account SET phone = 'unseen', annual_revenue = 12 WHERE id = 9;
+	DELETE FROM account WHERE id = 10; INSERT INTO account (id, name) VALUES (60, 'Sixty'); COMMIT});
+edit('11', 'rep', Phone => 'by hand', Site => 'x');
+$sim->post('create', { object => 'Account', user => 'rep', fields => { Name => 'Stranger', PG_Key__c => '70' } });
+$sim->post('create', { object => 'Account', user => 'rep', fields => { Name => 'Not ours' } });
+is(compare('false'), join("\n",
+		'9|different|AnnualRevenue|12|null|t', '9|different|Phone|"unseen"|null|t',
+		'10|missing_in_source|||{"Id": "' . $sim->record('Account', '10')->{Id} . '"}|t',
+		'11|different|Phone|null|"by hand"|t', '11|different|Site|null|"x"|t',
+		'60|missing_in_salesforce||||',
+		'70|missing_in_source|||{"Id": "' . $sim->record('Account', '70')->{Id} . '"}|t'),
+	'what differs: updates, deletes and inserts that were not captured, edits, records of others');
+like(sql(q{SELECT last_modified_by FROM sfsync.compare('account') WHERE field = 'Site'}), qr/^005\w{15} \(.+\)$/, 'by whom');
+is(sql(q{SELECT count(*) FROM sfsync.queue}) + sql(q{SELECT count(*) FROM sfsync.deferred}), 0, 'nothing is queued without repair');
+is(sql(q{BEGIN; UPDATE account SET phone = 'captured' WHERE id = 11; SELECT count(*) FROM sfsync.compare('account') WHERE source_key->>'id' = '11'; ROLLBACK}), '0',
+	'changes of the transaction itself are on their way');
+sql(q{SELECT sfsync.pause('account'); UPDATE account SET site = 'on its way' WHERE id = 12});
+is(sql(q{SELECT count(*) FROM sfsync.compare('account') WHERE source_key->>'id' = '12'}), '0', 'pending changes are no difference');
+sql(q{SELECT sfsync.resume('account')});
+wait_for_sync($node, 'no longer on its way');
+
+like(($node->psql('postgres', q{SELECT count(*) FROM sfsync.compare('account', true)}))[2], qr/NOTICE:  repair: 2 rows are queued, 1 deletes/, 'repair says what it queues');
+wait_for_sync($node, 'repaired');
+is(compare('false', q{source_key->>'id', kind, field}), "11|different|Phone\n11|different|Site\n70|missing_in_source|",
+	'what others edited, and what was never ours, is left alone');
+is(join(' ', map { $_ // 'null' } @{ $sim->record('Account', '9') }{qw(Phone AnnualRevenue)}), 'unseen 12', 'the update arrived');
+is($sim->record('Account', '10'), undef, 'the delete, too');
+is($sim->record('Account', '60')->{Name}, 'Sixty', 'the insert, too');
+
+sql(q{SELECT sfsync.set_delete_policy('account', 'delete', delete_guard => 2)});
+sql(q{BEGIN; SET LOCAL sfsync.capture = off; DELETE FROM account WHERE id BETWEEN 12 AND 14; COMMIT});
+like(($node->psql('postgres', q{SELECT count(*) FROM sfsync.compare('account', true)}))[2], qr/3 deletes\nDETAIL:  The deletes are held/, 'more deletes than delete_guard allows are held');
+is(health('mapping account: held', 'status, detail'), 'warning|3 rows, of which 3 are deletes', 'and health says so');
+is(sql(q{SELECT sfsync.release_deletes('account')}), '3', 'they can be released');
+wait_for_sync($node, 'released');
+is($sim->record('Account', '13'), undef, 'and go');
+
+# A change between the reading of one side and the other is no difference.
+$sim->fault(name => 'slow', match => { kind => 'composite' }, times => 1, action => { delay => 2 });
+my $comparing = session($node);
+$comparing->send(q{SELECT count(*) FROM sfsync.compare('account') WHERE source_key->>'id' IN ('15', '16', '17', '61')});
+poll_until(sub { $sim->hits('slow') == 1 }, 'a comparison is under way');
+sql(q{UPDATE account SET phone = 'meanwhile' WHERE id = 15; DELETE FROM account WHERE id = 16; INSERT INTO account (id, name) VALUES (61, 'Meanwhile')});
+wait_for_sync($node, 'changes go out while it waits');
+is($comparing->finish, '0', 'rows that change meanwhile are not shown');
+$sim->fault(name => 'hang', match => { kind => 'composite' }, times => 1, action => { hang => 30 });
+$comparing->send(q{SELECT count(*) FROM sfsync.compare('account')});
+poll_until(sub { $sim->hits('hang') == 1 }, 'a comparison hangs');
+sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%sfsync.compare(%' AND pid <> pg_backend_pid()});
+$comparing->finish;
+like($comparing->errors, qr/canceling statement due to user request/, 'it can be cancelled');
+$comparing->quit;
+$sim->clear_faults;
+
+$sim->fault(name => 'busy', match => { kind => 'composite' }, times => 2, action => { status => 503, body => '' });
+is(sql(q{SELECT count(*) FROM sfsync.compare('account')}), '3', 'a short outage is waited for');
+$sim->fault(name => 'refuse', match => { kind => 'composite' }, action => { status => 400, body => '[{"message": "too slow", "errorCode": "MALFORMED_QUERY"}]' });
+like(refusal(q{SELECT * FROM sfsync.compare('account')}), qr/could not ask Salesforce.*MALFORMED_QUERY: too slow.*HINT/s, 'a refusal is an error with a hint');
+$sim->fault(name => 'refuse', match => { kind => 'composite' }, action => { garbage => '{"compositeResponse": [{}]}' });
+like(refusal(q{SELECT * FROM sfsync.compare('account')}), qr/could not read records from Salesforce/, 'so is garbage');
+$sim->clear_faults;
+$sim->post('expire_tokens', {});
+$sim->config(api_limit => 100, api_used => 85);
+like(refusal(q{SELECT * FROM sfsync.compare('account')}), qr/API calls of server "crm" are used up.*api_budget/s, 'it keeps to the budget');
+$sim->config(api_limit => 100000, api_used => undef);
+like(refusal(q{SELECT * FROM sfsync.compare('acount')}), qr/HINT:  Perhaps you meant "account"/, 'an unknown mapping');
+like(refusal(q{SELECT * FROM sfsync.compare('account', NULL)}), qr/"repair" must not be null/, 'repair must be known');
+sql(q{GRANT EXECUTE ON FUNCTION sfsync.compare TO writer});
+like(($node->psql('postgres', q{SELECT * FROM sfsync.compare('account')}, extra_params => [ '-U', 'writer' ]))[2],
+	qr/must be owner of mapping "account"/, 'comparing is for the mapping\'s owner');
 
 done_testing();
