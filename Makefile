@@ -64,7 +64,7 @@ OBJS = \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
-REGRESS = connection deletes mapping objects
+REGRESS = audit connection deletes mapping objects
 REGRESS_OPTS = --inputdir=test --temp-instance=tmp_check_regress --temp-config=test/sfsync.conf
 ISOLATION = capture truncate
 ISOLATION_OPTS = --inputdir=test --outputdir=. --temp-instance=tmp_check_isolation --temp-config=test/sfsync.conf

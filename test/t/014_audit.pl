@@ -310,4 +310,26 @@ sql(q{GRANT EXECUTE ON FUNCTION sfsync.compare TO writer});
 like(($node->psql('postgres', q{SELECT * FROM sfsync.compare('account')}, extra_params => [ '-U', 'writer' ]))[2],
 	qr/must be owner of mapping "account"/, 'comparing is for the mapping\'s owner');
 
+
+# Lookups are compared by the parent's external ID, keys of several columns and of text as they are.
+sql(q{CREATE TABLE contact (region text, no integer, last_name text NOT NULL, account_id integer REFERENCES account, PRIMARY KEY (region, no));
+	INSERT INTO contact VALUES ('a:b', 1, 'One', 15), ('a:b', 2, 'Two', 15), ('c', 3, 'Three', NULL), ('c', 4, 'Four', 17);
+	SELECT sfsync.create_mapping('contact', 'Contact', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
+wait_for_sync($node, 'contacts are there');
+is(sql(q{SELECT count(*) FROM sfsync.compare('contact')}), '0', 'lookups are alike');
+my ($one, $stranger) = map { $sim->record('Account', $_)->{Id} } '15', '17';
+my $orphan = $sim->post('create', { object => 'Account', user => 'rep', fields => { Name => 'Without a key' } })->{id};
+$sim->post('edit', { object => 'Contact', match => { PG_Key__c => 'a\\:b:1' }, fields => { AccountId => $stranger } });
+$sim->post('edit', { object => 'Contact', match => { PG_Key__c => 'a\\:b:2' }, fields => { AccountId => undef } });
+$sim->post('edit', { object => 'Contact', match => { PG_Key__c => 'c:3' }, fields => { AccountId => $orphan } });
+$sim->post('create', { object => 'Contact', user => 'rep', fields => { LastName => 'Odd', PG_Key__c => 'no such key' } });
+$sim->post('create', { object => 'Contact', user => 'rep', fields => { LastName => 'Odd', PG_Key__c => 'c:04' } });
+is(sql(q{SELECT source_key, kind, field, source_value, salesforce_value FROM sfsync.compare('contact') ORDER BY source_key->>'region', source_key->>'no'}), join("\n",
+		'{"no": 1, "region": "a:b"}|different|AccountId|"15"|"17"',
+		'{"no": 2, "region": "a:b"}|different|AccountId|"15"|null',
+		'{"no": "04", "region": "c"}|missing_in_source|||{"Id": "' . $sim->record('Contact', 'c:04')->{Id} . '"}',
+		'{"no": 3, "region": "c"}|different|AccountId|null|"' . $orphan . '"',
+		'{"no": "no such key", "region": "no such key"}|missing_in_source|||{"Id": "' . $sim->record('Contact', 'no such key')->{Id} . '"}'),
+	'another parent, none, one without a key; keys that no row can have');
+
 done_testing();
