@@ -120,8 +120,12 @@ check_budget(const Foreground *session)
 static void
 pause_before(int attempt)
 {
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = NAMED_WAIT_EVENT("SfsyncRetry");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, PAUSE_MS << attempt,
-					 PG_WAIT_EXTENSION);
+					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }

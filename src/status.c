@@ -199,10 +199,13 @@ settled(const char *snapshot, int mapping)
 static void
 nap(TimestampTz until)
 {
+	static uint32 wait_event = 0;
 	long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
+	if (wait_event == 0)
+		wait_event = NAMED_WAIT_EVENT("SfsyncWaitForSync");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(Max(left, 1), 10),
-					 PG_WAIT_EXTENSION);
+					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
