@@ -65,9 +65,11 @@ CREATE TABLE sfsync.rule (
 	attnum smallint NOT NULL,
 	null_rule text NOT NULL DEFAULT 'clear',
 	overlong text NOT NULL DEFAULT 'reject',
+	conflict_policy text,
 	UNIQUE (mapping, field)
 );
 COMMENT ON TABLE sfsync.rule IS 'explicit rules of map_field and exclude_column (field is NULL: the column is never sent)';
+COMMENT ON COLUMN sfsync.rule.conflict_policy IS 'policy of the field; null: the mapping''s';
 CREATE UNIQUE INDEX rule_exclude ON sfsync.rule (mapping, column_name) WHERE field IS NULL;
 
 CREATE TABLE sfsync.mapping_state (

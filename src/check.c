@@ -12,6 +12,7 @@
 
 #include "api.h"
 #include "coerce.h"
+#include "datum.h"
 #include "source.h"
 #include "sql.h"
 
@@ -169,7 +170,7 @@ check_column(ReturnSetInfo *result, const Mapping *mapping, const MappingField *
 			coerce_value(&rows[i].values[map->column], map->field, &options, &value, &reason))
 			continue;
 		if (nfailed++ == 0)
-			first = psprintf("%s (row %s)", reason, source_key_json(mapping, keys[i]));
+			first = psprintf("%s (row %s)", datum_from_utf8(reason), source_key_json(mapping, keys[i]));
 	}
 	if (nfailed > 0)
 		find(result, "warning", mapping->columns[map->column].name, map->field->name,

@@ -318,15 +318,22 @@ read_text(Datum value, Oid base, SourceValue *out)
 static int
 money_scale(void)
 {
+	static char known_locale[128];
+	static int digits;
 	const char *locale = GetConfigOptionResetString("lc_monetary");
-	int nest_level = NewGUCNestLevel();
-	int digits;
+	int nest_level;
 
+	if (locale[0] && strcmp(locale, known_locale) == 0)
+		return digits;
+	nest_level = NewGUCNestLevel();
 	(void) set_config_option("lc_monetary", locale, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 							 false);
 	digits = PGLC_localeconv()->frac_digits;
 	AtEOXact_GUC(false, nest_level);
-	return digits < 0 || digits > 10 ? 2 : digits; /* as the type's own functions */
+	if (digits < 0 || digits > 10)
+		digits = 2; /* as the type's own functions */
+	strlcpy(known_locale, locale, sizeof(known_locale));
+	return digits;
 }
 
 static char *

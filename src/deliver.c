@@ -545,7 +545,7 @@ left_ready(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (queue && queue->nready > 0 && state->deliverable && !state->blocked)
+		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked)
 			return true;
 	}
 	return delivery->look;

@@ -17,11 +17,11 @@
 #include "sfsync.h"
 #include "source.h"
 
-#define AT_HAND_LOW 1500 /* units below which more is read */
-#define AT_HAND_MAX 5000
+#define AT_HAND_LOW 6000 /* units below which more is read */
+#define AT_HAND_MAX 10000
 #define IDLE_MAPPING_MAX 500 /* units at hand of a mapping that can't go */
 #define PAGE 1000
-#define CHUNK_ROWS 1000
+#define CHUNK_ROWS 2000
 
 typedef struct Taking
 {
@@ -274,7 +274,7 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	char **keys;
 	int nkeys;
 
-	if (!state->deliverable || nchunks > 1 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
+	if (!state->deliverable || nchunks > 2 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
 		return;
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))

@@ -112,7 +112,7 @@ static const char load_query[] =
 	" WHERE m.id = $1";
 
 static const char rules_query[] =
-	"SELECT field, column_name, null_rule, overlong FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
+	"SELECT field, column_name, null_rule, overlong, conflict_policy FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
 
 /* What load_query returns beside the Mapping itself. */
 typedef struct Loaded
@@ -168,6 +168,7 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 			loaded->rule_columns[i] = sql_text(&scope, i, 2);
 			loaded->rules[i].keep_null = strcmp(sql_text(&scope, i, 3), "keep") == 0;
 			loaded->rules[i].truncate = strcmp(sql_text(&scope, i, 4), "truncate") == 0;
+			loaded->rules[i].policy = sql_text(&scope, i, 5);
 		}
 	}
 	sql_close(&scope);
@@ -378,6 +379,7 @@ resolve(Mapping *mapping, Loaded *loaded)
 		field->field = mapping->routes[i].field;
 		field->keep_null = mapping->routes[i].keep_null;
 		field->truncate = mapping->routes[i].truncate;
+		field->policy = mapping->routes[i].policy;
 		if (mapping->routes[i].lookup)
 			set_relation(field, mapping->routes[i].lookup);
 		mapping->nfields++;

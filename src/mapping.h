@@ -28,7 +28,7 @@ typedef struct MappingField
 	const SfField *field;
 	bool keep_null;
 	bool truncate;
-	char *policy;              /* its own conflict policy; NULL: the mapping's */
+	const char *policy;        /* its own conflict policy; NULL: the mapping's */
 	const RouteLookup *lookup; /* NULL unless it is a lookup by external ID */
 	FieldLookup relation;      /* of the lookup */
 } MappingField;

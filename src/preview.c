@@ -8,7 +8,6 @@
 #include "compat.h"
 
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -58,7 +57,7 @@ show_row(const Mapping *mapping, const Unit *unit, const SourceRow *row, Shown *
 	shown->has_payload = true;
 	if (!payload_build(mapping, row, datum_key_utf8(unit->key), whole ? NULL : unit->changed,
 					   unit->changed_len, known ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &shown->record, &error))
-		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, datum_from_utf8(error.message));
 	else if (!whole && shown->record.nfields == 0)
 	{
 		shown->operation = NULL;
@@ -115,9 +114,7 @@ put_unit(ReturnSetInfo *result, const Mapping *mapping, const Unit *unit)
 	texts[2] = shown.operation;
 	if (shown.has_payload)
 	{
-		char *payload = payload_json(mapping, &shown.record);
-
-		texts[3] = pg_any_to_server(payload, strlen(payload), PG_UTF8);
+		texts[3] = datum_from_utf8(payload_json(mapping, &shown.record));
 		values[3] = sql_arg_jsonb(texts[3]).value;
 	}
 	values[1] = sql_arg_jsonb(source_key_json(mapping, key)).value;

@@ -132,8 +132,8 @@ SELECT on_delete FROM sfsync.mapping WHERE name = 'customer';
 SELECT try(format('SELECT sfsync.map_field(''customer'', %s)', arguments)) FROM unnest(ARRAY['''Phone''', '''Phone'', ''phone'', ''upper(phone)''', '''Phone'', expression => ''upper(phone)''',
 	'''Phone'', ''phonee''', '''Phone'', ''nothing like it''', 'NULL, ''phone''', '''Pho ne'', ''phone''', '''PG_Key__c'', ''phone''', '''Phone'', ''phone'', null_rule => ''clean''',
 	'''Phone'', ''phone'', overlong => ''cut''', '''Phone'', ''phone'', conflict_policy => ''create_only''', '''Phone'', ''phone'', conflict_policy => ''never''', '''Phone'', ''phone''', '''Fax'', ''phone''',
-	'''Phone'', ''note'', null_rule => ''keep'', overlong => ''truncate''']) AS arguments;
-SELECT field, column_name, null_rule, overlong FROM sfsync.rule ORDER BY field;
+	'''Phone'', ''note'', null_rule => ''keep'', overlong => ''truncate'', conflict_policy => ''fill_if_empty''']) AS arguments;
+SELECT field, column_name, null_rule, overlong, conflict_policy FROM sfsync.rule ORDER BY field;
 SELECT try(format('SELECT sfsync.unmap_field(''customer'', %L)', field)) FROM unnest(ARRAY['Site', 'fax']) AS field;
 SELECT try(format('SELECT sfsync.exclude_column(''customer'', %L)', name)) FROM unnest(ARRAY['nonote', 'note', NULL]) AS name;
 SELECT field, column_name FROM sfsync.rule ORDER BY field;
