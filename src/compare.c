@@ -349,9 +349,13 @@ static uint8 *
 differing_columns(const Report *report, const Difference *difference, int *len)
 {
 	const Mapping *mapping = report->comparison.mapping;
-	uint8 *changed = palloc0((MaxHeapAttributeNumber + 7) / 8);
+	uint8 *changed;
+	int max = 0;
 
 	*len = 0;
+	for (int c = 0; c < mapping->ncolumns; c++)
+		max = Max(max, mapping->columns[c].attnum);
+	changed = palloc0(max / 8 + 1);
 	for (int i = 0; i < mapping->nfields; i++)
 		for (int c = 0; field_differs(report, difference, i) && c < mapping->ncolumns; c++)
 		{

@@ -332,4 +332,25 @@ is(sql(q{SELECT source_key, kind, field, source_value, salesforce_value FROM sfs
 		'{"no": "no such key", "region": "no such key"}|missing_in_source|||{"Id": "' . $sim->record('Contact', 'no such key')->{Id} . '"}'),
 	'another parent, none, one without a key; keys that no row can have');
 
+#
+# The queries for postgres_exporter run as a member of pg_monitor, and the dashboard uses nothing else.
+#
+my $doc = "$FindBin::RealBin/../../doc";
+my %metrics;
+foreach my $part (split /^(?=sfsync_)/m, slurp_file("$doc/postgres_exporter.yaml"))
+{
+	my ($name, $query) = $part =~ /^(sfsync_\w+):\n  query: \|\n((?:    .*\n)+)/ or next;
+	my @columns = $part =~ /^    - (\w+): \{usage: "(?:LABEL|GAUGE|COUNTER)", description: "[^"]+"\}$/mg;
+	my $names = $node->safe_psql('postgres', "SELECT string_agg(key, ' ' ORDER BY key) FROM (SELECT DISTINCT key FROM ($query) q, json_each(row_to_json(q))) k",
+		extra_params => [ '-U', 'probe' ]);
+
+	is($names, $name eq 'sfsync_backfill' ? '' : join(' ', sort @columns), "$name: the columns of its query are those told");
+	$metrics{"${name}_$_"} = 1 foreach @columns;
+}
+is(scalar(keys %metrics) > 25, 1, 'there are queries');
+my $dashboard = JSON::PP->new->decode(slurp_file("$doc/grafana-dashboard.json"));
+my %used = map { $_ => 1 } map { $_->{expr} =~ /\b(sfsync_\w+)/g } map { @{ $_->{targets} } } @{ $dashboard->{panels} };
+is(join(' ', grep { !$metrics{$_} } sort keys %used), '', 'the dashboard uses what they yield');
+cmp_ok(scalar(keys %used), '>=', 15, 'and most of it');
+
 done_testing();
