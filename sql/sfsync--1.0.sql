@@ -130,6 +130,7 @@ CREATE TABLE sfsync.server_state (
 	organization_id text,
 	user_id text,
 	state text NOT NULL DEFAULT 'active',
+	state_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	detail text,
 	retry_at timestamptz,
 	api_used bigint,
@@ -165,7 +166,8 @@ CREATE TABLE sfsync.queue (
 	operation "char" NOT NULL,
 	key text NOT NULL,
 	old_key text,
-	changed bytea
+	changed bytea,
+	actor oid
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on);
 COMMENT ON TABLE sfsync.queue IS
@@ -173,6 +175,7 @@ COMMENT ON TABLE sfsync.queue IS
 COMMENT ON COLUMN sfsync.queue.operation IS
 'I insert, U update, D delete, K update that changed the key (old_key), H delete that is to be held, P row that left with a partition (old_key)';
 COMMENT ON COLUMN sfsync.queue.changed IS 'bitmap of the attribute numbers whose values changed (bit attnum - 1)';
+COMMENT ON COLUMN sfsync.queue.actor IS 'role that the session of the change had logged in as';
 CREATE INDEX queue_order ON sfsync.queue (xid, n);
 
 CREATE TABLE sfsync.deferred (
@@ -635,12 +638,70 @@ COMMENT ON COLUMN sfsync.status.unchanged IS 'changes that needed no write';
 COMMENT ON COLUMN sfsync.status.ignored IS 'deletes that the policy ignore left in Salesforce';
 
 --
+-- Watching and looking back
+--
+
+CREATE TABLE sfsync.history_log (
+	mapping text NOT NULL,
+	key text NOT NULL,
+	at timestamptz NOT NULL,
+	event text NOT NULL,
+	detail text,
+	actor text,
+	xid xid8
+);
+COMMENT ON TABLE sfsync.history_log IS
+'what became of single rows, as far as the setting sfsync.history asks for it; read it with sfsync.history';
+COMMENT ON COLUMN sfsync.history_log.actor IS 'role of the session that changed the row, or repaired a dead letter';
+CREATE INDEX history_log_key ON sfsync.history_log (mapping, key);
+CREATE INDEX history_log_at ON sfsync.history_log (at);
+SELECT pg_catalog.pg_extension_config_dump('sfsync.history_log', '');
+
+CREATE FUNCTION sfsync.history(source regclass, source_key jsonb)
+RETURNS TABLE (at timestamptz, event text, detail text, actor text, transaction_id xid8)
+AS 'MODULE_PATHNAME', 'sfsync_history'
+LANGUAGE C;
+COMMENT ON FUNCTION sfsync.history(regclass, jsonb) IS
+'what happened to one row: captured when, by which transaction and role, sent, failed, decided against, settled';
+
+CREATE FUNCTION sfsync.health(OUT check_name text, OUT status text, OUT detail text, OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'sfsync_health'
+LANGUAGE C;
+COMMENT ON FUNCTION sfsync.health() IS
+'looks at everything that could be in the way, without the network; status is ok, warning or critical';
+
+CREATE FUNCTION sfsync.compare(mapping text, repair boolean DEFAULT false)
+RETURNS TABLE (source_key jsonb, kind text, field text, source_value jsonb, salesforce_value jsonb,
+	last_modified timestamptz, last_modified_by text)
+AS 'MODULE_PATHNAME', 'sfsync_compare'
+LANGUAGE C;
+COMMENT ON FUNCTION sfsync.compare(text, boolean) IS
+'reads all records of a mapping and its table, and says where they differ: missing_in_salesforce, missing_in_source or different; repair queues what is ours to mend';
+
+CREATE FUNCTION sfsync.error_hint(error_code text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'sfsync_error_hint'
+LANGUAGE C STRICT STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION sfsync.error_hint(text) IS 'what an error code means, and what to do about it';
+
+CREATE VIEW sfsync.dead_letter_summary AS
+SELECT mapping, error_code, count(*) AS count, min(first_failed_at) AS first_failed_at, max(failed_at) AS last_failed_at,
+	(array_agg(error_message ORDER BY failed_at DESC, id DESC))[1] AS example_message,
+	sfsync.error_hint(error_code) AS hint
+FROM sfsync.dead_letter
+WHERE status IN ('open', 'retrying')
+GROUP BY mapping, error_code;
+COMMENT ON VIEW sfsync.dead_letter_summary IS 'unresolved dead letters by mapping and error code, with what to do about them';
+COMMENT ON COLUMN sfsync.dead_letter_summary.example_message IS 'of the latest one';
+
+--
 -- Privileges
 --
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sfsync FROM PUBLIC;
 GRANT USAGE ON SCHEMA sfsync TO pg_monitor;
-GRANT EXECUTE ON FUNCTION sfsync.fence(name), sfsync.server_settings(), sfsync.resolved_fields() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION sfsync.fence(name), sfsync.server_settings(), sfsync.resolved_fields(), sfsync.health() TO pg_monitor;
 GRANT SELECT ON sfsync.status, sfsync.server_status, sfsync.field_map, sfsync.backfill_progress TO pg_monitor;
 
 CREATE FUNCTION sfsync.announce()

@@ -640,6 +640,7 @@ mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 
 static const char server_put_query[] =
 	"UPDATE sfsync.server_state SET organization_id = coalesce($2, organization_id), user_id = coalesce($3, user_id),"
+	" state_since = CASE WHEN state = $4 THEN state_since ELSE pg_catalog.clock_timestamp() END,"
 	" state = $4, detail = $5, retry_at = $6, api_used = coalesce($7, api_used), api_limit = coalesce($8, api_limit),"
 	" calls = calls + $9, batch_size = $10, concurrency = $11,"
 	" clock_skew = $12 * interval '1 microsecond' WHERE server = $1";

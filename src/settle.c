@@ -11,6 +11,7 @@
 #include "utils/json.h"
 
 #include "conflict.h"
+#include "history.h"
 #include "queue.h"
 #include "sfsync.h"
 #include "source.h"
@@ -404,6 +405,8 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 	bool woken = false;
 
 	sql_open(&scope, false);
+	if (n > 0 && mapping)
+		history_captured(mapping, outcomes, n);
 	if (n > 0)
 	{
 		dequeue(&scope, outcomes, n);
@@ -423,6 +426,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		resolve_dead_letters(&scope, mapping, outcomes, n);
 		add_dead_letters(&scope, mapping, outcomes, n);
 		name_dead_parents(&scope, outcomes, n);
+		history_settled(mapping, outcomes, n);
 	}
 	if (intent != 0)
 		intent_remove(intent);

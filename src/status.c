@@ -27,6 +27,7 @@
 
 #include "api.h"
 #include "capture.h"
+#include "history.h"
 #include "payload.h"
 #include "queue.h"
 #include "secret.h"
@@ -201,10 +202,13 @@ settled(const char *snapshot, int mapping)
 static void
 nap(TimestampTz until)
 {
+	static uint32 wait_event = 0;
 	long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
+	if (wait_event == 0)
+		wait_event = NAMED_WAIT_EVENT("SfsyncWaitForSync");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(Max(left, 1), 10),
-					 PG_WAIT_EXTENSION);
+					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -370,6 +374,8 @@ sfsync_retry(PG_FUNCTION_ARGS)
 	if (open)
 		SQL_RUN(&scope, retry_query, sql_arg_bigint(id));
 	sql_close(&scope);
+	if (open)
+		history_repair(id, "retried");
 	shmem_wake_at_commit();
 	PG_RETURN_BOOL(open);
 }
@@ -401,6 +407,8 @@ sfsync_discard(PG_FUNCTION_ARGS)
 				" AND m.name = l.mapping AND d.mapping = m.id AND d.key = l.external_id AND d.state = 'dead'",
 				sql_arg_bigint(PG_GETARG_INT64(0)));
 	sql_close(&scope);
+	if (open)
+		history_repair(PG_GETARG_INT64(0), "discarded");
 	PG_RETURN_BOOL(open);
 }
 
