@@ -484,12 +484,13 @@ compare_take_source(Comparison *comparison)
 {
 	const Mapping *mapping = comparison->mapping;
 	MemoryContext caller = MemoryContextSwitchTo(comparison->page);
+	SourceChoice all = {0};
 	char *last = NULL;
 	int n;
 
 	do
 	{
-		char **keys = source_keys_after(mapping, last, NULL, 0, CHUNK_ROWS, &n);
+		char **keys = source_keys_after(mapping, last, &all, CHUNK_ROWS, &n);
 		SourceRow *rows = source_read(mapping, keys, n);
 
 		for (int i = 0; i < n; i++)
