@@ -41,7 +41,7 @@ CREATE TABLE item (id integer PRIMARY KEY, name text NOT NULL, price numeric, go
 ALTER TABLE item DROP COLUMN gone;
 CREATE FUNCTION doubled(numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
 CREATE FUNCTION volatile_one() RETURNS integer LANGUAGE sql VOLATILE AS 'SELECT 1';
-CREATE FUNCTION with_default(numeric, double precision DEFAULT random()) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+CREATE FUNCTION with_default(numeric, double precision DEFAULT random()) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2::numeric';
 CREATE FUNCTION nothing() RETURNS void LANGUAGE sql STABLE AS '';
 INSERT INTO item (id, name, price, secret, home, "Odd ""Name") VALUES (1, 'One', 10, 's', ROW('Street', 'City'), 7), (2, 'Two', 0, NULL, NULL, NULL), (3, 'Three', NULL, NULL, NULL, NULL);
 RESET ROLE;
