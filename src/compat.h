@@ -41,6 +41,11 @@
 #define BASE64_INPUT(p) ((const char *) (p))
 #endif
 
+/* generated columns that are not stored: from PostgreSQL 18 on */
+#if PG_VERSION_NUM < 180000
+#define ATTRIBUTE_GENERATED_VIRTUAL 'v'
+#endif
+
 #if PG_VERSION_NUM >= 170000
 #define MY_PROC_NUMBER MyProcNumber
 #else

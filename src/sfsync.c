@@ -168,6 +168,7 @@ enter(Oid userid, int flags, OwnerContext *saved)
 {
 	GetUserIdAndSecContext(&saved->userid, &saved->sec_context);
 	SetUserIdAndSecContext(userid, saved->sec_context | flags);
+	saved->read_only = XactReadOnly;
 	saved->nest_level = NewGUCNestLevel();
 	datum_fix_settings();
 }
@@ -182,11 +183,13 @@ void
 sfsync_enter_user(Oid userid, OwnerContext *saved)
 {
 	enter(userid, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION, saved);
+	XactReadOnly = true; /* an abort of the (sub)transaction undoes it, too */
 }
 
 void
 sfsync_leave(const OwnerContext *saved)
 {
+	XactReadOnly = saved->read_only;
 	AtEOXact_GUC(false, saved->nest_level);
 	SetUserIdAndSecContext(saved->userid, saved->sec_context);
 }

@@ -46,13 +46,15 @@ typedef struct OwnerContext
 	Oid userid;
 	int sec_context;
 	int nest_level;
+	bool read_only;
 } OwnerContext;
 
 extern void sfsync_enter_owner(OwnerContext *saved);
 
 /*
  * The same for code of the user's making (output functions of his types, row
- * security): as that user, in a security-restricted operation.
+ * security, expressions): as that user, in a security-restricted operation, and
+ * unable to write whatever its functions are declared to do.
  */
 extern void sfsync_enter_user(Oid userid, OwnerContext *saved);
 extern void sfsync_leave(const OwnerContext *saved);
