@@ -468,6 +468,13 @@ take_row(Comparison *comparison, char *key, const SourceRow *row)
 		return;
 	item.key = datum_key_utf8(key);
 	item.record_key = compare_record_key(comparison->mapping, item.key);
+	if (row->failed)
+	{
+		/* whether it is to have a record can't be told; a dead letter says so */
+		item.side = SIDE_PENDING;
+		put_item(comparison, &item);
+		return;
+	}
 
 	/* a value that can't be sent is left out: there is a dead letter for it */
 	(void) payload_build(comparison->mapping, row, item.key, NULL, 0, PAYLOAD_UPDATE, &record, &error);
@@ -484,12 +491,13 @@ compare_take_source(Comparison *comparison)
 {
 	const Mapping *mapping = comparison->mapping;
 	MemoryContext caller = MemoryContextSwitchTo(comparison->page);
+	SourceChoice all = {0};
 	char *last = NULL;
 	int n;
 
 	do
 	{
-		char **keys = source_keys_after(mapping, last, NULL, 0, CHUNK_ROWS, &n);
+		char **keys = source_keys_after(mapping, last, &all, CHUNK_ROWS, &n);
 		SourceRow *rows = source_read(mapping, keys, n);
 
 		for (int i = 0; i < n; i++)
