@@ -125,6 +125,7 @@ explain_error(void *arg)
 			errhint("Write the schema of other functions, types and operators, and add type casts.");
 			break;
 		case ERRCODE_UNDEFINED_COLUMN:
+		case ERRCODE_UNDEFINED_TABLE:
 			errdetail("Argument \"%s\" must use columns of table \"%s\".", argument->name,
 					  RelationGetRelationName(argument->rel));
 			break;
@@ -152,6 +153,12 @@ not_an_expression(const Argument *argument)
 					errmsg("argument \"%s\" is not a single expression", argument->name)));
 }
 
+static bool
+has_subquery(Node *node, void *arg)
+{
+	return node && (IsA(node, SubLink) || raw_expression_tree_walker(node, has_subquery, arg));
+}
+
 /* The grammar of a PL/pgSQL expression takes most clauses of a SELECT as well. */
 static Node *
 parse_text(const Argument *argument)
@@ -172,6 +179,9 @@ parse_text(const Argument *argument)
 	if (target->name || target->indirection ||
 		(IsA(target->val, ColumnRef) && IsA(llast(((ColumnRef *) target->val)->fields), A_Star)))
 		not_an_expression(argument);
+	if (has_subquery(target->val, NULL))
+		refuse(argument, ERRCODE_FEATURE_NOT_SUPPORTED, "a subquery is used",
+			   "A change of other rows would go unnoticed: keep the value in a column of the table.");
 	return target->val;
 }
 
@@ -218,9 +228,6 @@ check_node(const Argument *argument, const ParseState *pstate, Node *node)
 	if (pstate->p_hasWindowFuncs)
 		refuse(argument, ERRCODE_WINDOWING_ERROR, "a window function is used",
 			   "Use functions of single values.");
-	if (pstate->p_hasSubLinks)
-		refuse(argument, ERRCODE_FEATURE_NOT_SUPPORTED, "a subquery is used",
-			   "A change of other rows would go unnoticed: keep the value in a column of the table.");
 	if (expression_returns_set(node))
 		refuse(argument, ERRCODE_FEATURE_NOT_SUPPORTED, "a set-returning function is used",
 			   "Use functions that return one value, for example array_to_string.");

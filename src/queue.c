@@ -572,6 +572,21 @@ backfills_running(int *n)
 	return jobs;
 }
 
+bool
+backfill_was_done(int mapping)
+{
+	SqlScope scope;
+	bool done;
+
+	sql_open(&scope, false);
+	done = SQL_RUN(&scope,
+				   "SELECT FROM sfsync.backfill_job WHERE mapping = $1 AND state = 'done' AND changed IS NULL"
+				   " AND filter IS NULL LIMIT 1",
+				   sql_arg_int(mapping)) > 0;
+	sql_close(&scope);
+	return done;
+}
+
 void
 backfill_fail(int64 id)
 {

@@ -223,6 +223,9 @@ typedef struct BackfillJob
 } BackfillJob;
 
 extern BackfillJob *backfills_running(int *n);
+
+/* Has a backfill of all rows been done? */
+extern bool backfill_was_done(int mapping);
 extern void backfill_fail(int64 id);
 extern void backfill_advance(int64 id, const char *last_key, int64 rows, bool done);
 
