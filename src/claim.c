@@ -669,6 +669,8 @@ store_memories(Claim *claim)
 static bool
 rows_matter(const Claim *claim)
 {
+	if (claim->mapping->filter)
+		return true; /* those out of it cost no call */
 	for (int i = 0; i < claim->n; i++)
 	{
 		const Unit *unit = claim->candidates[i].unit;
@@ -694,7 +696,10 @@ send_reads(Claim *claim, UnitKind *kinds)
 static bool
 send_writes(Claim *claim, UnitKind *kinds)
 {
-	bool sent = prepare_writes(claim, kinds);
+	bool sent;
+
+	family_keep_together(claim, kinds);
+	sent = prepare_writes(claim, kinds);
 
 	if (!sent && count_kind(kinds, claim->n, UNIT_LOOKUP) > 0)
 	{

@@ -72,6 +72,9 @@ extern UnitKind decide(Claim *claim, Candidate *candidate);
 /* The same before anything was read: for changes of columns. */
 extern UnitKind decide_unread(Claim *claim, Candidate *candidate);
 
+/* family.c: units whose family is under way in another request wait for it. */
+extern void family_keep_together(Claim *claim, UnitKind *kinds);
+
 /*
  * reads.c
  */

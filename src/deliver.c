@@ -198,6 +198,22 @@ follow_drift(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
 	state->seen_serial = mapping->serial;
 }
 
+/* Parents go before children, and neither at the same time as its relatives. */
+static void
+look_at_lookups(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
+{
+	state->has_lookups = false;
+	for (int i = 0; i < mapping->nfields; i++)
+	{
+		const RouteLookup *lookup = mapping->fields[i].lookup;
+
+		if (!lookup)
+			continue;
+		state->has_lookups |= lookup->parent_mapping != mapping->id;
+		state->has_family = delivery_of(delivery, lookup->parent_mapping)->has_family = true;
+	}
+}
+
 /* Who adds a column may have added its field just before. */
 static void
 look_at_columns(MappingDelivery *state, const Mapping *mapping)
@@ -205,7 +221,8 @@ look_at_columns(MappingDelivery *state, const Mapping *mapping)
 	int highest = 0;
 
 	for (int i = 0; i < mapping->ncolumns; i++)
-		highest = Max(highest, mapping->columns[i].attnum);
+		if (mapping->columns[i].attnum <= MaxHeapAttributeNumber) /* else it is an expression */
+			highest = Max(highest, mapping->columns[i].attnum);
 	if (state->seen_attnum != 0 && highest > state->seen_attnum)
 		state->describe_due = true;
 	state->seen_attnum = highest;
@@ -282,10 +299,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	}
 	delivery_unblock(state);
 	state->deliverable = true;
-	state->has_lookups = false;
-	for (int i = 0; i < mapping->nfields; i++)
-		if (mapping->fields[i].lookup && mapping->fields[i].lookup->parent_mapping != mapping->id)
-			state->has_lookups = true;
+	look_at_lookups(delivery, state, mapping);
 	if (mapping->refresh_wanted || state->describe_wanted || state->describe_due)
 		return; /* what follows is for metadata that hold */
 	follow_drift(delivery, state, mapping);

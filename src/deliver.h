@@ -10,6 +10,8 @@
 #ifndef SFSYNC_DELIVER_H
 #define SFSYNC_DELIVER_H
 
+#include "nodes/pg_list.h"
+
 #include "batch.h"
 #include "connection.h"
 #include "queue.h"
@@ -37,6 +39,7 @@ typedef struct MappingDelivery
 	TimestampTz suspected_at;       /* metadata, of being old, for what a record's error says */
 	bool behind;                    /* events were passed over while it couldn't be delivered */
 	bool has_lookups;               /* to other mappings: they go first */
+	bool has_family;                /* its rows are parents or children of mapped ones */
 	int seen_serial;                /* of the mapping as it was last compared with what was mapped */
 	bool deliverable;               /* as of this turn */
 	bool needs_metadata;            /* even if nothing is to be sent */

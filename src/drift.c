@@ -226,11 +226,11 @@ make_notice(const Mapping *mapping)
 static void
 queue_column(const Mapping *mapping, AttrNumber attnum)
 {
-	uint8 bitmap[(MaxHeapAttributeNumber + 7) / 8] = {0};
 	int bit = attnum - 1;
+	uint8 *bitmap = palloc0(bit / 8 + 1);
 
 	bitmap[bit / 8] = 1 << (bit % 8);
-	(void) api_start_backfill(mapping->id, source_row_count(mapping), bitmap, bit / 8 + 1);
+	(void) api_start_backfill(mapping->id, source_row_count(mapping, NULL), bitmap, bit / 8 + 1);
 }
 
 /* A row without a record is sent whole when it gets one, or is gone. */
@@ -299,8 +299,8 @@ queue_new(const Mapping *mapping, const Pairs *now, const Pairs *before)
 			continue;
 		queue_column(mapping, column->attnum);
 		(void) queue_missed(mapping, column->attnum);
-		ereport(LOG, (errmsg("sfsync: mapping \"%s\": column \"%s\" feeds field %s from now on",
-							 mapping->name, column->name, mapping->fields[i].field->name)));
+		ereport(LOG, (errmsg("sfsync: mapping \"%s\": %s feeds field %s from now on", mapping->name,
+							 mapping_column_label(column), mapping->fields[i].field->name)));
 		queued = true;
 	}
 	return queued;

@@ -539,6 +539,14 @@ intents_verify(TimestampTz before)
  * Backfills
  */
 
+static bool
+tells_of(const uint8 *changed, int len, int attnum)
+{
+	int bit = attnum - 1;
+
+	return bit / 8 < len && (changed[bit / 8] & (1 << (bit % 8))) != 0;
+}
+
 BackfillJob *
 backfills_running(int *n)
 {
@@ -546,7 +554,7 @@ backfills_running(int *n)
 	BackfillJob *jobs;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed"
+	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at"
 						  " FROM sfsync.backfill_job WHERE state = 'running' ORDER BY id");
 	jobs = MemoryContextAllocZero(scope.caller, sizeof(BackfillJob) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -556,9 +564,40 @@ backfills_running(int *n)
 		jobs[i].last_key = sql_text(&scope, i, 3);
 		jobs[i].xid = sql_xid(i, 4);
 		jobs[i].changed = sql_bytes(&scope, i, 5, &jobs[i].changed_len);
+		jobs[i].filter = sql_text(&scope, i, 6);
+		if (jobs[i].changed && tells_of(jobs[i].changed, jobs[i].changed_len, MAPPING_FILTER_ATTNUM))
+			jobs[i].filter_changed_at = sql_time(i, 7);
 	}
 	sql_close(&scope);
 	return jobs;
+}
+
+bool
+backfill_was_done(int mapping)
+{
+	SqlScope scope;
+	bool done;
+
+	sql_open(&scope, false);
+	done = SQL_RUN(&scope,
+				   "SELECT FROM sfsync.backfill_job WHERE mapping = $1 AND state = 'done' AND changed IS NULL"
+				   " AND filter IS NULL LIMIT 1",
+				   sql_arg_int(mapping)) > 0;
+	sql_close(&scope);
+	return done;
+}
+
+void
+backfill_fail(int64 id)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope,
+			"UPDATE sfsync.backfill_job SET state = 'failed', finished_at = pg_catalog.clock_timestamp()"
+			" WHERE id = $1 AND state = 'running'",
+			sql_arg_bigint(id));
+	sql_close(&scope);
 }
 
 void
@@ -616,6 +655,7 @@ mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 
 static const char server_put_query[] =
 	"UPDATE sfsync.server_state SET organization_id = coalesce($2, organization_id), user_id = coalesce($3, user_id),"
+	" state_since = CASE WHEN state = $4 THEN state_since ELSE pg_catalog.clock_timestamp() END,"
 	" state = $4, detail = $5, retry_at = $6, api_used = coalesce($7, api_used), api_limit = coalesce($8, api_limit),"
 	" calls = calls + $9, batch_size = $10, concurrency = $11,"
 	" clock_skew = $12 * interval '1 microsecond' WHERE server = $1";

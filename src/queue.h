@@ -186,6 +186,7 @@ typedef struct Outcome
 	bool has_record; /* already before */
 	bool count_attempt;
 	bool row_remains; /* a delete makes way for the row, which is sent next */
+	bool forget;      /* ignored: its record is no longer known */
 
 	/* where conflicts are looked for */
 	ConflictNotes conflicts;
@@ -217,9 +218,15 @@ typedef struct BackfillJob
 	uint8 *changed; /* columns to send, as in the queue; NULL: all */
 	int changed_len;
 	uint64 xid;
+	char *filter;                  /* rows to send, as an expression that is kept; NULL: all */
+	TimestampTz filter_changed_at; /* it applies the mapping's filter since then; else 0 */
 } BackfillJob;
 
 extern BackfillJob *backfills_running(int *n);
+
+/* Has a backfill of all rows been done? */
+extern bool backfill_was_done(int mapping);
+extern void backfill_fail(int64 id);
 extern void backfill_advance(int64 id, const char *last_key, int64 rows, bool done);
 
 /*

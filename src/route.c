@@ -528,13 +528,14 @@ key_detail(const Resolver *r, int field)
 static void
 add_explicit(Resolver *r, int column, const RouteRule *rule)
 {
+	RouteKind kind = r->columns[column].expression ? ROUTE_EXPRESSION : ROUTE_EXPLICIT;
 	int field = find_field(r, rule->field);
 	Route *route;
 
 	if (field == NO_FIELD)
 	{
 		route = add_route(
-			r, column, ROUTE_EXPLICIT, ROUTE_QUARANTINED,
+			r, column, kind, ROUTE_QUARANTINED,
 			psprintf(
 				"field %s is not visible on %s: it does not exist or the integration user lacks the permission",
 				rule->field, r->object->name));
@@ -542,9 +543,15 @@ add_explicit(Resolver *r, int column, const RouteRule *rule)
 		route->trouble = "not visible";
 	}
 	else if (is_external_id(r, field))
-		route = add_route(r, column, ROUTE_EXPLICIT, ROUTE_UNMATCHED, key_detail(r, field));
+		route = add_route(r, column, kind, ROUTE_UNMATCHED, key_detail(r, field));
+	else if (r->columns[column].broken != NULL)
+	{
+		route = add_route(r, column, kind, ROUTE_QUARANTINED, pstrdup(r->columns[column].broken));
+		route->field = &r->object->fields[field];
+		route->field_name = route->field->name;
+	}
 	else
-		route = add_field_route(r, column, ROUTE_EXPLICIT, field);
+		route = add_field_route(r, column, kind, field);
 	route->keep_null = rule->keep_null;
 	route->truncate = rule->truncate;
 	route->policy = rule->policy;
@@ -739,6 +746,8 @@ route_kind_name(RouteKind kind)
 			return "name";
 		case ROUTE_CUSTOM_NAME:
 			return "custom_name";
+		case ROUTE_EXPRESSION:
+			return "expression";
 	}
 	return NULL;
 }

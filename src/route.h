@@ -37,6 +37,8 @@ typedef struct RouteColumn
 	const char *type_name;     /* as shown to users */
 	const RouteLookup *lookup; /* of the foreign key that ends with this column; NULL */
 	bool routable;             /* false: new_columns 'ignore' and added later */
+	bool expression;           /* no column, but the expression of a rule, which has its number */
+	const char *broken;        /* why the expression can't be evaluated; NULL */
 	bool key;                  /* it is, or is part of, the key */
 	bool creatable;            /* new_columns 'create_field' and added later */
 	const char *creation;      /* how far that is, as a sentence's end; NULL: not begun */
@@ -54,7 +56,7 @@ typedef struct RouteRule
 	const char *field; /* as the user wrote it */
 	bool keep_null;
 	bool truncate;
-	const char *policy; /* conflict policy of the field; NULL: the mapping's */
+	char *policy; /* conflict policy of the field; NULL: the mapping's */
 } RouteRule;
 
 typedef enum RouteKind
@@ -63,7 +65,8 @@ typedef enum RouteKind
 	ROUTE_EXPLICIT,
 	ROUTE_FOREIGN_KEY,
 	ROUTE_NAME,
-	ROUTE_CUSTOM_NAME
+	ROUTE_CUSTOM_NAME,
+	ROUTE_EXPRESSION
 } RouteKind;
 
 typedef enum RouteStatus
@@ -73,7 +76,7 @@ typedef enum RouteStatus
 	ROUTE_EXCLUDED,
 	ROUTE_READ_ONLY,
 	ROUTE_INCOMPATIBLE,
-	ROUTE_QUARANTINED /* the field of an explicit rule is not there, or what was mapped can't be written any more */
+	ROUTE_QUARANTINED /* the field or expression of an explicit rule is no good (any more), or what was mapped can't be written */
 } RouteStatus;
 
 /*
@@ -94,7 +97,7 @@ typedef struct Route
 	int64 wanted_at;        /* not before */
 	bool keep_null;
 	bool truncate;
-	const char *policy;
+	char *policy;
 	const RouteLookup *lookup; /* ROUTE_FOREIGN_KEY */
 } Route;
 

@@ -11,6 +11,7 @@
 #include "utils/json.h"
 
 #include "conflict.h"
+#include "history.h"
 #include "queue.h"
 #include "sfsync.h"
 #include "source.h"
@@ -237,7 +238,8 @@ forget_records(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes,
 	for (int i = 0; i < n; i++)
 	{
 		const Outcome *outcome = &outcomes[i];
-		bool gone = outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN;
+		bool gone =
+			outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN || outcome->forget;
 
 		if (!gone && outcome->kind != OUTCOME_SYNCED)
 			continue;
@@ -403,6 +405,8 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 	bool woken = false;
 
 	sql_open(&scope, false);
+	if (n > 0 && mapping)
+		history_captured(mapping, outcomes, n);
 	if (n > 0)
 	{
 		dequeue(&scope, outcomes, n);
@@ -422,6 +426,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		resolve_dead_letters(&scope, mapping, outcomes, n);
 		add_dead_letters(&scope, mapping, outcomes, n);
 		name_dead_parents(&scope, outcomes, n);
+		history_settled(mapping, outcomes, n);
 	}
 	if (intent != 0)
 		intent_remove(intent);

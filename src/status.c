@@ -27,6 +27,7 @@
 
 #include "api.h"
 #include "capture.h"
+#include "history.h"
 #include "payload.h"
 #include "queue.h"
 #include "secret.h"
@@ -67,16 +68,17 @@ put_routes(ReturnSetInfo *result, const Mapping *mapping)
 		const Route *route = &mapping->routes[i];
 		const MappingColumn *column = &mapping->columns[route->column];
 		const char *texts[8] = {mapping->name,
-								column->name,
+								column->expression ? NULL : column->name,
 								column->type_name,
 								route->field_name,
 								route->field ? route->field->type_name : NULL,
 								route_kind_name(route->rule),
 								route_status_name(route->status),
-								route->detail};
+								route->detail ? route->detail : column->expression};
 		Datum values[8] = {0};
 
-		values[1] = name_datum(column->name);
+		if (texts[1])
+			values[1] = name_datum(texts[1]);
 		api_put_row(result, 8, texts, values);
 	}
 }
@@ -87,19 +89,21 @@ put_undescribed(ReturnSetInfo *result, const Mapping *mapping)
 {
 	for (int i = 0; i < mapping->ncolumns; i++)
 	{
+		const MappingColumn *column = &mapping->columns[i];
 		const char *texts[8] = {mapping->name,
-								mapping->columns[i].name,
-								mapping->columns[i].type_name,
+								column->expression ? NULL : column->name,
+								column->type_name,
+								column->field_name,
 								NULL,
-								NULL,
-								NULL,
+								column->expression ? "expression" : NULL,
 								"unmatched",
 								"metadata of the object are not cached yet"};
 		Datum values[8] = {0};
 
 		if (mapping->broken)
 			texts[7] = mapping->broken;
-		values[1] = name_datum(mapping->columns[i].name);
+		if (texts[1])
+			values[1] = name_datum(texts[1]);
 		api_put_row(result, 8, texts, values);
 	}
 }
@@ -198,10 +202,13 @@ settled(const char *snapshot, int mapping)
 static void
 nap(TimestampTz until)
 {
+	static uint32 wait_event = 0;
 	long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
+	if (wait_event == 0)
+		wait_event = NAMED_WAIT_EVENT("SfsyncWaitForSync");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(Max(left, 1), 10),
-					 PG_WAIT_EXTENSION);
+					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -367,6 +374,8 @@ sfsync_retry(PG_FUNCTION_ARGS)
 	if (open)
 		SQL_RUN(&scope, retry_query, sql_arg_bigint(id));
 	sql_close(&scope);
+	if (open)
+		history_repair(id, "retried");
 	shmem_wake_at_commit();
 	PG_RETURN_BOOL(open);
 }
@@ -398,6 +407,8 @@ sfsync_discard(PG_FUNCTION_ARGS)
 				" AND m.name = l.mapping AND d.mapping = m.id AND d.key = l.external_id AND d.state = 'dead'",
 				sql_arg_bigint(PG_GETARG_INT64(0)));
 	sql_close(&scope);
+	if (open)
+		history_repair(PG_GETARG_INT64(0), "discarded");
 	PG_RETURN_BOOL(open);
 }
 
@@ -500,6 +511,7 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 	{
 		follow_known((const RenameStmt *) data->parsetree);
 		follow_renames();
+		expression_follow_renames();
 		mapping_changed(InvalidOid);
 	}
 	else if (OidIsValid(sfsync_relation("mapping")) &&
