@@ -325,9 +325,10 @@ read_table(Mapping *mapping, const Loaded *loaded)
 
 	if (!rel)
 	{
-		mapping->broken = psprintf("the source table (oid %u) was dropped, and one of the same name is another; "
-								   "end the mapping with sfsync.drop_mapping, then create it anew",
-								   mapping->source);
+		mapping->broken =
+			psprintf("the source table (oid %u) was dropped, and one of the same name is another; "
+					 "end the mapping with sfsync.drop_mapping, then create it anew",
+					 mapping->source);
 		return;
 	}
 	mapping->source_name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
