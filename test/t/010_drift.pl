@@ -182,6 +182,27 @@ is(join('|', map { $_ // '' } map { $sim->record('Account', $_)->{Phone} } 1, 3,
 is($sim->record('Account', $edited)->{Phone}, 'by hand', 'other nulls clear nothing') if $edited != 5;
 sql("UPDATE account SET phone = 'z' WHERE id = $edited");
 
+# under newest_wins: what was changed meanwhile arrives, what people changed stays
+sql(q{
+CREATE TABLE contact (id integer PRIMARY KEY, last_name text NOT NULL, title text, department text);
+INSERT INTO contact SELECT g, 'Contact ' || g, 'title ' || g, 'department' FROM generate_series(1, 20) g;
+SELECT sfsync.create_mapping('contact', 'Contact', 'PG_Key__c', 'delete')});
+wait_for_sync($node, 'newest_wins: settled');
+schema('Contact', 'Title', 'hide');
+sql(q{SELECT sfsync.refresh_schema()});
+poll_query($node, field_map('contact', 'title'), 'newest_wins: in quarantine', expected => 'quarantined Title');
+sql(q{UPDATE contact SET title = CASE WHEN id <= 10 THEN 'new ' || id END WHERE id <= 15; UPDATE contact SET department = 'other'});
+sql(q{DELETE FROM contact WHERE id = 15});
+wait_for_sync($node, 'newest_wins, in quarantine: settled');
+schema('Contact', 'Title', 'show');
+$sim->post('edit', { object => 'Contact', match => { PG_Key__c => '16' }, fields => { Title => 'by hand' } });
+sql(q{SELECT sfsync.refresh_schema()});
+poll_query($node, field_map('contact', 'title'), 'newest_wins: mapped again', expected => 'mapped Title');
+wait_for_sync($node, 'newest_wins, mapped again: settled');
+same_records($node, $sim, 'Contact', q{SELECT id::text AS "PG_Key__c", last_name AS "LastName", CASE WHEN id = 16 THEN 'by hand' ELSE title END AS "Title",
+	department AS "Department" FROM contact}, 'newest_wins: equal but for an edit');
+same_state($node, 'newest_wins: nothing is left');
+
 #
 # Values that a field takes no longer
 #
