@@ -86,6 +86,8 @@ CREATE UNIQUE INDEX rule_exclude ON sfsync.rule (mapping, column_name) WHERE fie
 CREATE TABLE sfsync.mapping_state (
 	mapping integer PRIMARY KEY REFERENCES sfsync.mapping ON DELETE CASCADE,
 	mapped text[],
+	quarantined text[],
+	notice text,
 	blocked text,
 	blocked_until timestamptz,
 	synced bigint NOT NULL DEFAULT 0,
@@ -97,7 +99,29 @@ CREATE TABLE sfsync.mapping_state (
 COMMENT ON TABLE sfsync.mapping_state IS 'what the worker last knew of a mapping; its counters';
 
 COMMENT ON COLUMN sfsync.mapping_state.mapped IS
-'attribute numbers and the fields that they fed when last looked at: what is new to it is sent once';
+'attribute numbers, the fields that they fed when last looked at, and their types (4=Phone:phone): what is new to it is sent once';
+COMMENT ON COLUMN sfsync.mapping_state.quarantined IS 'the same of fields that can''t be written any more, by no will of the table''s';
+COMMENT ON COLUMN sfsync.mapping_state.notice IS 'what is not as it should be while the rest goes on; shown in status.detail';
+
+CREATE TABLE sfsync.missed (
+	mapping integer REFERENCES sfsync.mapping ON DELETE CASCADE,
+	attnum smallint,
+	key text,
+	event_at timestamptz NOT NULL,
+	PRIMARY KEY (mapping, attnum, key)
+);
+COMMENT ON TABLE sfsync.missed IS
+'changes of columns whose field is in quarantine: sent when it is mapped again, nulls too; others were settled without them';
+
+CREATE TABLE sfsync.field_creation (
+	mapping integer REFERENCES sfsync.mapping ON DELETE CASCADE,
+	attnum smallint,
+	problem text,
+	retry_at timestamptz,
+	PRIMARY KEY (mapping, attnum)
+);
+COMMENT ON TABLE sfsync.field_creation IS
+'columns for which new_columns ''create_field'' has made, or tried to make, a field; problem is why that did not get on, retry_at when it is tried again';
 
 CREATE TABLE sfsync.server_state (
 	server name PRIMARY KEY,
@@ -106,6 +130,7 @@ CREATE TABLE sfsync.server_state (
 	organization_id text,
 	user_id text,
 	state text NOT NULL DEFAULT 'active',
+	state_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	detail text,
 	retry_at timestamptz,
 	api_used bigint,
@@ -141,7 +166,8 @@ CREATE TABLE sfsync.queue (
 	operation "char" NOT NULL,
 	key text NOT NULL,
 	old_key text,
-	changed bytea
+	changed bytea,
+	actor oid
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on);
 COMMENT ON TABLE sfsync.queue IS
@@ -149,6 +175,7 @@ COMMENT ON TABLE sfsync.queue IS
 COMMENT ON COLUMN sfsync.queue.operation IS
 'I insert, U update, D delete, K update that changed the key (old_key), H delete that is to be held, P row that left with a partition (old_key)';
 COMMENT ON COLUMN sfsync.queue.changed IS 'bitmap of the attribute numbers whose values changed (bit attnum - 1)';
+COMMENT ON COLUMN sfsync.queue.actor IS 'role that the session of the change had logged in as';
 CREATE INDEX queue_order ON sfsync.queue (xid, n);
 
 CREATE TABLE sfsync.deferred (
@@ -171,6 +198,7 @@ CREATE TABLE sfsync.deferred (
 	missing_since xid8,
 	parent_mapping integer,
 	parent_key text,
+	has_record boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (mapping, key)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on);
@@ -179,6 +207,7 @@ COMMENT ON COLUMN sfsync.deferred.whole_at IS
 'when an event touched the whole row, -infinity if a backfill did; null: whole says only how much to send';
 COMMENT ON COLUMN sfsync.deferred.times IS 'when each column of changed was changed, by bit; null: all at changed_at';
 COMMENT ON COLUMN sfsync.deferred.parent_key IS 'row of parent_mapping whose record must be there first: then it is due at once';
+COMMENT ON COLUMN sfsync.deferred.has_record IS 'the record is there: what refers to it need not wait for the row';
 CREATE INDEX deferred_parent ON sfsync.deferred (parent_mapping, parent_key) WHERE parent_key IS NOT NULL;
 CREATE INDEX deferred_due ON sfsync.deferred (due_at) WHERE state = 'waiting';
 
@@ -293,6 +322,8 @@ SELECT pg_catalog.pg_extension_config_dump('sfsync.mapping_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.rule', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.rule_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.mapping_state', '');
+SELECT pg_catalog.pg_extension_config_dump('sfsync.missed', '');
+SELECT pg_catalog.pg_extension_config_dump('sfsync.field_creation', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.server_state', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.object', '');
 SELECT pg_catalog.pg_extension_config_dump('sfsync.queue', '');
@@ -579,7 +610,7 @@ SELECT m.name AS mapping, m.source, m.object, m.server, m.owner,
 		WHEN s.state = 'blocked' THEN s.detail
 		WHEN m.paused THEN 'paused; sfsync.resume(''' || replace(m.name, '''', '''''') || ''') takes it up again'
 		WHEN NOT current_setting('sfsync.enabled')::boolean THEN 'sfsync.enabled is off'
-		ELSE s.detail END AS detail,
+		ELSE coalesce(s.detail, w.notice) END AS detail,
 	p.pending, clock_timestamp() - p.oldest AS oldest_pending,
 	(SELECT coalesce(sum(cardinality(i.keys)), 0) FROM sfsync.intent i
 		WHERE i.mapping = m.id AND i.state = 'in_flight') AS in_flight,
@@ -599,6 +630,7 @@ FROM sfsync.mapping m
 			WHERE d.mapping = m.id AND d.state = 'waiting') u) p;
 COMMENT ON VIEW sfsync.status IS 'one line a mapping: is it in step, and if not, why and until when';
 COMMENT ON COLUMN sfsync.status.state IS 'the first that holds of fenced, blocked, paused, throttled, backing_off, active';
+COMMENT ON COLUMN sfsync.status.detail IS 'why it is in that state and until when; of an active mapping, what goes amiss beside: fields in quarantine, fields that could not be created';
 COMMENT ON COLUMN sfsync.status.pending IS 'rows with changes that are not settled, those in flight included, those held not';
 COMMENT ON COLUMN sfsync.status.held IS 'rows whose change waits for a person: see release_deletes and discard_deletes';
 COMMENT ON COLUMN sfsync.status.synced IS 'records written so far, after folding';
@@ -606,12 +638,70 @@ COMMENT ON COLUMN sfsync.status.unchanged IS 'changes that needed no write';
 COMMENT ON COLUMN sfsync.status.ignored IS 'deletes that the policy ignore left in Salesforce';
 
 --
+-- Watching and looking back
+--
+
+CREATE TABLE sfsync.history_log (
+	mapping text NOT NULL,
+	key text NOT NULL,
+	at timestamptz NOT NULL,
+	event text NOT NULL,
+	detail text,
+	actor text,
+	xid xid8
+);
+COMMENT ON TABLE sfsync.history_log IS
+'what became of single rows, as far as the setting sfsync.history asks for it; read it with sfsync.history';
+COMMENT ON COLUMN sfsync.history_log.actor IS 'role of the session that changed the row, or repaired a dead letter';
+CREATE INDEX history_log_key ON sfsync.history_log (mapping, key);
+CREATE INDEX history_log_at ON sfsync.history_log (at);
+SELECT pg_catalog.pg_extension_config_dump('sfsync.history_log', '');
+
+CREATE FUNCTION sfsync.history(source regclass, source_key jsonb)
+RETURNS TABLE (at timestamptz, event text, detail text, actor text, transaction_id xid8)
+AS 'MODULE_PATHNAME', 'sfsync_history'
+LANGUAGE C;
+COMMENT ON FUNCTION sfsync.history(regclass, jsonb) IS
+'what happened to one row: captured when, by which transaction and role, sent, failed, decided against, settled';
+
+CREATE FUNCTION sfsync.health(OUT check_name text, OUT status text, OUT detail text, OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'sfsync_health'
+LANGUAGE C;
+COMMENT ON FUNCTION sfsync.health() IS
+'looks at everything that could be in the way, without the network; status is ok, warning or critical';
+
+CREATE FUNCTION sfsync.compare(mapping text, repair boolean DEFAULT false)
+RETURNS TABLE (source_key jsonb, kind text, field text, source_value jsonb, salesforce_value jsonb,
+	last_modified timestamptz, last_modified_by text)
+AS 'MODULE_PATHNAME', 'sfsync_compare'
+LANGUAGE C;
+COMMENT ON FUNCTION sfsync.compare(text, boolean) IS
+'reads all records of a mapping and its table, and says where they differ: missing_in_salesforce, missing_in_source or different; repair queues what is ours to mend';
+
+CREATE FUNCTION sfsync.error_hint(error_code text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'sfsync_error_hint'
+LANGUAGE C STRICT STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION sfsync.error_hint(text) IS 'what an error code means, and what to do about it';
+
+CREATE VIEW sfsync.dead_letter_summary AS
+SELECT mapping, error_code, count(*) AS count, min(first_failed_at) AS first_failed_at, max(failed_at) AS last_failed_at,
+	(array_agg(error_message ORDER BY failed_at DESC, id DESC))[1] AS example_message,
+	sfsync.error_hint(error_code) AS hint
+FROM sfsync.dead_letter
+WHERE status IN ('open', 'retrying')
+GROUP BY mapping, error_code;
+COMMENT ON VIEW sfsync.dead_letter_summary IS 'unresolved dead letters by mapping and error code, with what to do about them';
+COMMENT ON COLUMN sfsync.dead_letter_summary.example_message IS 'of the latest one';
+
+--
 -- Privileges
 --
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sfsync FROM PUBLIC;
 GRANT USAGE ON SCHEMA sfsync TO pg_monitor;
-GRANT EXECUTE ON FUNCTION sfsync.fence(name), sfsync.server_settings(), sfsync.resolved_fields() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION sfsync.fence(name), sfsync.server_settings(), sfsync.resolved_fields(), sfsync.health() TO pg_monitor;
 GRANT SELECT ON sfsync.status, sfsync.server_status, sfsync.field_map, sfsync.backfill_progress TO pg_monitor;
 
 CREATE FUNCTION sfsync.announce()

@@ -127,8 +127,6 @@ void
 api_check_new_columns(const char *value)
 {
 	api_choice("new_columns", value, column_policies, lengthof(column_policies));
-	if (strcmp(value, "create_field") == 0)
-		api_unsupported("new_columns", value, "Use 'auto' and create the field in Salesforce, or 'ignore'.");
 }
 
 /*

@@ -60,6 +60,16 @@
 #endif
 
 /*
+ * What a process waits for, as pg_stat_activity shows it: extensions name their
+ * waits from PostgreSQL 17 on.  The number of a name is asked for once.
+ */
+#if PG_VERSION_NUM >= 170000
+#define NAMED_WAIT_EVENT(name) WaitEventExtensionNew(name)
+#else
+#define NAMED_WAIT_EVENT(name) PG_WAIT_EXTENSION
+#endif
+
+/*
  * json-c has a type json_object, the server a function of that name: hide the
  * server's declaration behind another name while both headers are read.
  */

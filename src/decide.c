@@ -111,6 +111,16 @@ takes_over(const Claim *claim, const Candidate *candidate)
 		   strcmp(claim->mapping->on_delete, "delete") == 0;
 }
 
+/* In the unit's own memory. */
+static void
+note_parent(const Claim *claim, Unit *unit, int mapping, const char *key)
+{
+	MemoryContext caller = MemoryContextSwitchTo(claim->delivery->context);
+
+	batch_set_parent(unit, mapping, key);
+	MemoryContextSwitchTo(caller);
+}
+
 /*
  * Parents go before children: a reference to a record that is about to be made
  * would be refused.  Within one mapping, and for a parent that doesn't get on, it
@@ -127,8 +137,13 @@ parent_at_hand(const Claim *claim, const Candidate *candidate)
 		if (!field->lookup || field->lookup->parent_mapping == claim->mapping->id)
 			continue;
 		key = payload_parent_key(field, candidate->row);
-		if (key && batch_find(claim->delivery->work, field->lookup->parent_mapping, key))
-			return candidate->unit->waits++ < MAX_WAITS;
+		if (!key || !batch_find(claim->delivery->work, field->lookup->parent_mapping, key) ||
+			batch_waits_for(claim->delivery->work, field->lookup->parent_mapping, key, candidate->unit))
+			continue;
+		if (candidate->unit->waits++ >= MAX_WAITS)
+			return false;
+		note_parent(claim, candidate->unit, field->lookup->parent_mapping, key);
+		return true;
 	}
 	return false;
 }
@@ -181,6 +196,7 @@ create(Claim *claim, Candidate *candidate)
 	candidate->operation = guarded ? "create" : "upsert";
 	candidate->salesforce_id = NULL;
 	good = build(claim, candidate, true, PAYLOAD_CREATE, &error);
+	circle_leave_out(claim, candidate);
 	if (key_is_taken(claim, candidate, &error) || !good)
 		return dead(claim, candidate, &error);
 	judge_create(&judged, &candidate->payload, &candidate->noted);
@@ -338,6 +354,7 @@ decide_present(Claim *claim, Candidate *candidate)
 	if (!whole && !unit->changed)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	good = build(claim, candidate, whole, known || moved ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &error);
+	circle_leave_out(claim, candidate);
 	if (key_is_taken(claim, candidate, &error) || !good)
 		return dead(claim, candidate, &error);
 	add_replaced(candidate);

@@ -10,6 +10,8 @@
 #ifndef SFSYNC_DELIVER_H
 #define SFSYNC_DELIVER_H
 
+#include "nodes/pg_list.h"
+
 #include "batch.h"
 #include "connection.h"
 #include "queue.h"
@@ -21,6 +23,8 @@
 
 /* What delivery knows of a mapping beside its configuration. */
 
+struct FieldCreation;
+
 typedef struct MappingDelivery
 {
 	int id;
@@ -29,13 +33,20 @@ typedef struct MappingDelivery
 	TimestampTz refused_until; /* Salesforce refused it with new metadata, too */
 	int failures;              /* errors in a row */
 	bool describe_in_flight;
-	bool describe_wanted; /* before anything else is sent */
-	bool behind;          /* events were passed over while it couldn't be delivered */
-	bool has_lookups;     /* to other mappings: they go first */
-	int seen_serial;      /* of the mapping as it was last compared with what was mapped */
-	bool deliverable;     /* as of this turn */
-	bool needs_metadata;  /* even if nothing is to be sent */
-	bool users_wanted;    /* conflicts were added that show a user by the Id alone */
+	bool describe_wanted;           /* before anything else is sent */
+	bool describe_due;              /* beside, and only if they changed */
+	int seen_attnum;                /* the highest of the table's columns; 0 not looked at yet */
+	TimestampTz suspected_at;       /* metadata, of being old, for what a record's error says */
+	bool behind;                    /* events were passed over while it couldn't be delivered */
+	bool has_lookups;               /* to other mappings: they go first */
+	bool has_family;                /* its rows are parents or children of mapped ones */
+	int seen_serial;                /* of the mapping as it was last compared with what was mapped */
+	bool deliverable;               /* as of this turn */
+	bool needs_metadata;            /* even if nothing is to be sent */
+	bool creation_due;              /* of a field for a new column */
+	struct FieldCreation *creation; /* under way; NULL */
+	bool creation_in_flight;
+	bool users_wanted; /* conflicts were added that show a user by the Id alone */
 	MappingCounters counters;
 	bool dirty;
 } MappingDelivery;
@@ -51,7 +62,8 @@ typedef enum RequestKind
 	REQUEST_FIND,
 	REQUEST_GONE,
 	REQUEST_HISTORY,
-	REQUEST_USERS
+	REQUEST_USERS,
+	REQUEST_CREATE_FIELD
 } RequestKind;
 
 /* Units of one kind, which are one collection of the request. */
@@ -185,6 +197,9 @@ typedef struct ClaimRound
 } ClaimRound;
 
 extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
+
+/* Does the server's throttle let one more request go, beside those prepared? */
+extern bool claim_may_send(const Delivery *delivery, const Connection *connection);
 
 /* fetch.c */
 extern void fetch(Delivery *delivery);

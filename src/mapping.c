@@ -28,6 +28,7 @@
 #include "columns.h"
 #include "datum.h"
 #include "delete_policy.h"
+#include "drift.h"
 #include "mapping.h"
 #include "sql.h"
 
@@ -140,6 +141,7 @@ static const char rules_query[] =
 typedef struct Loaded
 {
 	bool ignore_new;
+	bool create_new;
 	char **known;
 	int nknown;
 	char *describe;
@@ -193,6 +195,7 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 		mapping->paused = sql_bool(0, 10);
 		mapping->key_columns = sql_texts(&scope, 0, 11, &mapping->nkeys);
 		loaded->ignore_new = strcmp(sql_text(&scope, 0, 12), "ignore") == 0;
+		loaded->create_new = strcmp(sql_text(&scope, 0, 12), "create_field") == 0;
 		loaded->known = sql_texts(&scope, 0, 13, &loaded->nknown);
 		loaded->describe = sql_text(&scope, 0, 14);
 		mapping->has_metadata = !sql_isnull(0, 15);
@@ -229,7 +232,8 @@ read_keys(Mapping *mapping)
 		int column = mapping_column(mapping, mapping->key_columns[i]);
 
 		if (column < 0)
-			mapping->broken = psprintf("key column \"%s\" is not in table %s any more",
+			mapping->broken = psprintf("key column \"%s\" is not in table %s any more; end the mapping with "
+									   "sfsync.drop_mapping, then create it anew",
 									   mapping->key_columns[i], mapping->source_name);
 		else
 			mapping->key_types[i] = getBaseType(mapping->columns[column].type);
@@ -321,7 +325,9 @@ read_table(Mapping *mapping, const Loaded *loaded)
 
 	if (!rel)
 	{
-		mapping->broken = psprintf("the source table (oid %u) was dropped", mapping->source);
+		mapping->broken = psprintf("the source table (oid %u) was dropped, and one of the same name is another; "
+								   "end the mapping with sfsync.drop_mapping, then create it anew",
+								   mapping->source);
 		return;
 	}
 	mapping->source_name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
@@ -343,6 +349,15 @@ static bool
 is_known(const Loaded *loaded, const char *name)
 {
 	return bsearch(&name, loaded->known, loaded->nknown, sizeof(char *), compare_texts) != NULL;
+}
+
+static bool
+is_key(const Mapping *mapping, const char *name)
+{
+	for (int k = 0; k < mapping->nkeys; k++)
+		if (strcmp(mapping->key_columns[k], name) == 0)
+			return true;
+	return false;
 }
 
 /* The type is named where the relation has several (reference, section 8). */
@@ -374,7 +389,10 @@ resolve(Mapping *mapping, Loaded *loaded)
 		columns[i].routable = !loaded->ignore_new || is_known(loaded, mapping->columns[i].name);
 		columns[i].expression = mapping->columns[i].expression != NULL;
 		columns[i].broken = mapping->columns[i].broken;
+		columns[i].creatable = loaded->create_new && !is_known(loaded, mapping->columns[i].name);
+		columns[i].key = is_key(mapping, mapping->columns[i].name);
 	}
+	drift_recall(mapping, columns);
 	for (int i = 0; i < loaded->nrules; i++)
 	{
 		int column = loaded->rule_columns[i] ? mapping_column(mapping, loaded->rule_columns[i]) : -1;
@@ -389,7 +407,7 @@ resolve(Mapping *mapping, Loaded *loaded)
 	{
 		MappingField *field = &mapping->fields[mapping->nfields];
 
-		if (mapping->routes[i].status != ROUTE_MAPPED)
+		if (mapping->routes[i].status != ROUTE_MAPPED || mapping->routes[i].key)
 			continue;
 		field->column = mapping->routes[i].column;
 		field->field = mapping->routes[i].field;

@@ -27,6 +27,7 @@
 
 #include "api.h"
 #include "capture.h"
+#include "history.h"
 #include "payload.h"
 #include "queue.h"
 #include "secret.h"
@@ -201,10 +202,13 @@ settled(const char *snapshot, int mapping)
 static void
 nap(TimestampTz until)
 {
+	static uint32 wait_event = 0;
 	long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
+	if (wait_event == 0)
+		wait_event = NAMED_WAIT_EVENT("SfsyncWaitForSync");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(Max(left, 1), 10),
-					 PG_WAIT_EXTENSION);
+					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -306,6 +310,11 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
 				"UPDATE sfsync.object SET refresh = true WHERE ($1 IS NULL OR server = $1)"
 				" AND ($2 IS NULL OR pg_catalog.lower(object) = pg_catalog.lower($2))",
 				sql_arg_name(server), sql_arg_text(object));
+	SQL_RUN(
+		&scope,
+		"UPDATE sfsync.field_creation c SET retry_at = NULL FROM sfsync.mapping m WHERE m.id = c.mapping"
+		" AND ($1 IS NULL OR m.server = $1) AND ($2 IS NULL OR pg_catalog.lower(m.object) = pg_catalog.lower($2))",
+		sql_arg_name(server), sql_arg_text(object));
 	sql_close(&scope);
 	if (object && n == 0)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("no mapping has object \"%s\"", object),
@@ -365,6 +374,8 @@ sfsync_retry(PG_FUNCTION_ARGS)
 	if (open)
 		SQL_RUN(&scope, retry_query, sql_arg_bigint(id));
 	sql_close(&scope);
+	if (open)
+		history_repair(id, "retried");
 	shmem_wake_at_commit();
 	PG_RETURN_BOOL(open);
 }
@@ -396,6 +407,8 @@ sfsync_discard(PG_FUNCTION_ARGS)
 				" AND m.name = l.mapping AND d.mapping = m.id AND d.key = l.external_id AND d.state = 'dead'",
 				sql_arg_bigint(PG_GETARG_INT64(0)));
 	sql_close(&scope);
+	if (open)
+		history_repair(PG_GETARG_INT64(0), "discarded");
 	PG_RETURN_BOOL(open);
 }
 
@@ -441,6 +454,25 @@ follow_renames(void)
 	sql_close(&scope);
 }
 
+/* A renamed column is no new one. */
+static void
+follow_known(const RenameStmt *statement)
+{
+	Oid relid;
+	SqlScope scope;
+
+	if (statement->renameType != OBJECT_COLUMN || !statement->relation)
+		return;
+	relid = RangeVarGetRelid(statement->relation, NoLock, true);
+	sql_open(&scope, false);
+	SQL_RUN(
+		&scope,
+		"UPDATE sfsync.mapping SET known_columns = pg_catalog.array_replace(known_columns, $2::name, $3::name)"
+		" WHERE source::oid = $1",
+		sql_arg_oid(relid), sql_arg_name(statement->subname), sql_arg_name(statement->newname));
+	sql_close(&scope);
+}
+
 /* A new partition of a mapped table can be truncated by itself, too. */
 static void
 follow_partitions(void)
@@ -477,6 +509,7 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (OidIsValid(sfsync_relation("mapping")) && IsA(data->parsetree, RenameStmt))
 	{
+		follow_known((const RenameStmt *) data->parsetree);
 		follow_renames();
 		expression_follow_renames();
 		mapping_changed(InvalidOid);
