@@ -7,6 +7,8 @@ OBJS = \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
+	src/budget.o \
+	src/canonical.o \
 	src/capture.o \
 	src/check.o \
 	src/check_connection.o \
@@ -15,6 +17,7 @@ OBJS = \
 	src/connection.o \
 	src/create.o \
 	src/datum.o \
+	src/delete_policy.o \
 	src/deliver.o \
 	src/describe.o \
 	src/drift.o \
@@ -23,12 +26,16 @@ OBJS = \
 	src/fetch.o \
 	src/http.o \
 	src/launcher.o \
+	src/lexical.o \
 	src/mapping.o \
 	src/payload.o \
+	src/poison.o \
 	src/preview.o \
 	src/queue.o \
 	src/reply.o \
 	src/rest.o \
+	src/rest_form.o \
+	src/rest_read.o \
 	src/rest_reply.o \
 	src/route.o \
 	src/rules.o \

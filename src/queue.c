@@ -486,10 +486,11 @@ void
 server_state_put(const ServerState *state)
 {
 	SqlScope scope;
-	SqlArg used = sql_arg_bigint(state->throttle->api_used);
-	SqlArg limit = sql_arg_bigint(state->throttle->api_limit);
+	const Usage *org = &state->throttle->budget.org;
+	SqlArg used = sql_arg_bigint(org->told);
+	SqlArg limit = sql_arg_bigint(org->limit);
 
-	used.isnull = limit.isnull = state->throttle->api_used < 0;
+	used.isnull = limit.isnull = org->limit <= 0;
 	sql_open(&scope, false);
 	SQL_RUN(&scope, server_put_query, sql_arg_name(state->server), sql_arg_text(state->organization_id),
 			sql_arg_text(state->user_id), sql_arg_text(state->state), sql_arg_text(state->detail),

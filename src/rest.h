@@ -4,8 +4,8 @@
  *		(reference, sections 4 to 7).  Pure: text in, text out.
  *
  * rest.c has the requests that write, rest_reply.c their replies, rest_read.c
- * both sides of reading.  Times are microseconds since 2000-01-01 UTC, as
- * TimestampTz.
+ * both sides of reading, rest_form.c the forms of numbers, Ids, keys and times.
+ * A time is in microseconds since 2000-01-01 UTC, like TimestampTz.
  *
  * All memory is palloc'd in the current context; json-c's own is freed before
  * a function returns.  Parsers bound the depth of what they read and take any
@@ -137,6 +137,9 @@ extern RestError rest_parse_error(int http_status, const char *body, size_t len)
 
 /* Sforce-Limit-Info (section 2.3): the org-wide usage. */
 extern bool rest_parse_limit_info(const char *header, int64 *used, int64 *limit);
+
+/* The same of an allowance that the connected app has to itself; false if there is none. */
+extern bool rest_parse_app_limit_info(const char *header, int64 *used, int64 *limit);
 
 /* DailyApiRequests of /limits (section 2.2). */
 extern bool rest_parse_limits(const char *body, size_t len, int64 *used, int64 *limit);
@@ -271,12 +274,6 @@ typedef struct RestFound
 extern bool rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestFound **found,
 							  int *nfound, char **next, RestError *failure, int *http_status, char **error);
 
-/*
- * A time as Salesforce writes it (section 3.4): "2022-03-17T16:21:24.000+0000",
- * with Z or +hh:mm too.  False if it is anything else.
- */
-extern bool rest_parse_time(const char *text, int64 *time);
-
 /* ------------------------------------------------------------------------
  * Forms
  * ------------------------------------------------------------------------
@@ -284,9 +281,6 @@ extern bool rest_parse_time(const char *text, int64 *time);
 
 /* The Id in its 18-character form (section 3.5); NULL if it is no Id. */
 extern char *rest_id18(const char *id);
-
-/* A blank to Salesforce, which trims them. */
-extern bool rest_is_blank(char c);
 
 /*
  * A key of a number field in its one form: plain digits (trap 20).  NULL if it
@@ -305,6 +299,12 @@ extern char *rest_record_key(const char *key, bool case_sensitive);
  * part without leading zeros, the fraction as it was.  NULL if it is none.
  */
 extern char *rest_plain_number(const char *text);
+
+/*
+ * A time as Salesforce writes it (section 3.4): "2022-03-17T16:21:24.000+0000",
+ * with Z or +hh:mm too.  False if it is anything else.
+ */
+extern bool rest_parse_time(const char *text, int64 *time);
 
 /*
  * The whole text as one JSON value of bounded depth, valid UTF-8, nothing
