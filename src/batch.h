@@ -70,10 +70,11 @@ typedef struct Unit
 	uint64 min_xid;
 	uint64 missing_since;
 	/* during delivery */
-	int waits;         /* times that it waited for a parent */
-	bool looked_up;    /* Salesforce was asked for its Id: there is none */
-	bool refused_once; /* for a reason that new metadata may have cured */
-	int limit;         /* size of the next request with it; 0 any */
+	int waits;          /* times that it waited for a parent */
+	bool looked_up;     /* Salesforce was asked for its Id: there is none */
+	bool refused_once;  /* for a reason that new metadata may have cured */
+	int limit;          /* size of the next request with it; 0 any */
+	int64 failed_since; /* mark of poison.h at the first failure of a request with it; 0 none */
 	Chunk *chunk;
 	struct Unit *next; /* successor */
 } Unit;

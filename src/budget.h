@@ -18,8 +18,8 @@
 #ifndef SFSYNC_BUDGET_H
 #define SFSYNC_BUDGET_H
 
-#define BUDGET_DAY_SLOTS 97     /* of 15 minutes: a day, and the one under way */
-#define BUDGET_RECENT_SLOTS 11  /* of 30 seconds: how far the number told may lag */
+#define BUDGET_DAY_SLOTS 97    /* of 15 minutes: a day, and the one under way */
+#define BUDGET_RECENT_SLOTS 11 /* of 30 seconds: how far the number told may lag */
 
 /* Calls used of a limit, as told and as it must be assumed; limit 0: unknown. */
 typedef struct Usage
@@ -33,7 +33,7 @@ typedef struct Budget
 {
 	int percent; /* of the org's calls */
 	Usage org;
-	Usage app;   /* an allowance of the connected app's own */
+	Usage app;      /* an allowance of the connected app's own */
 	int64 day_slot; /* number of the slot that is being filled */
 	int32 day[BUDGET_DAY_SLOTS];
 	int64 recent_slot;

@@ -579,6 +579,30 @@ prepare_login(Claim *claim)
 }
 
 static void
+prepare_limits(Claim *claim)
+{
+	Request *request = make_request(claim, REQUEST_LIMITS);
+
+	request->call = rest_limits(claim->connection->options->api_version);
+	claim->connection->limits_in_flight = true;
+	delivery_send_later(claim->delivery, request);
+}
+
+/* Usage is asked for before anything is sent; later, to see whether the server is well. */
+static bool
+limits_ready(Claim *claim)
+{
+	Connection *connection = claim->connection;
+
+	if (connection->limits_in_flight)
+		return connection->limits_known;
+	if (connection->limits_known && !poison_wants_control(&connection->poison))
+		return true;
+	prepare_limits(claim);
+	return false;
+}
+
+static void
 prepare_describe(Claim *claim)
 {
 	Request *request = make_request(claim, REQUEST_DESCRIBE);
@@ -643,6 +667,8 @@ ready(Claim *claim)
 			try_login(claim);
 		return false;
 	}
+	if (!limits_ready(claim))
+		return false;
 	if (!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || stale(mapping))
 	{
 		if (!state->describe_in_flight)
@@ -673,7 +699,7 @@ discard_units(Delivery *delivery, MappingQueue *queue)
 static bool
 claim_batch(Claim *claim, MappingQueue *queue)
 {
-	int max = Min(claim->connection->throttle.batch_size, REST_COLLECTION_LIMIT);
+	int max = Min(connection_batch(claim->connection), REST_COLLECTION_LIMIT);
 	Unit **units = palloc(sizeof(Unit *) * max);
 	UnitKind *kinds;
 	UnitKind first = UNIT_UNDECIDED;
@@ -710,15 +736,19 @@ claim_batch(Claim *claim, MappingQueue *queue)
 }
 
 static bool
-may_send(const Delivery *delivery, const Connection *connection)
+may_send(const Delivery *delivery, MappingDelivery *state, Connection *connection, MappingQueue *queue)
 {
 	int waiting = 0;
+	TimestampTz oldest_at = 0;
 	ListCell *lc;
 
 	foreach(lc, delivery->outgoing)
 		if (((Request *) lfirst(lc))->connection == connection)
 			waiting++;
-	return throttle_may_send(&connection->throttle, GetCurrentTimestamp(), connection->in_flight + waiting);
+	if (!dlist_is_empty(&queue->ready))
+		oldest_at = dlist_container(Unit, node, dlist_head_node(&queue->ready))->first_event_at;
+	return connection_may_send(connection, connection->in_flight + waiting, queue->nready, oldest_at,
+							   &state->held_until);
 }
 
 /*
@@ -743,7 +773,7 @@ claim_once(Delivery *delivery, MappingDelivery *state, MappingQueue *queue)
 	}
 	claim.mapping = mapping_get(state->id);
 	claim.connection = connection_get(claim.mapping->serverid, claim.mapping->owner);
-	if (may_send(delivery, claim.connection) && ready(&claim))
+	if (may_send(delivery, state, claim.connection, queue) && ready(&claim))
 		progress = claim_batch(&claim, queue);
 	MemoryContextSwitchTo(caller);
 	if (list_length(delivery->outgoing) > outgoing)

@@ -206,6 +206,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	TimestampTz again;
 
 	state->deliverable = state->needs_metadata = false;
+	state->held_until = 0;
 	if (!mapping)
 	{
 		state->deliverable = true; /* what is left of it is thrown away */
@@ -403,6 +404,8 @@ send_outgoing(Delivery *delivery)
 		request->connection->in_flight++;
 		request->started = GetCurrentTimestamp();
 		request->token_serial = request->connection->token_serial;
+		request->mark = poison_mark(&request->connection->poison);
+		request->jitter = connection_random();
 		if (!may_be_sent(request) || !send(delivery, request))
 		{
 			HttpReply none = {.tag = request,
@@ -414,6 +417,8 @@ send_outgoing(Delivery *delivery)
 		}
 		else if (request->login)
 			auth_call_wipe(request->login);
+		else
+			connection_sent(request->connection, request->started);
 	}
 	list_free(outgoing);
 }
@@ -546,7 +551,7 @@ left_ready(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (queue && queue->nready > 0 && state->deliverable && !state->blocked)
+		if (queue && queue->nready > 0 && state->deliverable && !state->blocked && state->held_until == 0)
 			return true;
 	}
 	return delivery->look;
@@ -557,6 +562,7 @@ time_to_wait(Delivery *delivery)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = 0;
+	ListCell *lc;
 
 	if (left_ready(delivery))
 	{
@@ -567,6 +573,8 @@ time_to_wait(Delivery *delivery)
 	soonest(&next, delivery->next_due);
 	soonest(&next, delivery->next_verify);
 	soonest(&next, delivery->next_retry);
+	foreach(lc, delivery->mappings)
+		soonest(&next, ((MappingDelivery *) lfirst(lc))->held_until);
 	if (delivery->prepared)
 		soonest(&next, now + USECS_PER_SEC);
 	if (state_dirty(delivery))
@@ -634,6 +642,8 @@ deliver_recover(Delivery *delivery)
 			batch_again(request->outcomes[i].unit);
 		if (request->kind == REQUEST_LOGIN)
 			request->connection->login_in_flight = false;
+		if (request->kind == REQUEST_LIMITS)
+			request->connection->limits_in_flight = false;
 		if (request->kind == REQUEST_DESCRIBE)
 			delivery_of(delivery, request->mapping)->describe_in_flight = false;
 		MemoryContextDelete(request->context);

@@ -24,6 +24,8 @@ typedef struct MappingDelivery
 	TimestampTz blocked_until;
 	TimestampTz refused_until; /* Salesforce refused it with new metadata, too */
 	int failures;              /* errors in a row */
+	int refusals;              /* records refused in a row for what concerns all */
+	TimestampTz held_until;    /* near the budget: its changes wait for more; 0 no */
 	bool describe_in_flight;
 	bool describe_wanted; /* before anything else is sent */
 	bool behind;          /* events were passed over while it couldn't be delivered */
@@ -38,6 +40,7 @@ typedef struct MappingDelivery
 typedef enum RequestKind
 {
 	REQUEST_LOGIN,
+	REQUEST_LIMITS,
 	REQUEST_DESCRIBE,
 	REQUEST_UPSERT,
 	REQUEST_UPDATE,
@@ -67,6 +70,8 @@ typedef struct Request
 	int64 intent;
 	TimestampTz started;
 	int token_serial; /* of the token it was sent with */
+	int64 mark;       /* of connection->poison when it was sent */
+	double jitter;    /* records of one reply are tried again together */
 	bool finished;    /* its units are let go of */
 } Request;
 

@@ -105,6 +105,11 @@ static const CodeHint code_hints[] = {
 	{"REPLY_MISMATCH",
 	 "Salesforce's reply did not match the request, so its outcome is unknown. The record is sent again; if this repeats, look for a proxy in between."},
 
+	{"REQUEST_TIMEOUT",
+	 "Salesforce did not answer in time whenever this record was sent, but answered others. Look for a trigger or flow that takes too long with it."},
+	{"NO_REPLY",
+	 "There was no usable reply whenever this record was sent, but there was to others. Look for a trigger or flow that fails with it, or a proxy in between."},
+
 	/* of one record */
 	{"UNABLE_TO_LOCK_ROW",
 	 "Another process holds the record or its parent in Salesforce. It is tried again; a lower max_concurrent_requests makes this rarer."},
@@ -387,6 +392,16 @@ error_classify_oauth(int http_status, const char *error, const char *description
 		mentions(description, "retry your request"))
 		return SCOPE_SERVER;
 	return SCOPE_CONNECTION;
+}
+
+bool
+error_is_contention(const char *code)
+{
+	return code != NULL &&
+		   (strcmp(code, "UNABLE_TO_LOCK_ROW") == 0 || strcmp(code, "LIMIT_EXCEEDED") == 0 ||
+			strcmp(code, "FILTERED_LOOKUP_LIMIT_EXCEEDED") == 0 ||
+			strcmp(code, "TOO_MANY_APEX_REQUESTS") == 0 || strcmp(code, "QUERY_TIMEOUT") == 0 ||
+			strcmp(code, "EXCEEDED_MAX_SIZE_REQUEST") == 0);
 }
 
 const char *

@@ -48,12 +48,23 @@ take_event(const WorkEvent *event, void *arg)
 		taking->fresh = lappend(taking->fresh, unit);
 }
 
+/* A record that made requests fail goes alone. */
+static bool
+suspected(int mapping_id, const char *key)
+{
+	Mapping *mapping = mapping_get(mapping_id);
+
+	return mapping && connection_suspects(mapping->serverid, mapping->owner, mapping_id, key);
+}
+
 static void
 merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 
 	unit->deferred = true;
+	if (row->attempts > 0 || unit->limit == 0)
+		unit->limit = suspected(row->mapping, row->key) ? 1 : 0;
 	unit->inserted = false;
 	unit->attempts = row->attempts;
 	unit->whole |= row->whole;

@@ -180,29 +180,41 @@ set_dead(const Request *request, int i, const RestError *error, const HttpReply 
 
 	outcome->kind = OUTCOME_DEAD;
 	outcome->error = *error;
+	if (!outcome->error.code)
+		outcome->error.code = pstrdup("UNKNOWN");
 	outcome->http_status = reply->status;
 	outcome->request_id = reply->request_id ? pstrdup(reply->request_id) : NULL;
 	outcome->payload =
 		rest_payload(request->object, request->external_id, request->key_is_number, &request->records[i]);
 }
 
+static char *
+error_text(const RestError *error)
+{
+	return psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
+}
+
+/* Later; records of one reply that failed as often are tried again together. */
+static void
+set_later(const Request *request, int i, const RestError *error, bool count_attempt)
+{
+	Outcome *outcome = &request->outcomes[i];
+
+	outcome->kind = OUTCOME_DEFERRED;
+	outcome->count_attempt = count_attempt;
+	outcome->reason = error_text(error);
+	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
+															(int64) sfsync_retry_max_delay * 1000,
+															outcome->unit->attempts, request->jitter);
+}
+
 static void
 set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply)
 {
-	Outcome *outcome = &request->outcomes[i];
-	int attempts = outcome->unit->attempts + 1;
-
-	if (attempts >= sfsync_max_attempts)
-	{
+	if (request->outcomes[i].unit->attempts + 1 >= sfsync_max_attempts)
 		set_dead(request, i, error, reply);
-		return;
-	}
-	outcome->kind = OUTCOME_DEFERRED;
-	outcome->count_attempt = true;
-	outcome->reason = psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
-	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
-															(int64) sfsync_retry_max_delay * 1000,
-															attempts - 1, connection_random());
+	else
+		set_later(request, i, error, true);
 }
 
 /*
@@ -285,7 +297,7 @@ set_failed(Delivery *delivery, const Request *request, int i, const RestError *e
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		case SCOPE_RECORD_RETRY:
-			throttle_contention(&request->connection->throttle);
+			throttle_contention(&request->connection->throttle, request->nunits);
 			set_retry(request, i, error, reply);
 			break;
 		case SCOPE_RECORD_PARENT:
@@ -295,15 +307,13 @@ set_failed(Delivery *delivery, const Request *request, int i, const RestError *e
 		case SCOPE_CONCURRENT_LIMIT:
 		case SCOPE_DAILY_LIMIT:
 		case SCOPE_SESSION:
-			set_retry(request, i, error, reply);
+			outcome->kind = OUTCOME_AGAIN; /* judge_server has made the server wait */
 			break;
 		case SCOPE_MAPPING:
 			set_refused(delivery, request, i, error, reply);
 			break;
 		case SCOPE_CONNECTION:
-			connection_block(request->connection,
-							 psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message),
-							 GetCurrentTimestamp());
+			connection_block(request->connection, error_text(error), GetCurrentTimestamp());
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		default:
@@ -311,20 +321,82 @@ set_failed(Delivery *delivery, const Request *request, int i, const RestError *e
 	}
 }
 
+/* Of a single record's error, or of a request's: the server or a limit of it. */
+static void
+server_refused(Connection *connection, ErrorScope scope, const char *trouble, int retry_after,
+			   TimestampTz now)
+{
+	if (scope == SCOPE_SESSION)
+		connection_drop_token(connection);
+	if (scope == SCOPE_CONCURRENT_LIMIT || scope == SCOPE_DAILY_LIMIT)
+		connection_limited(connection, trouble, scope == SCOPE_DAILY_LIMIT, retry_after, now);
+	else
+		connection_failed(connection, trouble, retry_after, now);
+}
+
+/*
+ * Is the server well, whatever it says of single records?  During maintenance,
+ * say, it refuses each of them for a reason of its own: then it has to wait, and
+ * they keep their attempts.
+ */
+static void
+judge_server(Delivery *delivery, Request *request, const RestResult *results, const HttpReply *reply)
+{
+	Connection *connection = request->connection;
+
+	for (int i = 0; i < request->nunits; i++)
+	{
+		const RestError *error = &results[i].error;
+		ErrorScope scope;
+
+		if (results[i].success)
+			continue;
+		scope = error_classify(200, error->code, error->message);
+		if (scope != SCOPE_SERVER && scope != SCOPE_CONCURRENT_LIMIT && scope != SCOPE_DAILY_LIMIT &&
+			scope != SCOPE_SESSION)
+			continue;
+		server_refused(connection, scope, error_text(error), reply->retry_after, GetCurrentTimestamp());
+		return;
+	}
+	poison_passed(&connection->poison, request->mark, true);
+	connection_well(connection, reply->elapsed, request->nunits,
+					batch_size(delivery->work) > request->nunits);
+}
+
+/* Records refused, with the newest metadata, for a reason that concerns all of the mapping. */
+static int
+refused_for_all(const Request *request, const RestResult *results)
+{
+	int n = 0;
+
+	for (int i = 0; i < request->nunits; i++)
+		if (!results[i].success && request->outcomes[i].unit->refused_once &&
+			error_classify(200, results[i].error.code, results[i].error.message) == SCOPE_MAPPING)
+			n++;
+	return n;
+}
+
+static void mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
+
 static bool
 settle_results(Delivery *delivery, Request *request, const HttpReply *reply, char **error)
 {
 	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
+	MappingDelivery *state = delivery_of(delivery, request->mapping);
 
 	if (!rest_parse_results(reply->body ? reply->body : "", reply->body_len, request->nunits, results, error))
 		return false;
-
-	/* the server is well, whatever it says of single records below */
-	connection_well(request->connection, reply->elapsed, batch_size(delivery->work) > request->nunits);
+	judge_server(delivery, request, results, reply);
+	if (poison_blames_mapping(&state->refusals, refused_for_all(request, results), request->nunits))
+	{
+		mapping_refused(delivery, request, error_text(&results[0].error), GetCurrentTimestamp());
+		return true;
+	}
 	for (int i = 0; i < request->nunits; i++)
 	{
 		Outcome *outcome = &request->outcomes[i];
 
+		poison_forget(&request->connection->poison, request->mapping, outcome->unit->key);
 		if (!results[i].success)
 		{
 			set_failed(delivery, request, i, &results[i].error, reply);
@@ -337,21 +409,28 @@ settle_results(Delivery *delivery, Request *request, const HttpReply *reply, cha
 	return true;
 }
 
+/* Nobody knows whether a request was, or still will be, carried out. */
+static void
+leave_unknown(Delivery *delivery, Request *request)
+{
+	if (request->intent == 0)
+		return;
+	begin();
+	intent_unknown(request->intent);
+	commit();
+	if (delivery->next_verify == 0)
+		delivery->next_verify = GetCurrentTimestamp();
+	request->intent = 0;
+}
+
 /* All units of a request go back to be sent again. */
 static void
 send_again(Delivery *delivery, Request *request, bool keep_intent)
 {
 	for (int i = 0; i < request->nunits; i++)
 		request->outcomes[i].kind = OUTCOME_AGAIN;
-	if (keep_intent && request->intent != 0)
-	{
-		begin();
-		intent_unknown(request->intent);
-		commit();
-		if (delivery->next_verify == 0)
-			delivery->next_verify = GetCurrentTimestamp();
-		request->intent = 0;
-	}
+	if (keep_intent)
+		leave_unknown(delivery, request);
 	reply_finish(delivery, request->mapping, request->outcomes, request->nunits, request);
 }
 
@@ -372,6 +451,48 @@ bisect(Delivery *delivery, Request *request, const RestError *error, const HttpR
 	for (int i = 0; i < request->nunits; i++)
 		request->outcomes[i].unit->limit = Max(request->nunits / 2, 1);
 	send_again(delivery, request, false);
+}
+
+/*
+ * It failed as a whole, and not for what it says: the server is down, or a
+ * record makes it stumble (poison.h).
+ */
+static void
+failed_as_a_whole(Delivery *delivery, Request *request, const RestError *error, const char *trouble,
+				  const HttpReply *reply, TimestampTz now)
+{
+	Connection *connection = request->connection;
+	Unit *first = request->outcomes[0].unit;
+	PoisonVerdict verdict = poison_failed(&connection->poison, request->mapping, first->key,
+										  first->failed_since, request->nunits);
+
+	if (reply->timed_out)
+		throttle_timeout(&connection->throttle, request->nunits);
+	if (verdict == POISON_RECORD || verdict == POISON_UNSURE)
+	{
+		leave_unknown(delivery, request);
+		if (verdict == POISON_RECORD)
+			set_retry(request, 0, error, reply);
+		else
+			set_later(request, 0, error, false);
+		if (request->outcomes[0].kind == OUTCOME_DEAD)
+			poison_forget(&connection->poison, request->mapping, first->key);
+		reply_finish(delivery, request->mapping, request->outcomes, 1, request);
+		return;
+	}
+	connection_failed(connection, trouble, reply->retry_after, now);
+	for (int i = 0; i < request->nunits; i++)
+	{
+		Unit *unit = request->outcomes[i].unit;
+
+		if (unit->failed_since == 0)
+			unit->failed_since = poison_mark(&connection->poison);
+		if (verdict == POISON_SPLIT)
+			unit->limit = (request->nunits + 1) / 2;
+	}
+	send_again(delivery, request, true);
+	for (int i = 0; i < request->nunits; i++)
+		batch_postpone(request->outcomes[i].unit);
 }
 
 static void
@@ -410,6 +531,34 @@ mapping_refused(Delivery *delivery, Request *request, const char *trouble, Times
 	commit();
 }
 
+static bool
+is_write(const Request *request)
+{
+	return request->nunits > 0 && request->records != NULL;
+}
+
+/* The server failed, was too busy, or stumbled over the request. */
+static void
+server_failed(Delivery *delivery, Request *request, const RestError *error, const char *trouble,
+			  const HttpReply *reply, TimestampTz now)
+{
+	Connection *connection = request->connection;
+	bool in_time = !error->code || strcmp(error->code, "REQUEST_RUNNING_TOO_LONG") != 0;
+
+	if (!in_time)
+		throttle_timeout(&connection->throttle, request->nunits);
+	if (error_is_contention(error->code))
+		throttle_contention(&connection->throttle, request->nunits);
+	if (is_write(request) && (reply->status >= 500 || !in_time))
+	{
+		failed_as_a_whole(delivery, request, error, trouble, reply, now);
+		return;
+	}
+	poison_other_failed(&connection->poison);
+	connection_failed(connection, trouble, reply->retry_after, now);
+	send_again(delivery, request, true);
+}
+
 static void
 request_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
@@ -417,8 +566,9 @@ request_refused(Delivery *delivery, Request *request, const HttpReply *reply, Ti
 	RestError error = rest_parse_error(reply->status, reply->body, reply->body_len);
 	char *trouble = psprintf("HTTP status %d: %s%s%s", reply->status, error.code ? error.code : "",
 							 error.code ? ": " : "", error.message);
+	ErrorScope scope = error_classify(reply->status, error.code, error.message);
 
-	switch (error_classify(reply->status, error.code, error.message))
+	switch (scope)
 	{
 		case SCOPE_SESSION:
 			session_ended(delivery, request, trouble, now);
@@ -431,28 +581,34 @@ request_refused(Delivery *delivery, Request *request, const HttpReply *reply, Ti
 			mapping_refused(delivery, request, trouble, now);
 			break;
 		case SCOPE_CONCURRENT_LIMIT:
-			connection_limited(connection, trouble, false, now);
-			send_again(delivery, request, false);
-			break;
 		case SCOPE_DAILY_LIMIT:
-			connection_limited(connection, trouble, true, now);
+			server_refused(connection, scope, trouble, reply->retry_after, now);
 			send_again(delivery, request, false);
 			break;
 		case SCOPE_SERVER:
 		case SCOPE_RECORD_COLLATERAL:
-			connection_failed(connection, trouble, reply->retry_after, now);
-			send_again(delivery, request, true);
+			server_failed(delivery, request, &error, trouble, reply, now);
 			break;
 		default:
 			bisect(delivery, request, &error, reply);
 	}
 }
 
+/* No reply, or none that says what became of the request. */
 static void
-write_failed(Delivery *delivery, Request *request, const char *trouble, bool unknown, TimestampTz now)
+no_reply(Delivery *delivery, Request *request, const char *trouble, const HttpReply *reply, TimestampTz now)
 {
+	RestError error = {.code = pstrdup(reply->timed_out ? "REQUEST_TIMEOUT" : "NO_REPLY"),
+					   .message = pstrdup(trouble)};
+
+	if (is_write(request) && reply->outcome != HTTP_NOT_SENT)
+	{
+		failed_as_a_whole(delivery, request, &error, trouble, reply, now);
+		return;
+	}
+	poison_other_failed(&request->connection->poison);
 	connection_failed(request->connection, trouble, -1, now);
-	send_again(delivery, request, unknown);
+	send_again(delivery, request, false);
 }
 
 static void
@@ -461,11 +617,11 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 	char *error;
 
 	if (reply->outcome != HTTP_REPLIED)
-		write_failed(delivery, request, reply->error, reply->outcome != HTTP_NOT_SENT, now);
+		no_reply(delivery, request, reply->error, reply, now);
 	else if (reply->status != 200)
 		request_refused(delivery, request, reply, now);
 	else if (!settle_results(delivery, request, reply, &error))
-		write_failed(delivery, request, psprintf("the reply can't be understood: %s", error), true, now);
+		no_reply(delivery, request, psprintf("the reply can't be understood: %s", error), reply, now);
 }
 
 /*
@@ -526,17 +682,18 @@ lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	int status = 0;
 
 	if (reply->outcome != HTTP_REPLIED)
-		write_failed(delivery, request, reply->error, false, now);
+		no_reply(delivery, request, reply->error, reply, now);
 	else if (reply->status != 200)
 		request_refused(delivery, request, reply, now);
 	else if (rest_parse_lookup(reply->body ? reply->body : "", reply->body_len, request->external_id, &found,
 							   &nfound, &next, &failure, &status, &error))
 	{
-		connection_well(request->connection, reply->elapsed, true);
+		poison_passed(&request->connection->poison, request->mark, false);
+		connection_well(request->connection, reply->elapsed, 0, true);
 		lookup_done(delivery, request, found, nfound);
 	}
 	else if (error)
-		write_failed(delivery, request, psprintf("the reply can't be understood: %s", error), false, now);
+		no_reply(delivery, request, psprintf("the reply can't be understood: %s", error), reply, now);
 	else
 		mapping_refused(delivery, request,
 						psprintf("query of %s failed: %s", request->object, failure.message), now);
@@ -590,7 +747,7 @@ store_describe(Delivery *delivery, Request *request, const HttpReply *reply)
 	begin();
 	object_put(request->server, request->object, reduced, reply->last_modified);
 	commit();
-	connection_well(request->connection, reply->elapsed, true);
+	connection_well(request->connection, reply->elapsed, 0, true);
 }
 
 static void
@@ -612,10 +769,46 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 		else
 			object_put(request->server, request->object, NULL, NULL);
 		commit();
-		connection_well(request->connection, reply->elapsed, true);
+		connection_well(request->connection, reply->elapsed, 0, true);
 	}
 	else
 		request_refused(delivery, request, reply, now);
+}
+
+/*
+ * Usage at the start, or whether the server is well.  Not every user may ask;
+ * the header of other replies tells usage as well.
+ */
+static void
+limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	Connection *connection = request->connection;
+	RestError error = {0};
+	ErrorScope scope = SCOPE_RECORD_PERMANENT;
+	int64 used;
+	int64 limit;
+
+	connection->limits_in_flight = false;
+	if (reply->outcome != HTTP_REPLIED)
+	{
+		no_reply(delivery, request, reply->error, reply, now);
+		return;
+	}
+	if (reply->status != 200)
+	{
+		error = rest_parse_error(reply->status, reply->body, reply->body_len);
+		scope = error_classify(reply->status, error.code, error.message);
+	}
+	if (scope >= SCOPE_SERVER && scope <= SCOPE_SESSION)
+	{
+		request_refused(delivery, request, reply, now);
+		return;
+	}
+	connection->limits_known = true;
+	poison_passed(&connection->poison, request->mark, false);
+	if (reply->status == 200 &&
+		rest_parse_limits(reply->body ? reply->body : "", reply->body_len, &used, &limit))
+		connection_note_usage(connection, used, limit, now);
 }
 
 static void
@@ -625,6 +818,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 	{
 		case REQUEST_LOGIN:
 			login_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_LIMITS:
+			limits_reply(delivery, request, reply, now);
 			break;
 		case REQUEST_DESCRIBE:
 			describe_reply(delivery, request, reply, now);

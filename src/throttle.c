@@ -16,9 +16,9 @@
 #define LONG_REQUEST (20 * SECOND)
 #define SLOW_REQUEST (10 * SECOND)
 
-#define BATCH_STEP 20  /* times the number of good batches in a row */
-#define BATCH_FLOOR 10 /* smaller ones don't make locks rarer, and cost calls */
-#define CALM_BATCHES 10 /* good ones in a row before the size that met trouble is tried again */
+#define BATCH_STEP 20             /* times the number of good batches in a row */
+#define BATCH_FLOOR 10            /* smaller ones don't make locks rarer, and cost calls */
+#define CALM_BATCHES 10           /* good ones in a row before the size that met trouble is tried again */
 #define CONCURRENCY_STEP_AFTER 10 /* good requests in a row */
 
 static int64

@@ -197,11 +197,13 @@ report(const char *name, const World *world, int days)
 {
 	for (int i = 0; i < world->ndatabases; i++)
 		for (int day = 0; day < days; day++)
-			diag("%s, database %d, day %d: %lld calls, %lld changes, waited %.1f s, longest %d s", name, i, day + 1,
-				 (long long) world->databases[i].calls[day], (long long) world->databases[i].sent[day],
-				 latency(&world->databases[i], day), world->databases[i].longest[day]);
-	diag("%s: at most %d calls in a day; beyond the share %d and %d probes, throttled %d s", name, world->highest,
-		 world->databases[0].unaware, world->databases[0].probes, world->databases[0].throttled);
+			diag("%s, database %d, day %d: %lld calls, %lld changes, waited %.1f s, longest %d s", name, i,
+				 day + 1, (long long) world->databases[i].calls[day],
+				 (long long) world->databases[i].sent[day], latency(&world->databases[i], day),
+				 world->databases[i].longest[day]);
+	diag("%s: at most %d calls in a day; beyond the share %d and %d probes, throttled %d s", name,
+		 world->highest, world->databases[0].unaware, world->databases[0].probes,
+		 world->databases[0].throttled);
 }
 
 /* Changes at an even or random rate, so many a day. */

@@ -357,7 +357,8 @@ batch_size_follows_latency(void **state)
 			else
 				throttle_success(&t, elapsed, t.batch_size, true);
 		}
-		diag("%d ms a record: %d time-outs, then %d records a request", milliseconds[i], timeouts, t.batch_size);
+		diag("%d ms a record: %d time-outs, then %d records a request", milliseconds[i], timeouts,
+			 t.batch_size);
 		assert_true(timeouts <= 5);
 		assert_true(elapsed <= 12 * SECOND || t.batch_size <= 10);
 	}
