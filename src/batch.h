@@ -46,10 +46,12 @@ typedef struct Chunk
 
 typedef struct Unit
 {
-	dlist_node node; /* in its mapping's ready list */
+	dlist_node node; /* in a list of its mapping, if listed */
 	MappingQueue *queue;
 	char *key;
 	bool in_flight;
+	bool listed; /* ready; not in flight, nor the successor of one that is */
+	bool later;  /* among those that only a backfill wants */
 	UnitKind kind;
 	bool whole;      /* all fields, not only the changed ones */
 	bool inserted;   /* its first captured event was an insert */
@@ -82,9 +84,11 @@ typedef struct Unit
 struct MappingQueue
 {
 	int mapping;
-	int nready;
+	int nready; /* in both lists */
+	int nlater;
 	int nunits;
 	dlist_head ready;
+	dlist_head later; /* rows of backfills: live changes go first */
 };
 
 typedef struct Work Work;
@@ -121,6 +125,21 @@ extern Unit *batch_event(Work *work, const WorkEvent *event);
  */
 extern Unit *batch_unit(Work *work, int mapping, const char *key);
 
+/*
+ * A backfill wants the unit: it goes after live changes, unless it is one.
+ * False if another part of a backfill wants it already.
+ */
+extern bool batch_backfill(Unit *unit, Chunk *chunk);
+
+/* The unit has a change that waited in the table of deferred ones. */
+extern void batch_deferred(Unit *unit);
+
+/* Drop the units that are ready and that only this part of a backfill wants. */
+extern void batch_drop_backfill(Work *work, MappingQueue *queue, const Chunk *chunk);
+
+/* The ready unit whose turn is next; NULL if there is none. */
+extern Unit *batch_first(MappingQueue *queue);
+
 /* Is there a unit, in flight or not?  The first of them. */
 extern Unit *batch_find(Work *work, int mapping, const char *key);
 
@@ -130,6 +149,7 @@ extern void batch_add_changed(Unit *unit, const uint8 *changed, int len);
 /*
  * Up to max ready units of one mapping that can go into one request: all of
  * the kind of the first, or undecided; none whose turn has to wait for another.
+ * Rows of backfills fill up what live changes leave.
  */
 extern int batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked);
 

@@ -170,12 +170,18 @@ credit_at(const Budget *budget, int64 now, double rate)
 }
 
 void
+budget_refill(Budget *budget)
+{
+	budget->credit_at = 0;
+}
+
+void
 budget_spend(Budget *budget, int64 now)
 {
 	advance_to(budget, now);
 	if (budget_is_near(budget))
 	{
-		budget->credit = credit_at(budget, now, pace(budget, now)) - 1;
+		budget->credit = Max(credit_at(budget, now, pace(budget, now)) - 1, 0);
 		budget->credit_at = now;
 	}
 	else

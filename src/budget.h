@@ -46,6 +46,9 @@ typedef struct Budget
 extern void budget_told(Budget *budget, int64 used, int64 limit, int64 now);
 extern void budget_told_app(Budget *budget, int64 used, int64 limit, int64 now);
 
+/* There is room again that nobody has counted on: spend from a full credit. */
+extern void budget_refill(Budget *budget);
+
 /* A call was made. */
 extern void budget_spend(Budget *budget, int64 now);
 

@@ -687,9 +687,8 @@ ready(Claim *claim)
 static void
 discard_units(Delivery *delivery, MappingQueue *queue)
 {
-	while (!dlist_is_empty(&queue->ready))
-		(void) delivery_decide(delivery, dlist_container(Unit, node, dlist_head_node(&queue->ready)),
-							   OUTCOME_DISCARDED);
+	while (batch_first(queue))
+		(void) delivery_decide(delivery, batch_first(queue), OUTCOME_DISCARDED);
 }
 
 /*
@@ -745,8 +744,8 @@ may_send(const Delivery *delivery, MappingDelivery *state, Connection *connectio
 	foreach(lc, delivery->outgoing)
 		if (((Request *) lfirst(lc))->connection == connection)
 			waiting++;
-	if (!dlist_is_empty(&queue->ready))
-		oldest_at = dlist_container(Unit, node, dlist_head_node(&queue->ready))->first_event_at;
+	if (batch_first(queue))
+		oldest_at = batch_first(queue)->first_event_at;
 	return connection_may_send(connection, connection->in_flight + waiting, queue->nready, oldest_at,
 							   &state->held_until);
 }

@@ -128,6 +128,39 @@ fingerprint(const Connection *connection)
 	return hash;
 }
 
+/* Say what stops or slows delivery for the sake of the budget. */
+static void
+explain_budget(Connection *connection, bool was_over)
+{
+	const Throttle *throttle = &connection->throttle;
+	const Usage *org = &throttle->budget.org;
+	const Usage *app = &throttle->budget.app;
+
+	if (throttle->over_budget == was_over && !was_over)
+		return;
+	if (!throttle->over_budget)
+	{
+		ereport(LOG, (errmsg("sfsync: server \"%s\" is no longer throttled", connection->options->name)));
+		set_text(connection, &connection->limit, NULL);
+	}
+	else if (!throttle->refused)
+	{
+		char *text = app->limit > 0 && app->used >= app->limit
+						 ? psprintf(INT64_FORMAT " of the " INT64_FORMAT
+												 " daily API calls of the connected app are used",
+									app->used, app->limit)
+						 : psprintf(INT64_FORMAT " of the org's " INT64_FORMAT
+												 " daily API calls are used; api_budget is %d percent",
+									org->used, org->limit, connection->options->api_budget);
+
+		if (!was_over)
+			ereport(LOG, (errmsg("sfsync: server \"%s\" is throttled: %s", connection->options->name, text)));
+		set_text(connection, &connection->limit, text);
+	}
+	if (throttle->over_budget != was_over)
+		changed_state(connection);
+}
+
 /* The worker before this one may have learnt what the org can take. */
 static void
 resume(Connection *connection)
@@ -155,7 +188,10 @@ configure(Connection *connection, const ServerOptions *options)
 
 	if (connection->throttle.batch_size > 0)
 	{
+		bool was_over = connection->throttle.over_budget;
+
 		throttle_configure(&connection->throttle, &settings);
+		explain_budget(connection, was_over);
 		return;
 	}
 	throttle_init(&connection->throttle, &settings);
@@ -303,39 +339,6 @@ connection_well(Connection *connection, int64 elapsed, int records, bool backlog
 	connection->session_failures = 0;
 	throttle_success(&connection->throttle, elapsed, records, backlog);
 	connection->dirty = true;
-}
-
-/* Say what stops or slows delivery for the sake of the budget. */
-static void
-explain_budget(Connection *connection, bool was_over)
-{
-	const Throttle *throttle = &connection->throttle;
-	const Usage *org = &throttle->budget.org;
-	const Usage *app = &throttle->budget.app;
-
-	if (throttle->over_budget == was_over && !was_over)
-		return;
-	if (!throttle->over_budget)
-	{
-		ereport(LOG, (errmsg("sfsync: server \"%s\" is no longer throttled", connection->options->name)));
-		set_text(connection, &connection->limit, NULL);
-	}
-	else if (!throttle->refused)
-	{
-		char *text = app->limit > 0 && app->used >= app->limit
-						 ? psprintf(INT64_FORMAT " of the " INT64_FORMAT
-												 " daily API calls of the connected app are used",
-									app->used, app->limit)
-						 : psprintf(INT64_FORMAT " of the org's " INT64_FORMAT
-												 " daily API calls are used; api_budget is %d percent",
-									org->used, org->limit, connection->options->api_budget);
-
-		if (!was_over)
-			ereport(LOG, (errmsg("sfsync: server \"%s\" is throttled: %s", connection->options->name, text)));
-		set_text(connection, &connection->limit, text);
-	}
-	if (throttle->over_budget != was_over)
-		changed_state(connection);
 }
 
 bool

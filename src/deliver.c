@@ -277,8 +277,9 @@ look_at_mappings(Delivery *delivery)
 	delivery->next_retry = look.next;
 }
 
+/* live_only: what only backfills want is left alone. */
 static void
-claim_mapping(Delivery *delivery, MappingDelivery *state)
+claim_mapping(Delivery *delivery, MappingDelivery *state, bool live_only)
 {
 	ClaimRound round = {NULL, true};
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
@@ -286,7 +287,7 @@ claim_mapping(Delivery *delivery, MappingDelivery *state)
 	round.queue = batch_queue(delivery->work, state->id);
 	MemoryContextSwitchTo(caller);
 	while (round.progress && state->deliverable && !state->blocked &&
-		   (round.queue->nready > 0 || state->needs_metadata))
+		   (round.queue->nready - (live_only ? round.queue->nlater : 0) > 0 || state->needs_metadata))
 	{
 		if (!delivery_guard(delivery, state, claim, &round))
 			break;
@@ -299,12 +300,15 @@ claim_all(Delivery *delivery)
 {
 	ListCell *lc;
 
-	foreach(lc, delivery->mappings)
-		if (!((MappingDelivery *) lfirst(lc))->has_lookups)
-			claim_mapping(delivery, lfirst(lc));
-	foreach(lc, delivery->mappings)
-		if (((MappingDelivery *) lfirst(lc))->has_lookups)
-			claim_mapping(delivery, lfirst(lc));
+	for (int later = 0; later < 2; later++)
+	{
+		foreach(lc, delivery->mappings)
+			if (!((MappingDelivery *) lfirst(lc))->has_lookups)
+				claim_mapping(delivery, lfirst(lc), later == 0);
+		foreach(lc, delivery->mappings)
+			if (((MappingDelivery *) lfirst(lc))->has_lookups)
+				claim_mapping(delivery, lfirst(lc), later == 0);
+	}
 }
 
 /* Records of requests whose outcome stayed unknown are sent once more. */

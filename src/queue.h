@@ -172,7 +172,17 @@ typedef struct BackfillJob
 } BackfillJob;
 
 extern BackfillJob *backfills_running(int *n);
-extern void backfill_advance(int64 id, const char *last_key, int64 rows, bool done);
+
+typedef struct BackfillStep
+{
+	int percent; /* 100 when it is done, and not before */
+	int percent_before;
+	int64 rows_done;
+	int64 rows_total;
+} BackfillStep;
+
+/* False if it isn't running any more. */
+extern bool backfill_advance(int64 id, const char *last_key, int64 rows, bool done, BackfillStep *step);
 
 /*
  * State

@@ -79,6 +79,7 @@ leave_budget_stop(Throttle *throttle)
 {
 	throttle->over_budget = false;
 	throttle->refused = false;
+	budget_refill(&throttle->budget);
 	/* a back-off that runs at the same time keeps its own end */
 	if (throttle->failures == 0)
 		throttle->retry_at = 0;
@@ -150,6 +151,8 @@ throttle_configure(Throttle *throttle, const ThrottleSettings *settings)
 	set->max_batch_size = Max(set->max_batch_size, 1);
 	set->base_delay = Max(set->base_delay, 1000);
 	set->max_delay = Max(set->max_delay, set->base_delay);
+	if (set->budget_percent != old.budget_percent)
+		budget_refill(&throttle->budget);
 	throttle->budget.percent = Min(Max(set->budget_percent, 0), 100);
 	throttle->batch_size = follow_limit(throttle->batch_size, old.max_batch_size, set->max_batch_size);
 	at_goal = throttle->concurrency >= throttle->concurrency_goal;
