@@ -39,7 +39,7 @@ typedef struct Budget
 	int64 recent_slot;
 	int32 recent[BUDGET_RECENT_SLOTS];
 	double credit;
-	int64 credit_at; /* when credit was so much; 0: it is full */
+	int64 credit_at; /* time of the last call, when credit was so much; 0: it is full */
 } Budget;
 
 /* Usage as Sforce-Limit-Info or /limits tell it; app_limit 0: no such allowance. */
@@ -59,7 +59,7 @@ extern int64 budget_left(const Budget *budget);
 extern bool budget_is_near(const Budget *budget);
 
 /*
- * When the next call may go: not after now for at once.  full: no more records
+ * When the next call should go, to make what is left last: not after now for at once.  full: no more records
  * would fit; oldest_at is the time of the oldest change (0: as old as can be).
  */
 extern int64 budget_when(const Budget *budget, int64 now, bool full, int64 oldest_at);

@@ -240,6 +240,16 @@ find(Oid serverid, Oid owner)
 	return NULL;
 }
 
+PoisonVerdict
+connection_write_failed(Connection *connection, int mapping, const char *key, int64 since, int records)
+{
+	MemoryContext caller = MemoryContextSwitchTo(connection->context);
+	PoisonVerdict verdict = poison_failed(&connection->poison, mapping, key, since, records);
+
+	MemoryContextSwitchTo(caller);
+	return verdict;
+}
+
 bool
 connection_suspects(Oid serverid, Oid owner, int mapping, const char *key)
 {

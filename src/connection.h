@@ -81,6 +81,10 @@ extern bool connection_may_send(Connection *connection, int in_flight, int ready
 								TimestampTz *again);
 extern void connection_sent(Connection *connection, TimestampTz now);
 
+/* A write failed as a whole: poison_failed(). */
+extern PoisonVerdict connection_write_failed(Connection *connection, int mapping, const char *key,
+											 int64 since, int records);
+
 /* Has the record made requests fail? */
 extern bool connection_suspects(Oid serverid, Oid owner, int mapping, const char *key);
 

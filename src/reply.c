@@ -463,8 +463,8 @@ failed_as_a_whole(Delivery *delivery, Request *request, const RestError *error, 
 {
 	Connection *connection = request->connection;
 	Unit *first = request->outcomes[0].unit;
-	PoisonVerdict verdict = poison_failed(&connection->poison, request->mapping, first->key,
-										  first->failed_since, request->nunits);
+	PoisonVerdict verdict = connection_write_failed(connection, request->mapping, first->key,
+													first->failed_since, request->nunits);
 
 	if (reply->timed_out)
 		throttle_timeout(&connection->throttle, request->nunits);

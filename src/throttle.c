@@ -195,12 +195,15 @@ throttle_may_send(const Throttle *throttle, int64 now, int in_flight, int ready,
 {
 	/* a probe goes alone: what it finds decides about the rest */
 	int room = throttle->over_budget || throttle->failures > 0 ? 1 : throttle->concurrency;
+	int64 when;
 
 	if (in_flight >= room)
 		return THROTTLE_AFTER_REPLY;
 	if (now < throttle->retry_at || throttle->over_budget)
 		return throttle->retry_at;
-	return budget_when(&throttle->budget, now, ready == 0 || ready >= throttle->batch_size, oldest_at);
+	when = budget_when(&throttle->budget, now, ready == 0 || ready >= throttle->batch_size, oldest_at);
+	/* only replies tell that there is room again */
+	return Min(when, later(throttle->budget.credit_at, throttle->set.max_delay));
 }
 
 void
