@@ -253,16 +253,23 @@ set_orphan(const Request *request, int i, const RestError *error)
 
 /*
  * A field or the object is not as the metadata say: have them fetched, and try
- * once more.  Refused again, with new metadata, it is the record's own fault.
+ * once more.  Refused again, with new metadata, it is the mapping's fault if
+ * others are, too (poison_blames_mapping), and after some attempts the record's.
  */
+static bool
+refused_before(const Unit *unit)
+{
+	return unit->refused_once || unit->attempts > 0;
+}
+
 static void
 set_refused(Delivery *delivery, const Request *request, int i, const RestError *error, const HttpReply *reply)
 {
 	Unit *unit = request->outcomes[i].unit;
 
-	if (unit->refused_once)
+	if (refused_before(unit))
 	{
-		set_dead(request, i, error, reply);
+		set_retry(request, i, error, reply);
 		return;
 	}
 	unit->refused_once = true;
@@ -370,7 +377,7 @@ refused_for_all(const Request *request, const RestResult *results)
 	int n = 0;
 
 	for (int i = 0; i < request->nunits; i++)
-		if (!results[i].success && request->outcomes[i].unit->refused_once &&
+		if (!results[i].success && refused_before(request->outcomes[i].unit) &&
 			error_classify(200, results[i].error.code, results[i].error.message) == SCOPE_MAPPING)
 			n++;
 	return n;

@@ -88,6 +88,11 @@ leave_budget_stop(Throttle *throttle)
 static void
 judge_usage(Throttle *throttle, int64 now, double random)
 {
+	bool probed = throttle->probing;
+
+	throttle->probing = false;
+	if (probed)
+		throttle->refused = false; /* or it will be said again */
 	if (budget_left(&throttle->budget) <= 0)
 	{
 		/* replies of requests that were under way don't prolong the wait */
@@ -98,7 +103,7 @@ judge_usage(Throttle *throttle, int64 now, double random)
 	{
 		/*
 		 * The header lags behind (section 2.3).  A refusal weighs more than
-		 * usage told with it or right after it: its wait is served in full.
+		 * usage told by requests that were under way: its wait is served in full.
 		 */
 		if (!throttle->refused || now >= throttle->retry_at)
 			leave_budget_stop(throttle);
@@ -210,7 +215,7 @@ void
 throttle_sent(Throttle *throttle, int64 now, double random)
 {
 	budget_spend(&throttle->budget, now);
-	/* what a probe finds is judged when it is back */
+	throttle->probing = throttle->over_budget;
 	if (budget_left(&throttle->budget) <= 0 && (!throttle->over_budget || now >= throttle->retry_at))
 		start_probing(throttle, now, -1, random);
 }

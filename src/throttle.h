@@ -29,6 +29,7 @@ typedef struct Throttle
 	int64 retry_at; /* no request before; 0 none */
 	bool over_budget;
 	bool refused; /* over_budget because Salesforce said so, not by the usage told */
+	bool probing; /* over_budget, and a request is out to see whether it still is */
 	int batch_size;
 	int trouble_at; /* batch size that met trouble last; 0 none */
 	int streak;     /* batches that went well in a row, towards larger ones */
