@@ -234,6 +234,17 @@ daily_limit_is_served_in_full(void **state)
 	assert_false(t.over_budget);
 	throttle_daily_limit(&t, NOW, -1, 1.0);
 	assert_int_equal(t.retry_at, NOW + 15 * MINUTE);
+
+	/* the probe is refused, or not: then what it tells counts */
+	throttle_sent(&t, t.retry_at, 0.0);
+	throttle_daily_limit(&t, t.retry_at, -1, 0.0);
+	assert_true(t.over_budget);
+	assert_int_equal(t.retry_at, NOW + 20 * MINUTE);
+	throttle_sent(&t, t.retry_at, 0.0);
+	throttle_usage(&t, 10, 15000, t.retry_at, 0.0);
+	assert_false(t.over_budget);
+	throttle_daily_limit(&t, NOW, 60 * 30, 0.0);
+	assert_int_equal(t.retry_at, NOW + 30 * MINUTE);
 }
 
 /* The end of the budget stop leaves a back-off as it is. */
