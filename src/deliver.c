@@ -12,6 +12,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "create_field.h"
 #include "deliver.h"
 #include "drift.h"
 #include "mapping.h"
@@ -197,6 +198,50 @@ follow_drift(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
 	state->seen_serial = mapping->serial;
 }
 
+/* Parents go before children, and neither at the same time as its relatives. */
+static void
+look_at_lookups(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
+{
+	state->has_lookups = false;
+	for (int i = 0; i < mapping->nfields; i++)
+	{
+		const RouteLookup *lookup = mapping->fields[i].lookup;
+
+		if (!lookup)
+			continue;
+		state->has_lookups |= lookup->parent_mapping != mapping->id;
+		state->has_family = delivery_of(delivery, lookup->parent_mapping)->has_family = true;
+	}
+}
+
+/* What is blocked for its metadata, or in quarantine, is looked at again though nothing is to be sent. */
+static void
+look_at_metadata(MappingDelivery *state, const Mapping *mapping, Look *look)
+{
+	TimestampTz stale_at = mapping->metadata_at + (int64) sfsync_schema_ttl * 1000;
+
+	state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted;
+	if (!mapping->broken && !drift_in_quarantine(mapping))
+		return;
+	if (stale_at <= look->now)
+		state->needs_metadata = true;
+	else
+		soonest(&look->next, stale_at);
+}
+
+/* The token for the creation of a field is asked for like that for metadata. */
+static void
+look_at_creation(MappingDelivery *state, const Mapping *mapping, const Connection *connection, Look *look)
+{
+	TimestampTz due = create_field_due(state, mapping);
+
+	state->creation_due = due != 0 && due <= look->now;
+	if (!state->creation_due)
+		soonest(&look->next, due);
+	else if (!connection->token)
+		state->needs_metadata = true;
+}
+
 static void
 look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 {
@@ -205,7 +250,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	Connection *connection;
 	TimestampTz again;
 
-	state->deliverable = state->needs_metadata = false;
+	state->deliverable = state->needs_metadata = state->creation_due = false;
 	state->held_until = 0;
 	if (!mapping)
 	{
@@ -225,19 +270,25 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		return;
 	}
 	connection = connection_get(mapping->serverid, mapping->owner);
-	if (connection_usable(connection, look->now, &again))
+	if (!connection_usable(connection, look->now, &again))
 	{
-		delivery_unblock(state);
-		state->deliverable = true;
-		state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted;
-		state->has_lookups = false;
-		for (int i = 0; i < mapping->nfields; i++)
-			if (mapping->fields[i].lookup && mapping->fields[i].lookup->parent_mapping != mapping->id)
-				state->has_lookups = true;
-		follow_drift(delivery, state, mapping);
-	}
-	else
 		soonest(&look->next, again);
+		return;
+	}
+	look_at_metadata(state, mapping, look);
+	if (mapping->broken && !state->needs_metadata)
+	{
+		delivery_block(delivery, state, mapping->broken, look->now);
+		soonest(&look->next, state->blocked_until);
+		return;
+	}
+	delivery_unblock(state);
+	state->deliverable = true;
+	look_at_lookups(delivery, state, mapping);
+	if (mapping->refresh_wanted || state->describe_wanted)
+		return; /* what follows is for metadata that hold */
+	follow_drift(delivery, state, mapping);
+	look_at_creation(state, mapping, connection, look);
 }
 
 /* A change of configuration or catalog may have mended what blocks a mapping. */
@@ -287,7 +338,8 @@ claim_mapping(Delivery *delivery, MappingDelivery *state, bool live_only)
 	round.queue = batch_queue(delivery->work, state->id);
 	MemoryContextSwitchTo(caller);
 	while (round.progress && state->deliverable && !state->blocked &&
-		   (round.queue->nready - (live_only ? round.queue->nlater : 0) > 0 || state->needs_metadata))
+		   (round.queue->nready - (live_only ? round.queue->nlater : 0) > 0 || state->needs_metadata ||
+			state->users_wanted))
 	{
 		if (!delivery_guard(delivery, state, claim, &round))
 			break;
@@ -300,6 +352,13 @@ claim_all(Delivery *delivery)
 {
 	ListCell *lc;
 
+	foreach(lc, delivery->mappings)
+	{
+		MappingDelivery *state = lfirst(lc);
+
+		if (state->creation_due && state->deliverable && !state->blocked)
+			(void) delivery_guard(delivery, state, create_field_step, NULL);
+	}
 	for (int later = 0; later < 2; later++)
 	{
 		foreach(lc, delivery->mappings)
@@ -341,12 +400,11 @@ request_headers(const Request *request)
 	if (request->kind == REQUEST_LOGIN)
 		return headers;
 
-	/* reference, section 13 */
 	headers[n++] = "Sforce-Call-Options: client=sfsync";
 	if (!options->auto_assign)
-		headers[n++] = "Sforce-Auto-Assign: FALSE";
+		headers[n++] = HEADER_NO_ASSIGNMENT;
 	if (options->duplicate_allow_save)
-		headers[n++] = "Sforce-Duplicate-Rule-Header: allowSave=true";
+		headers[n++] = HEADER_ALLOW_SAVE;
 	if (request->if_modified_since)
 		headers[n++] = request->if_modified_since;
 	return headers;
@@ -555,7 +613,8 @@ left_ready(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (queue && queue->nready > 0 && state->deliverable && !state->blocked && state->held_until == 0)
+		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked &&
+			state->held_until == 0)
 			return true;
 	}
 	return delivery->look;
@@ -650,6 +709,8 @@ deliver_recover(Delivery *delivery)
 			request->connection->limits_in_flight = false;
 		if (request->kind == REQUEST_DESCRIBE)
 			delivery_of(delivery, request->mapping)->describe_in_flight = false;
+		if (request->kind == REQUEST_CREATE_FIELD)
+			create_field_recover(delivery_of(delivery, request->mapping));
 		MemoryContextDelete(request->context);
 	}
 	list_free(delivery->outgoing);

@@ -39,7 +39,7 @@ extern ErrorScope error_classify_oauth(int http_status, const char *error, const
 /* Does a code of a whole request say that it was too much at once? */
 extern bool error_is_contention(const char *code);
 
-/* A sentence on what to do about a code, ours included; never NULL. */
+/* hints.c: a sentence on what to do about a code, ours included; never NULL. */
 extern const char *error_hint(const char *code);
 
 #endif /* SFSYNC_ERRORS_H */

@@ -87,10 +87,10 @@ PG_FUNCTION_INFO_V1(sfsync_adopt);
 static const char adopt_queue_query[] =
 	"WITH q AS (DELETE FROM sfsync.queue q USING sfsync.mapping m WHERE m.id = q.mapping AND m.server = $1"
 	" RETURNING q.*)"
-	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
+	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, whole_at, old_keys,"
 	" first_event_at, event_at, xid)"
 	" SELECT mapping, key, 'waiting', 'adopted with the database', pg_catalog.clock_timestamp(), 0, true,"
-	" pg_catalog.bool_or(operation = 'D'), pg_catalog.array_agg(old_key) FILTER (WHERE old_key IS NOT NULL),"
+	" pg_catalog.bool_or(operation = 'D'), '-infinity', pg_catalog.array_agg(old_key) FILTER (WHERE old_key IS NOT NULL),"
 	" pg_catalog.min(event_at), pg_catalog.max(event_at), pg_catalog.pg_current_xact_id()"
 	" FROM q GROUP BY mapping, key"
 	" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, deleted = d.deleted OR excluded.deleted,"
@@ -140,6 +140,20 @@ sfsync_adopt(PG_FUNCTION_ARGS)
 			&scope,
 			"UPDATE sfsync.rule r SET attnum = a.attnum FROM sfsync.mapping m, pg_catalog.pg_attribute a"
 			" WHERE m.id = r.mapping AND m.server = $1 AND a.attrelid = m.source AND a.attname = r.column_name",
+			sql_arg_name(server));
+		SQL_RUN(
+			&scope,
+			"UPDATE sfsync.mapping m SET filter_attnums ="
+			" ARRAY(SELECT coalesce(a.attnum, 0) FROM pg_catalog.unnest(m.filter_columns) WITH ORDINALITY k(c, o)"
+			" LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = m.source AND a.attname = k.c ORDER BY k.o)"
+			" WHERE m.server = $1 AND m.filter IS NOT NULL",
+			sql_arg_name(server));
+		SQL_RUN(
+			&scope,
+			"UPDATE sfsync.rule r SET expression_attnums ="
+			" ARRAY(SELECT coalesce(a.attnum, 0) FROM pg_catalog.unnest(r.expression_columns) WITH ORDINALITY k(c, o)"
+			" LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = m.source AND a.attname = k.c ORDER BY k.o)"
+			" FROM sfsync.mapping m WHERE m.id = r.mapping AND m.server = $1 AND r.expression IS NOT NULL",
 			sql_arg_name(server));
 	}
 	sql_close(&scope);

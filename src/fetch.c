@@ -14,14 +14,15 @@
 #include "utils/snapmgr.h"
 
 #include "deliver.h"
+#include "expression.h"
 #include "sfsync.h"
 #include "source.h"
 
-#define AT_HAND_LOW 1500 /* units below which more is read */
-#define AT_HAND_MAX 5000
+#define AT_HAND_LOW 6000 /* units below which more is read */
+#define AT_HAND_MAX 10000
 #define IDLE_MAPPING_MAX 500 /* units at hand of a mapping that can't go */
 #define PAGE 1000
-#define CHUNK_ROWS 1000
+#define CHUNK_ROWS 2000
 
 typedef struct Taking
 {
@@ -38,14 +39,18 @@ take_event(const WorkEvent *event, void *arg)
 	MappingQueue *queue = batch_queue(delivery->work, event->mapping);
 	MappingDelivery *state = delivery_of(delivery, event->mapping);
 	Unit *unit = NULL;
+	Unit *left;
 
 	if (!state->deliverable && queue->nunits >= IDLE_MAPPING_MAX)
 		state->behind = true;
 	else
 		unit = batch_event(delivery->work, event);
+	left = unit && event->old_key ? batch_find(delivery->work, event->mapping, event->old_key) : NULL;
 	MemoryContextSwitchTo(caller);
 	if (unit)
 		taking->fresh = lappend(taking->fresh, unit);
+	if (left)
+		taking->fresh = lappend(taking->fresh, left);
 }
 
 /* A record that made requests fail goes alone. */
@@ -61,19 +66,29 @@ static void
 merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+	Unit *mover;
 
 	batch_deferred(unit);
 	if (row->attempts > 0 || unit->limit == 0)
 		unit->limit = suspected(row->mapping, row->key) ? 1 : 0;
 	unit->inserted = false;
+	if (row->held && row->deleted)
+		batch_join_hold(unit, row->reason);
 	unit->attempts = row->attempts;
+	if (row->whole_at != 0)
+		batch_add_whole(unit, row->whole_at);
 	unit->whole |= row->whole;
 	unit->deleted |= row->deleted;
 	unit->missing_since = row->missing_since;
 	for (int i = 0; i < row->nold; i++)
 		batch_add_old_key(delivery->work, unit, row->old_keys[i]);
-	if (row->changed_len > 0)
-		batch_add_changed(unit, row->changed, row->changed_len);
+	if (row->times && row->ntimes == row->changed_len * 8)
+		batch_add_times(unit, row->changed, row->changed_len, row->times);
+	else
+		batch_add_changed(unit, row->changed, row->changed_len, row->changed_at);
+	mover = unit->key_left ? batch_mover(delivery->work, row->mapping, row->key) : NULL;
+	if (mover && mover != unit && !mover->in_flight)
+		batch_add_changes_of(mover, unit);
 	if (unit->min_xid == 0 || row->xid < unit->min_xid)
 		unit->min_xid = row->xid;
 	if (unit->first_event_at == 0 || row->first_event_at < unit->first_event_at)
@@ -250,9 +265,11 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 		Unit *unit = batch_unit(delivery->work, job->mapping, keys[i]);
 
 		if (job->changed)
-			batch_add_changed(unit, job->changed, job->changed_len);
+			batch_add_changed(unit, job->changed, job->changed_len, BATCH_NEVER);
 		else
-			unit->whole = true;
+			batch_add_whole(unit, BATCH_NEVER);
+		if (job->filter_changed_at != 0)
+			unit->event_at = Max(unit->event_at, job->filter_changed_at); /* rows may leave by it */
 		if (unit->min_xid == 0 || job->xid < unit->min_xid)
 			unit->min_xid = job->xid;
 		/* if not: it is counted by an earlier chunk, which ends first */
@@ -262,6 +279,43 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 	MemoryContextSwitchTo(caller);
 }
 
+typedef struct KeysWanted
+{
+	const Mapping *mapping;
+	const BackfillJob *job;
+	const char *last_key;
+	char **keys;
+	int nkeys;
+} KeysWanted;
+
+static void
+read_keys(void *arg)
+{
+	KeysWanted *wanted = arg;
+	SourceChoice choice = {wanted->job->changed, wanted->job->changed_len, wanted->job->filter};
+
+	wanted->keys = source_keys_after(wanted->mapping, wanted->last_key, &choice, CHUNK_ROWS, &wanted->nkeys);
+}
+
+/* The filter of a backfill is its own: when it fails, so does the backfill, and nothing else. */
+static bool
+read_filtered_keys(MappingDelivery *state, KeysWanted *wanted)
+{
+	char *error = expression_guard(read_keys, wanted);
+
+	if (!error)
+		return true;
+	ereport(LOG, (errmsg("sfsync: mapping \"%s\": backfill %lld failed: %s", wanted->mapping->name,
+						 (long long) wanted->job->id, error)));
+	backfill_fail(wanted->job->id);
+	if (state->counters.last_error)
+		pfree(state->counters.last_error);
+	state->counters.last_error =
+		MemoryContextStrdup(TopMemoryContext, psprintf("a backfill failed: %s", error));
+	state->dirty = true;
+	return false;
+}
+
 static void
 read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 {
@@ -269,18 +323,20 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	BackfillChunk *last = NULL;
 	int nchunks = chunks_of(delivery, job->id, &last);
 	Mapping *mapping;
-	char **keys;
-	int nkeys;
+	KeysWanted wanted = {NULL, job, NULL, NULL, 0};
 
-	if (!state->deliverable || nchunks > 1 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
+	if (!state->deliverable || nchunks > 2 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
 		return;
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
 		return;
-	mapping = mapping_get(job->mapping);
-	keys = source_keys_after(mapping, last ? last->last_key : job->last_key, job->changed, job->changed_len,
-							 CHUNK_ROWS, &nkeys);
-	take_chunk(delivery, job, keys, nkeys);
+	wanted.mapping = mapping_get(job->mapping);
+	wanted.last_key = last ? last->last_key : job->last_key;
+	if (!job->filter)
+		read_keys(&wanted);
+	else if (!read_filtered_keys(state, &wanted))
+		return;
+	take_chunk(delivery, job, wanted.keys, wanted.nkeys);
 }
 
 static bool

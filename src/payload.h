@@ -25,8 +25,14 @@ extern bool payload_build(const Mapping *mapping, const SourceRow *row, const ch
 						  const uint8 *changed, int changed_len, PayloadUse use, RestRecord *record,
 						  RestError *error);
 
+/* Of a row whose filter failed. */
+extern void payload_filter_error(const SourceRow *row, RestError *error);
+
 /* Key of the parent that a lookup field refers to; NULL if the foreign key is null. */
 extern char *payload_parent_key(const MappingField *field, const SourceRow *row);
+
+/* When the row was changed, as its updated_at_column tells; otherwise if it doesn't. */
+extern int64 payload_updated_at(const Mapping *mapping, const SourceRow *row, int64 otherwise);
 
 /* The record as JSON text. */
 extern char *payload_json(const Mapping *mapping, const RestRecord *record);

@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
 #include "errors.h"
@@ -58,6 +59,8 @@ count_outcome(Delivery *delivery, MappingDelivery *state, const Outcome *outcome
 		case OUTCOME_UNCHANGED:
 			state->counters.unchanged++;
 			break;
+		case OUTCOME_CONFLICT:
+			break;
 		case OUTCOME_IGNORED:
 			state->counters.ignored++;
 			break;
@@ -79,9 +82,16 @@ fold_successors(Delivery *delivery, Outcome *outcomes, int n)
 	for (int i = 0; i < n; i++)
 	{
 		Outcome *outcome = &outcomes[i];
+		Unit *next = outcome->unit->next;
 
-		if (!outcome->unit->next)
+		if (!next)
 			continue;
+		if (outcome->kind == OUTCOME_SYNCED && outcome->fill)
+		{
+			/* its deferred row will be there */
+			batch_add_changed(next, outcome->fill, outcome->fill_len, outcome->unit->event_at);
+			next->deferred = true;
+		}
 		if (outcome->kind == OUTCOME_DEAD || outcome->kind == OUTCOME_HELD)
 			outcome->kind = OUTCOME_AGAIN;
 		if (outcome->kind == OUTCOME_AGAIN || outcome->kind == OUTCOME_CREATE_AGAIN ||
@@ -91,8 +101,19 @@ fold_successors(Delivery *delivery, Outcome *outcomes, int n)
 }
 
 static void
+note_due(Delivery *delivery, TimestampTz due_at)
+{
+	if (delivery->next_due == 0 || due_at < delivery->next_due)
+		delivery->next_due = due_at;
+	if (due_at <= delivery->deferred_from)
+		delivery->deferred_from = due_at - 1;
+}
+
+static void
 release_unit(Delivery *delivery, const Outcome *outcome)
 {
+	if (outcome->kind == OUTCOME_DEFERRED || (outcome->kind == OUTCOME_SYNCED && outcome->fill))
+		note_due(delivery, outcome->due_at);
 	switch (outcome->kind)
 	{
 		case OUTCOME_CREATE_AGAIN:
@@ -101,17 +122,40 @@ release_unit(Delivery *delivery, const Outcome *outcome)
 			break;
 		case OUTCOME_AGAIN:
 			batch_again(outcome->unit);
-			break;
-		case OUTCOME_DEFERRED:
-			if (delivery->next_due == 0 || outcome->due_at < delivery->next_due)
-				delivery->next_due = outcome->due_at;
-			if (outcome->due_at <= delivery->deferred_from)
-				delivery->deferred_from = outcome->due_at - 1;
-			batch_done(delivery->work, outcome->unit);
+			if (outcome->last_in_turn)
+				batch_postpone(outcome->unit);
 			break;
 		default:
 			batch_done(delivery->work, outcome->unit);
 	}
+}
+
+static const RestUser *
+find_user(const Delivery *delivery, const char *id)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->users)
+		if (strcmp(((RestUser *) lfirst(lc))->id, id) == 0)
+			return lfirst(lc);
+	return NULL;
+}
+
+/* Ids of users get their names, those that are not known yet later. */
+static void
+name_users(Delivery *delivery, MappingDelivery *state, Outcome *outcomes, int n)
+{
+	for (int i = 0; i < n; i++)
+		for (int c = 0; c < outcomes[i].conflicts.n; c++)
+		{
+			ConflictNote *note = &outcomes[i].conflicts.notes[c];
+			const RestUser *user = note->modified_by ? find_user(delivery, note->modified_by) : NULL;
+
+			if (user)
+				note->modified_by = psprintf("%s (%s)", user->id, user->name);
+			else if (note->modified_by)
+				state->users_wanted = true;
+		}
 }
 
 static bool
@@ -137,6 +181,7 @@ reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Reque
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 
 	fold_successors(delivery, outcomes, n);
+	name_users(delivery, state, outcomes, n);
 	MemoryContextSwitchTo(caller);
 	if (anything_to_write(outcomes, n, intent))
 	{
@@ -194,9 +239,9 @@ error_text(const RestError *error)
 	return psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
 }
 
-/* Later; records of one reply that failed as often are tried again together. */
-static void
-set_later(const Request *request, int i, const RestError *error, bool count_attempt)
+/* Records of one reply that failed as often are tried again together. */
+void
+reply_set_later(const Request *request, int i, const RestError *error, bool count_attempt)
 {
 	Outcome *outcome = &request->outcomes[i];
 
@@ -208,13 +253,13 @@ set_later(const Request *request, int i, const RestError *error, bool count_atte
 															outcome->unit->attempts, request->jitter);
 }
 
-static void
-set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply)
+void
+reply_set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply)
 {
 	if (request->outcomes[i].unit->attempts + 1 >= sfsync_max_attempts)
 		set_dead(request, i, error, reply);
 	else
-		set_later(request, i, error, true);
+		reply_set_later(request, i, error, true);
 }
 
 /*
@@ -237,14 +282,12 @@ set_orphan(const Request *request, int i, const RestError *error)
 	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
 															(int64) sfsync_retry_max_delay * 1000,
 															Max(attempts, 1), connection_random());
-	if (!end)
-		return;
-	key = pnstrdup(key + strlen(prefix), end - key - strlen(prefix));
+	key = end ? pnstrdup(key + strlen(prefix), end - key - strlen(prefix)) : NULL;
 	for (int f = 0; f < record->nfields; f++)
 	{
 		const FieldValue *value = &record->fields[f].value;
 
-		if (value->kind != FV_LOOKUP || strcmp(value->text, key) != 0)
+		if (value->kind != FV_LOOKUP || (key && strcmp(value->text, key) != 0))
 			continue;
 		outcome->parent_mapping = value->lookup->parent_mapping;
 		outcome->parent_key = value->text;
@@ -253,28 +296,44 @@ set_orphan(const Request *request, int i, const RestError *error)
 
 /*
  * A field or the object is not as the metadata say: have them fetched, and try
- * once more.  Refused again, with new metadata, it is the mapping's fault if
- * others are, too (poison_blames_mapping), and after some attempts the record's.
+ * once more.  Refused again, with new metadata, it is the record's own fault.
  */
-static bool
-refused_before(const Unit *unit)
-{
-	return unit->refused_once || unit->attempts > 0;
-}
-
 static void
 set_refused(Delivery *delivery, const Request *request, int i, const RestError *error, const HttpReply *reply)
 {
 	Unit *unit = request->outcomes[i].unit;
 
-	if (refused_before(unit))
+	if (unit->refused_once)
 	{
-		set_retry(request, i, error, reply);
+		set_dead(request, i, error, reply);
 		return;
 	}
 	unit->refused_once = true;
 	delivery_of(delivery, request->mapping)->describe_wanted = true;
 	request->outcomes[i].kind = OUTCOME_AGAIN;
+}
+
+/*
+ * Coercion keeps values from errors like these, by metadata: they are old, then.
+ * Seldom enough, for the error may have other reasons.
+ */
+static bool
+metadata_suspected(Delivery *delivery, const Request *request, const RestError *error)
+{
+	static const char *const codes[] = {"INVALID_TYPE_ON_FIELD_IN_RECORD", "INVALID_FIELD", "STRING_TOO_LONG",
+										"NUMBER_OUTSIDE_VALID_RANGE",
+										"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"};
+	MappingDelivery *state = delivery_of(delivery, request->mapping);
+	TimestampTz now = GetCurrentTimestamp();
+	bool suspicious = false;
+
+	for (int i = 0; i < lengthof(codes) && error->code; i++)
+		suspicious |= strcmp(error->code, codes[i]) == 0;
+	if (!suspicious || (!state->describe_wanted &&
+						!TimestampDifferenceExceeds(state->suspected_at, now, 10 * sfsync_retry_base_delay)))
+		return false;
+	state->suspected_at = now;
+	return true;
 }
 
 static OutcomeKind
@@ -283,29 +342,65 @@ deleted_kind(const Outcome *outcome)
 	return outcome->row_remains ? OUTCOME_CREATE_AGAIN : OUTCOME_DELETED;
 }
 
+/* No such record any more. */
 static void
-set_failed(Delivery *delivery, const Request *request, int i, const RestError *error, const HttpReply *reply)
+set_gone(const Request *request, UnitKind kind, int i, const RestError *error, const HttpReply *reply)
 {
 	Outcome *outcome = &request->outcomes[i];
 
-	switch (error_classify(200, error->code, error->message))
+	if (kind == UNIT_DELETE)
+		outcome->kind = deleted_kind(outcome);
+	else if (outcome->memory)
+		outcome->kind = OUTCOME_AGAIN; /* it is read again, and seen to be gone */
+	else if (kind == UNIT_UPDATE && (!outcome->unit->whole || strcmp(outcome->operation, "key_change") == 0))
+		outcome->kind = OUTCOME_CREATE_AGAIN;
+	else
+		set_dead(request, i, error, reply);
+}
+
+/* Somebody made the record after it was looked for: it is read again, once. */
+static bool
+came_before_us(const Request *request, UnitKind kind, int i, const RestError *error)
+{
+	Unit *unit = request->outcomes[i].unit;
+
+	if (kind != UNIT_CREATE || unit->refused_once || !error->code ||
+		strcmp(error->code, "DUPLICATE_VALUE") != 0 || strstr(error->message, request->external_id) == NULL)
+		return false;
+	unit->refused_once = true;
+	return true;
+}
+
+/* New metadata made no difference. */
+static bool
+refused_before(const Unit *unit)
+{
+	return unit->refused_once || unit->attempts > 0;
+}
+
+static void
+set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, const RestResult *result,
+		   const HttpReply *reply)
+{
+	Outcome *outcome = &request->outcomes[i];
+	const RestError *error = &result->error;
+
+	if (came_before_us(request, kind, i, error))
+	{
+		outcome->kind = OUTCOME_AGAIN;
+		return;
+	}
+	switch (error_classify(error->code ? 200 : result->http_status, error->code, error->message))
 	{
 		case SCOPE_RECORD_GONE:
-			if (request->kind == REQUEST_DELETE)
-				outcome->kind = deleted_kind(outcome);
-			else if (request->kind == REQUEST_UPDATE && !outcome->unit->whole)
-				outcome->kind = OUTCOME_CREATE_AGAIN;
-			else if (request->kind == REQUEST_UPDATE && strcmp(outcome->operation, "key_change") == 0)
-				outcome->kind = OUTCOME_CREATE_AGAIN;
-			else
-				set_dead(request, i, error, reply);
+			set_gone(request, kind, i, error, reply);
 			break;
 		case SCOPE_RECORD_COLLATERAL:
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		case SCOPE_RECORD_RETRY:
 			throttle_contention(&request->connection->throttle, request->nunits);
-			set_retry(request, i, error, reply);
+			reply_set_retry(request, i, error, reply);
 			break;
 		case SCOPE_RECORD_PARENT:
 			set_orphan(request, i, error);
@@ -317,28 +412,49 @@ set_failed(Delivery *delivery, const Request *request, int i, const RestError *e
 			outcome->kind = OUTCOME_AGAIN; /* judge_server has made the server wait */
 			break;
 		case SCOPE_MAPPING:
-			set_refused(delivery, request, i, error, reply);
+			/* if it is not the mapping's fault, either (poison_blames_mapping) */
+			if (refused_before(outcome->unit))
+				reply_set_retry(request, i, error, reply);
+			else
+				set_refused(delivery, request, i, error, reply);
 			break;
 		case SCOPE_CONNECTION:
 			connection_block(request->connection, error_text(error), GetCurrentTimestamp());
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		default:
-			set_dead(request, i, error, reply);
+			if (metadata_suspected(delivery, request, error))
+				set_refused(delivery, request, i, error, reply);
+			else
+				set_dead(request, i, error, reply);
 	}
 }
 
-/* Of a single record's error, or of a request's: the server or a limit of it. */
-static void
-server_refused(Connection *connection, ErrorScope scope, const char *trouble, int retry_after,
-			   TimestampTz now)
+/* When Salesforce answered, by its clock. */
+static TimestampTz
+answered_at(const Request *request, const HttpReply *reply)
 {
-	if (scope == SCOPE_SESSION)
-		connection_drop_token(connection);
-	if (scope == SCOPE_CONCURRENT_LIMIT || scope == SCOPE_DAILY_LIMIT)
-		connection_limited(connection, trouble, scope == SCOPE_DAILY_LIMIT, retry_after, now);
-	else
-		connection_failed(connection, trouble, retry_after, now);
+	if (reply->server_date > 0)
+		return (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
+			   USECS_PER_SEC;
+	return GetCurrentTimestamp() + request->connection->clock_skew;
+}
+
+static void set_again(Request *request, const RequestPart *part);
+static void block_refused(Delivery *delivery, Request *request, const RequestPart *part, const char *trouble,
+						  TimestampTz now);
+
+/* Records refused, with the newest metadata, for a reason that concerns all of the mapping. */
+static int
+refused_for_all(const Request *request, const RequestPart *part, const RestResult *results)
+{
+	int n = 0;
+
+	for (int i = 0; i < part->n; i++)
+		if (!results[i].success && refused_before(request->outcomes[part->first + i].unit) &&
+			error_classify(200, results[i].error.code, results[i].error.message) == SCOPE_MAPPING)
+			n++;
+	return n;
 }
 
 /*
@@ -347,22 +463,15 @@ server_refused(Connection *connection, ErrorScope scope, const char *trouble, in
  * they keep their attempts.
  */
 static void
-judge_server(Delivery *delivery, Request *request, const RestResult *results, const HttpReply *reply)
+judge_server(Delivery *delivery, Request *request, const RestResult *ailing, ErrorScope scope,
+			 const HttpReply *reply)
 {
 	Connection *connection = request->connection;
 
-	for (int i = 0; i < request->nunits; i++)
+	if (ailing)
 	{
-		const RestError *error = &results[i].error;
-		ErrorScope scope;
-
-		if (results[i].success)
-			continue;
-		scope = error_classify(200, error->code, error->message);
-		if (scope != SCOPE_SERVER && scope != SCOPE_CONCURRENT_LIMIT && scope != SCOPE_DAILY_LIMIT &&
-			scope != SCOPE_SESSION)
-			continue;
-		server_refused(connection, scope, error_text(error), reply->retry_after, GetCurrentTimestamp());
+		trouble_of_server(connection, scope, error_text(&ailing->error), reply->retry_after,
+						  GetCurrentTimestamp());
 		return;
 	}
 	poison_passed(&connection->poison, request->mark, true);
@@ -370,140 +479,72 @@ judge_server(Delivery *delivery, Request *request, const RestResult *results, co
 					batch_size(delivery->work) > request->nunits);
 }
 
-/* Records refused, with the newest metadata, for a reason that concerns all of the mapping. */
-static int
-refused_for_all(const Request *request, const RestResult *results)
+static const RestResult *
+find_ailing(const RestResult *results, int n, ErrorScope *scope)
 {
-	int n = 0;
-
-	for (int i = 0; i < request->nunits; i++)
-		if (!results[i].success && refused_before(request->outcomes[i].unit) &&
-			error_classify(200, results[i].error.code, results[i].error.message) == SCOPE_MAPPING)
-			n++;
-	return n;
+	for (int i = 0; i < n; i++)
+		if (trouble_is_server(&results[i], scope))
+			return &results[i];
+	return NULL;
 }
 
-static void mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
-
-static bool
-settle_results(Delivery *delivery, Request *request, const HttpReply *reply, char **error)
+static void
+set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
+			const HttpReply *reply)
 {
-	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
 	MappingDelivery *state = delivery_of(delivery, request->mapping);
 
-	if (!rest_parse_results(reply->body ? reply->body : "", reply->body_len, request->nunits, results, error))
-		return false;
-	judge_server(delivery, request, results, reply);
-	if (poison_blames_mapping(&state->refusals, refused_for_all(request, results), request->nunits))
+	if (poison_blames_mapping(&state->refusals, refused_for_all(request, part, results), part->n))
 	{
-		mapping_refused(delivery, request, error_text(&results[0].error), GetCurrentTimestamp());
-		return true;
+		set_again(request, part);
+		block_refused(delivery, request, part, error_text(&results[0].error), GetCurrentTimestamp());
+		return;
 	}
-	for (int i = 0; i < request->nunits; i++)
+	for (int i = 0; i < part->n; i++)
 	{
-		Outcome *outcome = &request->outcomes[i];
+		Outcome *outcome = &request->outcomes[part->first + i];
 
 		poison_forget(&request->connection->poison, request->mapping, outcome->unit->key);
 		if (!results[i].success)
 		{
-			set_failed(delivery, request, i, &results[i].error, reply);
+			set_failed(delivery, request, part->kind, part->first + i, &results[i], reply);
 			continue;
 		}
-		outcome->kind = request->kind == REQUEST_DELETE ? deleted_kind(outcome) : OUTCOME_SYNCED;
-		outcome->salesforce_id = results[i].id;
+		outcome->kind = part->kind == UNIT_DELETE ? deleted_kind(outcome) : OUTCOME_SYNCED;
+		outcome->written_at = answered_at(request, reply);
+		if (results[i].id)
+			outcome->salesforce_id = results[i].id;
 	}
-	reply_finish(delivery, request->mapping, request->outcomes, request->nunits, request);
-	return true;
-}
-
-/* Nobody knows whether a request was, or still will be, carried out. */
-static void
-leave_unknown(Delivery *delivery, Request *request)
-{
-	if (request->intent == 0)
-		return;
-	begin();
-	intent_unknown(request->intent);
-	commit();
-	if (delivery->next_verify == 0)
-		delivery->next_verify = GetCurrentTimestamp();
-	request->intent = 0;
-}
-
-/* All units of a request go back to be sent again. */
-static void
-send_again(Delivery *delivery, Request *request, bool keep_intent)
-{
-	for (int i = 0; i < request->nunits; i++)
-		request->outcomes[i].kind = OUTCOME_AGAIN;
-	if (keep_intent)
-		leave_unknown(delivery, request);
-	reply_finish(delivery, request->mapping, request->outcomes, request->nunits, request);
 }
 
 /*
- * Replies for a request as a whole
+ * Requests, or parts of them, that are refused as a whole.  Each of the
+ * following says of the units what becomes of them; they are let go of after.
  */
 
-/* The request can't be digested: halve it, down to the record that is the cause. */
 static void
-bisect(Delivery *delivery, Request *request, const RestError *error, const HttpReply *reply)
+set_again(Request *request, const RequestPart *part)
 {
-	if (request->nunits == 1 && request->records)
-	{
-		set_dead(request, 0, error, reply);
-		reply_finish(delivery, request->mapping, request->outcomes, 1, request);
-		return;
-	}
-	for (int i = 0; i < request->nunits; i++)
-		request->outcomes[i].unit->limit = Max(request->nunits / 2, 1);
-	send_again(delivery, request, false);
+	for (int i = 0; i < part->n; i++)
+		request->outcomes[part->first + i].kind = OUTCOME_AGAIN;
 }
 
-/*
- * It failed as a whole, and not for what it says: the server is down, or a
- * record makes it stumble (poison.h).
- */
+/* It can't be digested: halve it, down to the record that is the cause. */
 static void
-failed_as_a_whole(Delivery *delivery, Request *request, const RestError *error, const char *trouble,
-				  const HttpReply *reply, TimestampTz now)
+bisect(Request *request, const RequestPart *part, const RestError *error, const HttpReply *reply)
 {
-	Connection *connection = request->connection;
-	Unit *first = request->outcomes[0].unit;
-	PoisonVerdict verdict = connection_write_failed(connection, request->mapping, first->key,
-													first->failed_since, request->nunits);
-
-	if (reply->timed_out)
-		throttle_timeout(&connection->throttle, request->nunits);
-	if (verdict == POISON_RECORD || verdict == POISON_UNSURE)
+	if (part->n == 1 && request->records)
 	{
-		leave_unknown(delivery, request);
-		if (verdict == POISON_RECORD)
-			set_retry(request, 0, error, reply);
-		else
-			set_later(request, 0, error, false);
-		if (request->outcomes[0].kind == OUTCOME_DEAD)
-			poison_forget(&connection->poison, request->mapping, first->key);
-		reply_finish(delivery, request->mapping, request->outcomes, 1, request);
+		set_dead(request, part->first, error, reply);
 		return;
 	}
-	connection_failed(connection, trouble, reply->retry_after, now);
-	for (int i = 0; i < request->nunits; i++)
-	{
-		Unit *unit = request->outcomes[i].unit;
-
-		if (unit->failed_since == 0)
-			unit->failed_since = poison_mark(&connection->poison);
-		if (verdict == POISON_SPLIT)
-			unit->limit = (request->nunits + 1) / 2;
-	}
-	send_again(delivery, request, true);
-	for (int i = 0; i < request->nunits; i++)
-		batch_postpone(request->outcomes[i].unit);
+	set_again(request, part);
+	for (int i = 0; i < part->n; i++)
+		request->outcomes[part->first + i].unit->limit = Max(part->n / 2, 1);
 }
 
 static void
-session_ended(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
+session_ended(Request *request, const char *trouble, TimestampTz now)
 {
 	Connection *connection = request->connection;
 
@@ -514,21 +555,22 @@ session_ended(Delivery *delivery, Request *request, const char *trouble, Timesta
 		if (++connection->session_failures > 1)
 			connection_block(connection, trouble, now);
 	}
-	send_again(delivery, request, false);
 }
 
 static void
-mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
+block_refused(Delivery *delivery, Request *request, const RequestPart *part, const char *trouble,
+			  TimestampTz now)
 {
 	MappingDelivery *state = delivery_of(delivery, request->mapping);
 	bool again = false;
 
-	for (int i = 0; i < request->nunits; i++)
+	for (int i = 0; i < part->n; i++)
 	{
-		again |= request->outcomes[i].unit->refused_once;
-		request->outcomes[i].unit->refused_once = true;
+		Unit *unit = request->outcomes[part->first + i].unit;
+
+		again |= unit->refused_once;
+		unit->refused_once = true;
 	}
-	send_again(delivery, request, false);
 	state->describe_wanted = true;
 	if (!again)
 		return;
@@ -538,97 +580,232 @@ mapping_refused(Delivery *delivery, Request *request, const char *trouble, Times
 	commit();
 }
 
+/* True if it may have been carried out all the same. */
 static bool
-is_write(const Request *request)
-{
-	return request->nunits > 0 && request->records != NULL;
-}
-
-/* The server failed, was too busy, or stumbled over the request. */
-static void
-server_failed(Delivery *delivery, Request *request, const RestError *error, const char *trouble,
-			  const HttpReply *reply, TimestampTz now)
+part_refused(Delivery *delivery, Request *request, const RequestPart *part, int status,
+			 const RestError *error, const HttpReply *reply, TimestampTz now)
 {
 	Connection *connection = request->connection;
-	bool in_time = !error->code || strcmp(error->code, "REQUEST_RUNNING_TOO_LONG") != 0;
+	char *text = psprintf("HTTP status %d: %s%s%s", status, error->code ? error->code : "",
+						  error->code ? ": " : "", error->message);
+	ErrorScope scope = error_classify(status, error->code, error->message);
 
-	if (!in_time)
-		throttle_timeout(&connection->throttle, request->nunits);
-	if (error_is_contention(error->code))
-		throttle_contention(&connection->throttle, request->nunits);
-	if (is_write(request) && (reply->status >= 500 || !in_time))
-	{
-		failed_as_a_whole(delivery, request, error, trouble, reply, now);
-		return;
-	}
-	poison_other_failed(&connection->poison);
-	connection_failed(connection, trouble, reply->retry_after, now);
-	send_again(delivery, request, true);
-}
-
-static void
-request_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
-{
-	Connection *connection = request->connection;
-	RestError error = rest_parse_error(reply->status, reply->body, reply->body_len);
-	char *trouble = psprintf("HTTP status %d: %s%s%s", reply->status, error.code ? error.code : "",
-							 error.code ? ": " : "", error.message);
-	ErrorScope scope = error_classify(reply->status, error.code, error.message);
-
+	set_again(request, part);
 	switch (scope)
 	{
 		case SCOPE_SESSION:
-			session_ended(delivery, request, trouble, now);
-			break;
+			session_ended(request, text, now);
+			return false;
 		case SCOPE_CONNECTION:
-			connection_block(connection, trouble, now);
-			send_again(delivery, request, false);
-			break;
+			connection_block(connection, text, now);
+			return false;
 		case SCOPE_MAPPING:
-			mapping_refused(delivery, request, trouble, now);
-			break;
+			block_refused(delivery, request, part, text, now);
+			return false;
 		case SCOPE_CONCURRENT_LIMIT:
 		case SCOPE_DAILY_LIMIT:
-			server_refused(connection, scope, trouble, reply->retry_after, now);
-			send_again(delivery, request, false);
-			break;
+			trouble_of_server(connection, scope, text, reply->retry_after, now);
+			return false;
 		case SCOPE_SERVER:
 		case SCOPE_RECORD_COLLATERAL:
-			server_failed(delivery, request, &error, trouble, reply, now);
-			break;
+			trouble(delivery, request, part, status, error, text, reply, now);
+			return true;
 		default:
-			bisect(delivery, request, &error, reply);
+			bisect(request, part, error, reply);
+			return false;
 	}
+}
+
+/* What was read before a write that didn't come off is not to be relied on. */
+static void
+finish_write(Delivery *delivery, Request *request, bool keep_intent)
+{
+	if (request->records)
+		for (int i = 0; i < request->nunits; i++)
+			if (request->outcomes[i].kind == OUTCOME_AGAIN)
+				batch_forget_read(request->outcomes[i].unit);
+	if (keep_intent && request->intent != 0)
+	{
+		begin();
+		intent_unknown(request->intent);
+		commit();
+		if (delivery->next_verify == 0)
+			delivery->next_verify = GetCurrentTimestamp();
+		request->intent = 0;
+	}
+	reply_finish(delivery, request->mapping, request->outcomes, request->nunits, request);
+}
+
+static RequestPart
+all_of(const Request *request)
+{
+	RequestPart all = {UNIT_UNDECIDED, 0, request->nunits};
+
+	return all;
+}
+
+void
+reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	RequestPart all = all_of(request);
+	RestError error = rest_parse_error(reply->status, reply->body, reply->body_len);
+
+	finish_write(delivery, request, part_refused(delivery, request, &all, reply->status, &error, reply, now));
+}
+
+void
+reply_mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
+{
+	RequestPart all = all_of(request);
+
+	set_again(request, &all);
+	block_refused(delivery, request, &all, trouble, now);
+	finish_write(delivery, request, false);
 }
 
 /* No reply, or none that says what became of the request. */
 static void
-no_reply(Delivery *delivery, Request *request, const char *trouble, const HttpReply *reply, TimestampTz now)
+no_reply(Delivery *delivery, Request *request, const char *text, const HttpReply *reply, TimestampTz now)
 {
-	RestError error = {.code = pstrdup(reply->timed_out ? "REQUEST_TIMEOUT" : "NO_REPLY"),
-					   .message = pstrdup(trouble)};
+	RequestPart all = all_of(request);
 
-	if (is_write(request) && reply->outcome != HTTP_NOT_SENT)
-	{
-		failed_as_a_whole(delivery, request, &error, trouble, reply, now);
-		return;
-	}
+	trouble_no_reply(delivery, request, &all, text, reply, now);
+	finish_write(delivery, request, request->records && reply->outcome != HTTP_NOT_SENT);
+}
+
+void
+reply_failed(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
+{
+	RequestPart all = all_of(request);
+
 	poison_other_failed(&request->connection->poison);
 	connection_failed(request->connection, trouble, -1, now);
-	send_again(delivery, request, false);
+	set_again(request, &all);
+	finish_write(delivery, request, false);
+}
+
+void
+reply_go_on(Delivery *delivery, Request *request)
+{
+	RequestPart all = all_of(request);
+
+	set_again(request, &all);
+	finish_write(delivery, request, false);
+}
+
+/*
+ * Replies to writes
+ */
+
+static bool
+settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, char **error)
+{
+	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
+	bool *failed = palloc0(sizeof(bool) * request->nunits);
+	ErrorScope scope = SCOPE_SERVER;
+	const RestResult *ailing;
+
+	if (!rest_parse_update_if(reply->body ? reply->body : "", reply->body_len, request->records,
+							  request->nunits, results, failed, error))
+		return false;
+	ailing = find_ailing(results, request->nunits, &scope);
+	judge_server(delivery, request, ailing, scope, reply);
+	set_results(delivery, request, &request->parts[0], results, reply);
+	for (int i = 0; i < request->nunits; i++)
+		if (failed[i])
+			request->outcomes[i].kind = OUTCOME_AGAIN; /* someone was faster: read, and decide again */
+	finish_write(delivery, request, false);
+	return true;
+}
+
+/* The parts of a reply; one that wasn't packed is the only one. */
+static bool
+unpack(const Request *request, const HttpReply *reply, RestPart *parts, char **error)
+{
+	const char *body = reply->body ? reply->body : "";
+
+	if (request->nparts > 1)
+		return rest_unpack(body, reply->body_len, request->nparts, parts, error);
+	parts[0].http_status = reply->status;
+	parts[0].body = unconstify(char *, body);
+	parts[0].body_len = reply->body_len;
+	return true;
+}
+
+static bool
+settle_parts(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now, char **error)
+{
+	RestPart parts[REST_PACK_LIMIT] = {0};
+	RestResult *results[REST_PACK_LIMIT] = {0};
+	const RestResult *ailing = NULL;
+	ErrorScope scope = SCOPE_SERVER;
+	bool unknown = false;
+
+	if (!unpack(request, reply, parts, error))
+		return false;
+	for (int p = 0; p < request->nparts; p++)
+	{
+		results[p] = palloc0(sizeof(RestResult) * request->parts[p].n);
+		if (parts[p].http_status == 200 &&
+			!rest_parse_results(parts[p].body, parts[p].body_len, request->parts[p].n, results[p], error))
+			return false;
+		if (parts[p].http_status == 200 && !ailing)
+			ailing = find_ailing(results[p], request->parts[p].n, &scope);
+	}
+	judge_server(delivery, request, ailing, scope, reply);
+	for (int p = 0; p < request->nparts; p++)
+	{
+		RestError refusal;
+
+		if (parts[p].http_status == 200)
+		{
+			set_results(delivery, request, &request->parts[p], results[p], reply);
+			continue;
+		}
+		refusal = rest_parse_error(parts[p].http_status, parts[p].body, parts[p].body_len);
+		unknown |=
+			part_refused(delivery, request, &request->parts[p], parts[p].http_status, &refusal, reply, now);
+	}
+	finish_write(delivery, request, unknown);
+	return true;
 }
 
 static void
 write_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	char *error;
+	bool understood;
 
 	if (reply->outcome != HTTP_REPLIED)
+	{
 		no_reply(delivery, request, reply->error, reply, now);
-	else if (reply->status != 200)
-		request_refused(delivery, request, reply, now);
-	else if (!settle_results(delivery, request, reply, &error))
+		return;
+	}
+	if (reply->status != 200)
+	{
+		reply_refused(delivery, request, reply, now);
+		return;
+	}
+	understood = request->kind == REQUEST_GUARDED_UPDATE
+					 ? settle_guarded(delivery, request, reply, &error)
+					 : settle_parts(delivery, request, reply, now, &error);
+	if (!understood)
 		no_reply(delivery, request, psprintf("the reply can't be understood: %s", error), reply, now);
+}
+
+static void
+read_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	if (reply->outcome != HTTP_REPLIED)
+		reply_failed(delivery, request, reply->error, now);
+	else if (reply->status != 200)
+		reply_refused(delivery, request, reply, now);
+	else
+	{
+		poison_passed(&request->connection->poison, request->mark, false);
+		connection_well(request->connection, reply->elapsed, 0, true);
+		reads_settle(delivery, request, reply, now);
+	}
 }
 
 /*
@@ -660,7 +837,7 @@ remember_found(Request *request, const RestFound *found, int nfound, bool case_s
 			break;
 		}
 	}
-	record_put(request->mapping, record_keys, keys, ids, n);
+	record_meet(request->mapping, record_keys, keys, ids, n);
 }
 
 static void
@@ -675,7 +852,7 @@ lookup_done(Delivery *delivery, Request *request, const RestFound *found, int nf
 	commit();
 	for (int i = 0; i < request->nunits; i++)
 		request->outcomes[i].unit->looked_up = true;
-	send_again(delivery, request, false);
+	reply_go_on(delivery, request);
 }
 
 static void
@@ -689,9 +866,9 @@ lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	int status = 0;
 
 	if (reply->outcome != HTTP_REPLIED)
-		no_reply(delivery, request, reply->error, reply, now);
+		reply_failed(delivery, request, reply->error, now);
 	else if (reply->status != 200)
-		request_refused(delivery, request, reply, now);
+		reply_refused(delivery, request, reply, now);
 	else if (rest_parse_lookup(reply->body ? reply->body : "", reply->body_len, request->external_id, &found,
 							   &nfound, &next, &failure, &status, &error))
 	{
@@ -700,10 +877,10 @@ lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 		lookup_done(delivery, request, found, nfound);
 	}
 	else if (error)
-		no_reply(delivery, request, psprintf("the reply can't be understood: %s", error), reply, now);
+		reply_failed(delivery, request, psprintf("the reply can't be understood: %s", error), now);
 	else
-		mapping_refused(delivery, request,
-						psprintf("query of %s failed: %s", request->object, failure.message), now);
+		reply_mapping_refused(delivery, request,
+							  psprintf("query of %s failed: %s", request->object, failure.message), now);
 }
 
 /*
@@ -779,7 +956,7 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 		connection_well(request->connection, reply->elapsed, 0, true);
 	}
 	else
-		request_refused(delivery, request, reply, now);
+		reply_refused(delivery, request, reply, now);
 }
 
 /*
@@ -790,7 +967,7 @@ static void
 limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	Connection *connection = request->connection;
-	RestError error = {0};
+	RestError error;
 	ErrorScope scope = SCOPE_RECORD_PERMANENT;
 	int64 used;
 	int64 limit;
@@ -798,7 +975,7 @@ limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	connection->limits_in_flight = false;
 	if (reply->outcome != HTTP_REPLIED)
 	{
-		no_reply(delivery, request, reply->error, reply, now);
+		reply_failed(delivery, request, reply->error, now);
 		return;
 	}
 	if (reply->status != 200)
@@ -808,7 +985,7 @@ limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	}
 	if (scope >= SCOPE_SERVER && scope <= SCOPE_SESSION)
 	{
-		request_refused(delivery, request, reply, now);
+		reply_refused(delivery, request, reply, now);
 		return;
 	}
 	connection->limits_known = true;
@@ -816,6 +993,24 @@ limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	if (reply->status == 200 &&
 		rest_parse_limits(reply->body ? reply->body : "", reply->body_len, &used, &limit))
 		connection_note_usage(connection, used, limit, now);
+}
+
+static void
+field_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	bool settled;
+
+	if (reply->outcome != HTTP_REPLIED)
+	{
+		create_field_recover(delivery_of(delivery, request->mapping));
+		connection_failed(request->connection, reply->error, -1, now);
+		return;
+	}
+	begin();
+	settled = create_field_reply(delivery, request, reply);
+	commit();
+	if (!settled)
+		reply_refused(delivery, request, reply, now);
 }
 
 static void
@@ -834,6 +1029,16 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 			break;
 		case REQUEST_LOOKUP:
 			lookup_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_RETRIEVE:
+		case REQUEST_FIND:
+		case REQUEST_GONE:
+		case REQUEST_HISTORY:
+		case REQUEST_USERS:
+			read_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_CREATE_FIELD:
+			field_reply(delivery, request, reply, now);
 			break;
 		default:
 			write_reply(delivery, request, reply, now);

@@ -208,12 +208,19 @@ typedef struct RestPage
 extern RestCall *rest_find(const char *api_version, const char *object, const char *ext_field,
 						   bool ext_is_number, const char *const *keys, int nkeys, const char *const *fields,
 						   int nfields, int *taken);
+/*
+ * All records that have an external ID, for rest_parse_find; fields may be
+ * those of a parent, Account.Name, too.
+ */
+extern RestCall *rest_scan(const char *api_version, const char *object, const char *ext_field,
+						   const char *const *fields, int nfields);
 extern bool rest_parse_find(const char *body, size_t len, const char *ext_field, const char *const *fields,
 							int nfields, RestRead **reads, int *nreads, RestPage *page);
 
 /*
  * Records by Id, those in the recycle bin too (section 10).  has_master: the
- * object has the field MasterRecordId.  No values are read.
+ * object has the field MasterRecordId.  No values are read.  What is no Id
+ * counts as taken and is not asked, here and below.
  */
 extern RestCall *rest_find_deleted(const char *api_version, const char *object, bool has_master,
 								   const char *const *ids, int nids, int *taken);

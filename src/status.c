@@ -26,6 +26,8 @@
 #include "utils/wait_event.h"
 
 #include "api.h"
+#include "capture.h"
+#include "history.h"
 #include "payload.h"
 #include "queue.h"
 #include "secret.h"
@@ -66,16 +68,17 @@ put_routes(ReturnSetInfo *result, const Mapping *mapping)
 		const Route *route = &mapping->routes[i];
 		const MappingColumn *column = &mapping->columns[route->column];
 		const char *texts[8] = {mapping->name,
-								column->name,
+								column->expression ? NULL : column->name,
 								column->type_name,
 								route->field_name,
 								route->field ? route->field->type_name : NULL,
 								route_kind_name(route->rule),
 								route_status_name(route->status),
-								route->detail};
+								route->detail ? route->detail : column->expression};
 		Datum values[8] = {0};
 
-		values[1] = name_datum(column->name);
+		if (texts[1])
+			values[1] = name_datum(texts[1]);
 		api_put_row(result, 8, texts, values);
 	}
 }
@@ -86,19 +89,21 @@ put_undescribed(ReturnSetInfo *result, const Mapping *mapping)
 {
 	for (int i = 0; i < mapping->ncolumns; i++)
 	{
+		const MappingColumn *column = &mapping->columns[i];
 		const char *texts[8] = {mapping->name,
-								mapping->columns[i].name,
-								mapping->columns[i].type_name,
+								column->expression ? NULL : column->name,
+								column->type_name,
+								column->field_name,
 								NULL,
-								NULL,
-								NULL,
+								column->expression ? "expression" : NULL,
 								"unmatched",
 								"metadata of the object are not cached yet"};
 		Datum values[8] = {0};
 
 		if (mapping->broken)
 			texts[7] = mapping->broken;
-		values[1] = name_datum(mapping->columns[i].name);
+		if (texts[1])
+			values[1] = name_datum(texts[1]);
 		api_put_row(result, 8, texts, values);
 	}
 }
@@ -197,10 +202,13 @@ settled(const char *snapshot, int mapping)
 static void
 nap(TimestampTz until)
 {
+	static uint32 wait_event = 0;
 	long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
+	if (wait_event == 0)
+		wait_event = NAMED_WAIT_EVENT("SfsyncWaitForSync");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(Max(left, 1), 10),
-					 PG_WAIT_EXTENSION);
+					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -302,6 +310,11 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
 				"UPDATE sfsync.object SET refresh = true WHERE ($1 IS NULL OR server = $1)"
 				" AND ($2 IS NULL OR pg_catalog.lower(object) = pg_catalog.lower($2))",
 				sql_arg_name(server), sql_arg_text(object));
+	SQL_RUN(
+		&scope,
+		"UPDATE sfsync.field_creation c SET retry_at = NULL FROM sfsync.mapping m WHERE m.id = c.mapping"
+		" AND ($1 IS NULL OR m.server = $1) AND ($2 IS NULL OR pg_catalog.lower(m.object) = pg_catalog.lower($2))",
+		sql_arg_name(server), sql_arg_text(object));
 	sql_close(&scope);
 	if (object && n == 0)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("no mapping has object \"%s\"", object),
@@ -316,14 +329,15 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
  */
 
 static const char retry_query[] =
-	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted,"
-	" first_event_at, event_at, xid)"
+	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at,"
+	" deleted, first_event_at, event_at, xid)"
 	" SELECT m.id, l.external_id, 'waiting', 'retry of a dead letter', pg_catalog.clock_timestamp(), 0, true,"
+	" coalesce(l.event_at, l.first_failed_at),"
 	" l.operation IN ('delete', 'hard_delete', 'archive', 'deactivate'),"
 	" coalesce(l.event_at, l.first_failed_at), coalesce(l.event_at, l.first_failed_at), pg_catalog.pg_current_xact_id()"
 	" FROM sfsync.dead_letter l JOIN sfsync.mapping m ON m.name = l.mapping WHERE l.id = $1"
-	" ON CONFLICT (mapping, key) DO UPDATE SET state = 'waiting', due_at = excluded.due_at, whole = true,"
-	" deleted = d.deleted OR excluded.deleted";
+	" ON CONFLICT (mapping, key) DO UPDATE SET state = 'waiting', due_at = excluded.due_at, attempts = 0,"
+	" reason = excluded.reason";
 
 /* The mapping of an open dead letter, whose owner the caller must be; NULL if it isn't open. */
 static char *
@@ -360,6 +374,8 @@ sfsync_retry(PG_FUNCTION_ARGS)
 	if (open)
 		SQL_RUN(&scope, retry_query, sql_arg_bigint(id));
 	sql_close(&scope);
+	if (open)
+		history_repair(id, "retried");
 	shmem_wake_at_commit();
 	PG_RETURN_BOOL(open);
 }
@@ -385,7 +401,14 @@ sfsync_discard(PG_FUNCTION_ARGS)
 				   "UPDATE sfsync.dead_letter SET status = 'discarded', note = $2,"
 				   " resolved_at = pg_catalog.clock_timestamp() WHERE id = $1 AND status = 'open'",
 				   sql_arg_bigint(PG_GETARG_INT64(0)), sql_arg_text(reason)) > 0;
+	if (open)
+		SQL_RUN(&scope,
+				"DELETE FROM sfsync.deferred d USING sfsync.dead_letter l, sfsync.mapping m WHERE l.id = $1"
+				" AND m.name = l.mapping AND d.mapping = m.id AND d.key = l.external_id AND d.state = 'dead'",
+				sql_arg_bigint(PG_GETARG_INT64(0)));
 	sql_close(&scope);
+	if (open)
+		history_repair(PG_GETARG_INT64(0), "discarded");
 	PG_RETURN_BOOL(open);
 }
 
@@ -431,6 +454,25 @@ follow_renames(void)
 	sql_close(&scope);
 }
 
+/* A renamed column is no new one. */
+static void
+follow_known(const RenameStmt *statement)
+{
+	Oid relid;
+	SqlScope scope;
+
+	if (statement->renameType != OBJECT_COLUMN || !statement->relation)
+		return;
+	relid = RangeVarGetRelid(statement->relation, NoLock, true);
+	sql_open(&scope, false);
+	SQL_RUN(
+		&scope,
+		"UPDATE sfsync.mapping SET known_columns = pg_catalog.array_replace(known_columns, $2::name, $3::name)"
+		" WHERE source::oid = $1",
+		sql_arg_oid(relid), sql_arg_name(statement->subname), sql_arg_name(statement->newname));
+	sql_close(&scope);
+}
+
 /* A new partition of a mapped table can be truncated by itself, too. */
 static void
 follow_partitions(void)
@@ -467,12 +509,18 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (OidIsValid(sfsync_relation("mapping")) && IsA(data->parsetree, RenameStmt))
 	{
+		follow_known((const RenameStmt *) data->parsetree);
 		follow_renames();
+		expression_follow_renames();
 		mapping_changed(InvalidOid);
 	}
 	else if (OidIsValid(sfsync_relation("mapping")) &&
 			 (IsA(data->parsetree, CreateStmt) || IsA(data->parsetree, AlterTableStmt)))
+	{
 		follow_partitions();
+		if (IsA(data->parsetree, AlterTableStmt))
+			capture_altered_table((AlterTableStmt *) data->parsetree);
+	}
 	shmem_wake_at_commit();
 	PG_RETURN_NULL();
 }
