@@ -276,21 +276,22 @@ enter(Oid owner, OwnerContext *saved)
 							 true, 0, false);
 }
 
-static char *
-deparse(Relation rel, const char *alias, Node *node, bool prefix)
-{
-	return deparse_expression(node, deparse_context_for(alias, RelationGetRelid(rel)), prefix, false);
-}
-
+/*
+ * text is the expression's, if it is known: printing takes its time where a table
+ * has many columns.
+ */
 static Expression *
-make_expression(Relation rel, Node *node)
+make_expression(Relation rel, Node *node, const char *text)
 {
 	Expression *expression = palloc0(sizeof(Expression));
 	Bitmapset *attnums = NULL;
 	int member = -1;
 
-	expression->text = deparse(rel, RelationGetRelationName(rel), node, false);
-	expression->sql = deparse(rel, "s", node, true);
+	expression->text =
+		text ? pstrdup(text)
+			 : deparse_expression(node,
+								  deparse_context_for(RelationGetRelationName(rel), RelationGetRelid(rel)),
+								  false, false);
 	expression->type = exprType(node);
 	expression->typmod = exprTypmod(node);
 	expression->type_name = format_type_with_typemod(expression->type, expression->typmod);
@@ -308,7 +309,7 @@ make_expression(Relation rel, Node *node)
 }
 
 static Expression *
-parse(Relation rel, Oid owner, const char *argument_name, const char *text, bool is_filter)
+parse(Relation rel, Oid owner, const char *argument_name, const char *text, bool is_filter, bool is_kept)
 {
 	Argument argument = {argument_name, text, rel};
 	ErrorContextCallback callback = {error_context_stack, explain_error, &argument};
@@ -317,7 +318,7 @@ parse(Relation rel, Oid owner, const char *argument_name, const char *text, bool
 
 	enter(owner, &saved);
 	error_context_stack = &callback;
-	expression = make_expression(rel, transform(&argument, NULL, is_filter));
+	expression = make_expression(rel, transform(&argument, NULL, is_filter), is_kept ? text : NULL);
 	error_context_stack = callback.previous;
 	sfsync_leave(&saved);
 	return expression;
@@ -334,7 +335,7 @@ try_to_plan(Relation rel, Oid owner, const Expression *expression)
 
 	enter(owner, &saved);
 	SPI_connect();
-	if (SPI_execute(psprintf("SELECT %s FROM ONLY %s AS s LIMIT 0", expression->sql,
+	if (SPI_execute(psprintf("SELECT (%s) FROM ONLY %s LIMIT 0", expression->text,
 							 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 														RelationGetRelationName(rel))),
 					true, 0) != SPI_OK_SELECT)
@@ -360,7 +361,7 @@ check_defaults(const Argument *argument, Oid owner)
 Expression *
 expression_parse(Relation rel, Oid owner, const char *argument_name, const char *text, bool is_filter)
 {
-	Expression *expression = parse(rel, owner, argument_name, text, is_filter);
+	Expression *expression = parse(rel, owner, argument_name, text, is_filter, false);
 	Argument argument = {argument_name, expression->text, rel};
 	ErrorContextCallback callback = {error_context_stack, explain_error, &argument};
 
@@ -386,7 +387,7 @@ resolve_step(void *arg)
 	Resolving *resolving = arg;
 
 	resolving->result =
-		parse(resolving->rel, resolving->owner, "expression", resolving->text, resolving->is_filter);
+		parse(resolving->rel, resolving->owner, "expression", resolving->text, resolving->is_filter, true);
 }
 
 Expression *
@@ -484,7 +485,7 @@ follow_step(void *arg)
 		if (kept->attnums[i] > 0 && kept->attnums[i] <= natts)
 			names[kept->attnums[i] - 1] = kept->names[i];
 	enter(kept->owner, &saved);
-	kept->result = make_expression(rel, transform(&argument, names, kept->rule == 0));
+	kept->result = make_expression(rel, transform(&argument, names, kept->rule == 0), NULL);
 	sfsync_leave(&saved);
 	relation_close(rel, NoLock);
 }

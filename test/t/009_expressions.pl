@@ -384,4 +384,45 @@ is(record(1012, 'Contact')->{Title}, 'Dr', 'another key is a change of the same 
 $node->safe_psql('restored', q{ALTER TABLE account RENAME COLUMN price TO cost});
 is($node->safe_psql('restored', q{SELECT expression FROM sfsync.rule WHERE field = 'AnnualRevenue'}), '(cost * (quantity)::numeric)', 'and renames are followed');
 
+
+#
+# The widest table, with expressions on top, and columns named like what sfsync needs itself
+#
+my $columns = join ', ', map { "a_rather_long_common_prefix_$_ text" } 1 .. 1594;
+sql(qq{
+CREATE SERVER nowhere FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'http://127.0.0.1:1');
+CREATE TABLE wide (k0 integer PRIMARY KEY, o numeric, k_0 text, s text, k text, "k_o" text, $columns);
+INSERT INTO wide (k0, o, k_0, s, k, k_o, a_rather_long_common_prefix_1594) VALUES (1, 2, 'k_0', 's', 'k', 'k_o', 'last');
+SELECT sfsync.create_mapping('wide', 'Wide__c', 'PG_Key__c', 'delete', server => 'nowhere', conflict_policy => 'source_wins', backfill => false, filter => 'o > 1 AND k0 > 0');
+INSERT INTO sfsync.object (server, object, describe, fetched_at)
+SELECT 'nowhere', 'Wide__c', jsonb_build_object('name', 'Wide__c', 'label', 'Wide', 'createable', true, 'updateable', true, 'deletable', true, 'queryable', true,
+	'fields', jsonb_agg(jsonb_build_object('name', name, 'label', name, 'type', 'string', 'length', 255, 'digits', 0, 'precision', 0, 'scale', 0,
+		'createable', true, 'updateable', true, 'nillable', true, 'defaultedOnCreate', false, 'calculated', false, 'custom', true,
+		'externalId', name = 'PG_Key__c', 'idLookup', name = 'PG_Key__c', 'unique', name = 'PG_Key__c', 'caseSensitive', name = 'PG_Key__c',
+		'restrictedPicklist', false, 'htmlFormatted', false, 'relationshipName', NULL, 'referenceTo', '[]'::jsonb, 'picklistValues', '[]'::jsonb))),
+	clock_timestamp()
+FROM (SELECT 'PG_Key__c' AS name UNION ALL SELECT 'A_Rather_Long_Common_Prefix_' || g || '__c' FROM generate_series(1, 2000) g) f
+ON CONFLICT (server, object) DO UPDATE SET describe = excluded.describe, fetched_at = excluded.fetched_at;
+SELECT sfsync.map_field('wide', 'A_Rather_Long_Common_Prefix_1999__c', expression => 'k || s || k_0 || o || k_o || k0');
+INSERT INTO sfsync.rule (mapping, field, attnum, expression, expression_columns, expression_attnums)
+SELECT m.id, 'A_Rather_Long_Common_Prefix_' || 1594 + g || '__c', 2000 + g, '(o * ' || g || '::numeric)', '{o}', '{2}' FROM sfsync.mapping m, generate_series(1, 400) g WHERE m.name = 'wide';
+SELECT sfsync.refresh_schema('nowhere')});
+is(sql(q{SELECT count(*), count(*) FILTER (WHERE rule = 'expression') FROM sfsync.field_map WHERE mapping = 'wide' AND status = 'mapped'}), '1995|401', '2,000 fields, 1,600 columns and 400 expressions resolve');
+is(sql(q{SELECT payload ->> 'A_Rather_Long_Common_Prefix_1594__c', payload ->> 'A_Rather_Long_Common_Prefix_1994__c', payload ->> 'A_Rather_Long_Common_Prefix_1999__c' FROM sfsync.preview('wide', '{"k0": 1}')}),
+	'last|800|ksk_02k_o1', 'and are read, whatever the columns are called');
+my $times = sql(q{
+DO $$
+DECLARE
+	start timestamptz; first interval; again interval; n bigint;
+BEGIN
+	start := clock_timestamp(); SELECT count(*) INTO n FROM sfsync.field_map; first := clock_timestamp() - start;
+	start := clock_timestamp(); SELECT count(*) INTO n FROM sfsync.field_map; again := clock_timestamp() - start;
+	CREATE TABLE times AS SELECT extract(epoch FROM first) AS first, extract(epoch FROM again) AS again;
+END $$;
+SELECT first || ' ' || again FROM times});
+my ($first, $again) = split / /, $times;
+diag("resolving all mappings takes $first s, then $again s");
+cmp_ok($again * 4, '<', $first, 'what is resolved is not resolved again');
+cmp_ok($first, '<', 2, 'and takes no time worth noting');
+
 done_testing();
