@@ -329,6 +329,10 @@ wait_for_sync($node, 'not permitted: settled');
 is($sim->record('Account', 2)->{Name}, 'on', 'records go on');
 is($sim->hits('forbidden'), 1, 'and it is not tried again at once');
 is(sql(q{SELECT state FROM sfsync.server_status}), 'active', 'the server is not blocked');
+sql(q{SELECT sfsync.refresh_schema()});
+poll_until(sub { $sim->hits('forbidden') == 2 }, 'but when asked to');
+poll_query($node, q{SELECT retry_at IS NOT NULL AND problem LIKE 'field Forbidden__c %' FROM sfsync.field_creation WHERE problem LIKE '%Forbidden%'}, 'and put off again');
+is(log_count(qr/worker .*field Forbidden__c could not be created/), 1, 'told once in the log');
 $sim->clear_faults;
 # a worker that is killed amid the steps begins anew
 $sim->fault(name => 'slow', match => { path => '/sobjects/FieldPermissions' }, times => 1, action => { hang => 60 });
