@@ -228,6 +228,32 @@ sql(q{SELECT sfsync.alter_mapping('contact', filter => '')});
 settled('without a filter');
 is($sim->count('Contact'), sql('SELECT count(*) FROM contact'), 'all rows are there');
 
+# It leaves out more rows than the guard allows.
+sql(q{SELECT sfsync.set_delete_policy('contact', NULL, delete_guard => 3)});
+my (undef, undef, $warning) = $node->psql('postgres', q{SELECT sfsync.alter_mapping('contact', filter => 'id NOT BETWEEN 31 AND 35')});
+like($warning, qr/leaves out more rows than delete_guard \(3\) allows/, 'too many rows leave: a warning says so');
+settled('too many rows leave');
+is($sim->count('Contact'), sql('SELECT count(*) FROM contact'), 'their deletes are held');
+is(sql(q{SELECT held FROM sfsync.status WHERE mapping = 'contact'}), '5', 'all of them');
+sql(q{UPDATE contact SET title = 'held' WHERE id = 31; UPDATE contact SET id = 1032 WHERE id = 32});
+settled('a held row that changes');
+is(sql(q{SELECT held FROM sfsync.status WHERE mapping = 'contact'}), '4', 'is held as before; one with a new key passes');
+is(record(31, 'Contact')->{Title}, 'Dr', 'its record is as it was');
+is(sql(q{SELECT sfsync.discard_deletes('contact')}), '4', 'given up');
+sql(q{UPDATE contact SET title = 'still there' WHERE id = 31});
+settled('a row whose delete was given up');
+is(record(31, 'Contact')->{Title}, 'Dr', 'its record is left alone');
+sql(q{SELECT sfsync.alter_mapping('contact', filter => '')});
+settled('it passes again');
+is(record(31, 'Contact')->{Title}, 'still there', 'and is in step');
+sql(q{SELECT sfsync.alter_mapping('contact', filter => 'id NOT BETWEEN 31 AND 36')});
+settled('too many again');
+is(sql(q{SELECT sfsync.release_deletes('contact')}), '5', 'released');
+settled('released');
+is($sim->count('Contact'), sql('SELECT count(*) FROM contact WHERE id NOT BETWEEN 31 AND 36'), 'they are deleted');
+sql(q{SELECT sfsync.set_delete_policy('contact', NULL, delete_guard => 1000); SELECT sfsync.alter_mapping('contact', filter => '')});
+settled('the guard as it was');
+
 # One that fails for some rows.
 sql(q{UPDATE contact SET level = 0 WHERE id = 300; SELECT sfsync.alter_mapping('contact', filter => '10 / level > 0')});
 settled('a filter that fails for a row');
