@@ -345,7 +345,7 @@ create_field_step(Delivery *delivery, MappingDelivery *state, void *arg)
 	if (!mapping || !mapping->meta || mapping->broken)
 		return;
 	connection = connection_get(mapping->serverid, mapping->owner);
-	if (!connection->token || !claim_may_send(delivery, connection))
+	if (!connection->token || !claim_may_send(delivery, connection, 0, 0, &state->held_until))
 		return;
 	if (!state->creation)
 		begin_due(state, mapping, delivery->context);
@@ -507,7 +507,7 @@ create_field_reply(Delivery *delivery, Request *request, const HttpReply *reply)
 		error = rest_parse_error(reply->status, reply->body, reply->body_len);
 	if (!well && is_others_trouble(reply, &error))
 		return false;
-	connection_well(request->connection, reply->elapsed, true);
+	connection_well(request->connection, reply->elapsed, 0, true);
 	if (state->creation)
 		settle(delivery, state, request, reply, well ? NULL : &error);
 	return true;

@@ -266,6 +266,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	TimestampTz again;
 
 	state->deliverable = state->needs_metadata = state->creation_due = false;
+	state->held_until = 0;
 	if (!mapping)
 	{
 		state->deliverable = true; /* what is left of it is thrown away */
@@ -343,8 +344,9 @@ look_at_mappings(Delivery *delivery)
 	delivery->next_retry = look.next;
 }
 
+/* live_only: what only backfills want is left alone. */
 static void
-claim_mapping(Delivery *delivery, MappingDelivery *state)
+claim_mapping(Delivery *delivery, MappingDelivery *state, bool live_only)
 {
 	ClaimRound round = {NULL, true};
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
@@ -352,7 +354,8 @@ claim_mapping(Delivery *delivery, MappingDelivery *state)
 	round.queue = batch_queue(delivery->work, state->id);
 	MemoryContextSwitchTo(caller);
 	while (round.progress && state->deliverable && !state->blocked &&
-		   (round.queue->nready > 0 || state->needs_metadata || state->users_wanted))
+		   (round.queue->nready - (live_only ? round.queue->nlater : 0) > 0 || state->needs_metadata ||
+			state->users_wanted))
 	{
 		if (!delivery_guard(delivery, state, claim, &round))
 			break;
@@ -372,12 +375,15 @@ claim_all(Delivery *delivery)
 		if (state->creation_due && state->deliverable && !state->blocked)
 			(void) delivery_guard(delivery, state, create_field_step, NULL);
 	}
-	foreach(lc, delivery->mappings)
-		if (!((MappingDelivery *) lfirst(lc))->has_lookups)
-			claim_mapping(delivery, lfirst(lc));
-	foreach(lc, delivery->mappings)
-		if (((MappingDelivery *) lfirst(lc))->has_lookups)
-			claim_mapping(delivery, lfirst(lc));
+	for (int later = 0; later < 2; later++)
+	{
+		foreach(lc, delivery->mappings)
+			if (!((MappingDelivery *) lfirst(lc))->has_lookups)
+				claim_mapping(delivery, lfirst(lc), later == 0);
+		foreach(lc, delivery->mappings)
+			if (((MappingDelivery *) lfirst(lc))->has_lookups)
+				claim_mapping(delivery, lfirst(lc), later == 0);
+	}
 }
 
 /* Records of requests whose outcome stayed unknown are sent once more. */
@@ -476,6 +482,8 @@ send_outgoing(Delivery *delivery)
 		request->connection->in_flight++;
 		request->started = GetCurrentTimestamp();
 		request->token_serial = request->connection->token_serial;
+		request->mark = poison_mark(&request->connection->poison);
+		request->jitter = connection_random();
 		if (!may_be_sent(request) || !send(delivery, request))
 		{
 			HttpReply none = {.tag = request,
@@ -487,6 +495,8 @@ send_outgoing(Delivery *delivery)
 		}
 		else if (request->login)
 			auth_call_wipe(request->login);
+		else
+			connection_sent(request->connection, request->started);
 	}
 	list_free(outgoing);
 }
@@ -619,7 +629,8 @@ left_ready(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked)
+		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked &&
+			state->held_until == 0)
 			return true;
 	}
 	return delivery->look;
@@ -630,6 +641,7 @@ time_to_wait(Delivery *delivery)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = 0;
+	ListCell *lc;
 
 	if (left_ready(delivery))
 	{
@@ -640,6 +652,8 @@ time_to_wait(Delivery *delivery)
 	soonest(&next, delivery->next_due);
 	soonest(&next, delivery->next_verify);
 	soonest(&next, delivery->next_retry);
+	foreach(lc, delivery->mappings)
+		soonest(&next, ((MappingDelivery *) lfirst(lc))->held_until);
 	if (delivery->prepared)
 		soonest(&next, now + USECS_PER_SEC);
 	if (state_dirty(delivery))
@@ -707,6 +721,8 @@ deliver_recover(Delivery *delivery)
 			batch_again(request->outcomes[i].unit);
 		if (request->kind == REQUEST_LOGIN)
 			request->connection->login_in_flight = false;
+		if (request->kind == REQUEST_LIMITS)
+			request->connection->limits_in_flight = false;
 		if (request->kind == REQUEST_DESCRIBE)
 			delivery_of(delivery, request->mapping)->describe_in_flight = false;
 		if (request->kind == REQUEST_CREATE_FIELD)
