@@ -353,6 +353,37 @@ sql(q{SELECT sfsync.set_delete_policy('opportunity', 'delete'); SELECT sfsync.al
 settled('a filter that leaves a row out');
 is(keys_of('Opportunity'), '2 3', 'its record is deleted');
 
+# A person's edit after the row left is not deleted with it.
+sql(q{SELECT sfsync.pause('opportunity'); UPDATE opportunity SET active = false WHERE id = 2});
+$sim->post('edit', { object => 'Opportunity', match => { PG_Key__c => '2' }, fields => { Description => 'a deal after all' }, at => time() + 60 });
+sql(q{SELECT sfsync.resume('opportunity')});
+settled('a row that leaves before an edit');
+is(keys_of('Opportunity'), '2 3', 'keeps its record');
+is(sql(q{SELECT source_key, field IS NULL FROM sfsync.conflict WHERE mapping = 'opportunity' AND resolution IS NULL ORDER BY id DESC LIMIT 1}), '{"id": 2}|t', 'as a conflict of the record');
+
+#
+# A partitioned table, whose partitions number their columns otherwise
+#
+sql(q{
+CREATE TABLE invoice (id integer, region text, name text, total numeric, note text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+CREATE TABLE invoice_a PARTITION OF invoice FOR VALUES IN ('a');
+CREATE TABLE invoice_b (junk text, note text, total numeric, name text, region text NOT NULL, id integer NOT NULL, PRIMARY KEY (id, region));
+ALTER TABLE invoice_b DROP COLUMN junk;
+ALTER TABLE invoice ATTACH PARTITION invoice_b FOR VALUES IN ('b');
+INSERT INTO invoice SELECT g, CASE WHEN g % 2 = 0 THEN 'a' ELSE 'b' END, 'Invoice ' || g, g, 'n' FROM generate_series(1, 10) g;
+SELECT sfsync.create_mapping('invoice', 'Everything__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', name => 'invoice', filter => 'total > 4', backfill => false);
+SELECT sfsync.map_field('invoice', 'Text__c', expression => 'note || ''/'' || total');
+SELECT sfsync.backfill('invoice')});
+settled('partitions');
+is(join(' ', sort map { "$_->{PG_Key__c}=$_->{Text__c}" } @{ $sim->records('Everything__c') }), '10:a=n/10 5:b=n/5 6:a=n/6 7:b=n/7 8:a=n/8 9:b=n/9', 'filter and expression see their rows');
+sql(q{UPDATE invoice SET total = 1 WHERE id IN (5, 6); UPDATE invoice SET total = 40 WHERE id IN (3, 4); UPDATE invoice_b SET note = 'changed' WHERE id = 7});
+settled('changes in partitions');
+is(join(' ', sort map { "$_->{PG_Key__c}=$_->{Text__c}" } @{ $sim->records('Everything__c') }), '10:a=n/10 3:b=n/40 4:a=n/40 7:b=changed/7 8:a=n/8 9:b=n/9', 'move rows in and out, and change fields');
+sql(q{ALTER TABLE invoice RENAME COLUMN total TO amount; UPDATE invoice SET amount = 2 WHERE id = 9; SELECT sfsync.alter_mapping('invoice', filter => 'amount > 100')});
+settled('a renamed column of partitions');
+is(keys_of('Everything__c'), '', 'the filter follows');
+sql(q{DROP TABLE invoice; SELECT sfsync.drop_mapping('invoice', true)});
+
 #
 # The worker evaluates as the owner, who can't climb
 #
