@@ -137,7 +137,8 @@ parent_at_hand(const Claim *claim, const Candidate *candidate)
 		if (!field->lookup || field->lookup->parent_mapping == claim->mapping->id)
 			continue;
 		key = payload_parent_key(field, candidate->row);
-		if (!key || !batch_find(claim->delivery->work, field->lookup->parent_mapping, key) ||
+		if (!key || !delivery_of(claim->delivery, field->lookup->parent_mapping)->deliverable ||
+			!batch_find(claim->delivery->work, field->lookup->parent_mapping, key) ||
 			batch_waits_for(claim->delivery->work, field->lookup->parent_mapping, key, candidate->unit))
 			continue;
 		if (candidate->unit->waits++ >= MAX_WAITS)

@@ -235,7 +235,8 @@ make_notice(const Mapping *mapping)
 		const Route *route = &mapping->routes[i];
 
 		if (route->status == ROUTE_QUARANTINED)
-			appendStringInfo(&names, "%s%s (%s)", n++ > 0 ? ", " : "", route->field_name, route->trouble);
+			appendStringInfo(&names, "%s%s (%s)", n++ > 0 ? ", " : "", route->field_name,
+							 route->trouble ? route->trouble : "its expression can't be evaluated");
 	}
 	if (n > 0)
 		appendStringInfo(&out, "%d field%s quarantined: %s", n, n > 1 ? "s" : "", names.data);
