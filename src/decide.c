@@ -564,7 +564,7 @@ decide_filtered(Claim *claim, Candidate *candidate)
 		return decided(claim, candidate, OUTCOME_UNCHANGED); /* it has left before */
 	candidate->unit->deleted = true;
 	if (!record || strcmp(claim->mapping->on_delete, "ignore") != 0)
-		return decide_deleted(claim, candidate);
+		return decide_delete(claim, candidate);
 
 	/* a row that returns is a new one */
 	outcome = delivery_decide(claim->delivery, candidate->unit, OUTCOME_IGNORED);
