@@ -11,6 +11,7 @@ use Test::More;
 
 my $sim = simulator();
 my $node = new_node('drift');
+my $log_start = -s $node->logfile;
 
 sub sql
 {
@@ -34,7 +35,7 @@ sub schema
 sub log_count
 {
 	my ($pattern) = @_;
-	my $log = slurp_file($node->logfile);
+	my $log = log_since($node, $log_start);
 	my $n = () = $log =~ /$pattern/g;
 
 	return $n;
