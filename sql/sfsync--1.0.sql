@@ -177,6 +177,8 @@ COMMENT ON COLUMN sfsync.queue.operation IS
 COMMENT ON COLUMN sfsync.queue.changed IS 'bitmap of the attribute numbers whose values changed (bit attnum - 1)';
 COMMENT ON COLUMN sfsync.queue.actor IS 'role that the session of the change had logged in as';
 CREATE INDEX queue_order ON sfsync.queue (xid, n);
+-- else a publication FOR ALL TABLES would make the worker's deletes fail
+ALTER TABLE sfsync.queue REPLICA IDENTITY FULL;
 
 CREATE TABLE sfsync.deferred (
 	mapping integer NOT NULL,
@@ -361,7 +363,7 @@ RETURNS event_trigger
 AS 'MODULE_PATHNAME', 'sfsync_follow_ddl'
 LANGUAGE C;
 COMMENT ON FUNCTION sfsync.follow_ddl() IS
-'event trigger: tells the worker of DDL that may concern a mapping, and captures the rows of partitions that come and go';
+'event trigger: tells the worker of DDL that may concern a mapping, captures the rows of partitions that come and go, and keeps mappings in step with servers and roles';
 
 CREATE EVENT TRIGGER sfsync_ddl ON ddl_command_end
 WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE SERVER', 'ALTER SERVER', 'CREATE USER MAPPING',
@@ -369,6 +371,10 @@ WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE SERVER', 'ALTER SERVER', 'CR
 	'CREATE FUNCTION', 'ALTER FUNCTION', 'DROP FUNCTION')
 EXECUTE FUNCTION sfsync.follow_ddl();
 COMMENT ON EVENT TRIGGER sfsync_ddl IS 'tells sfsync''s worker of DDL that may concern a mapping';
+
+CREATE EVENT TRIGGER sfsync_drop ON sql_drop WHEN TAG IN ('DROP SERVER', 'DROP OWNED')
+EXECUTE FUNCTION sfsync.follow_ddl();
+COMMENT ON EVENT TRIGGER sfsync_drop IS 'keeps servers that a mapping uses, unless they are dropped with CASCADE';
 
 --
 -- Functions that configure
@@ -650,6 +656,7 @@ CREATE TABLE sfsync.history_log (
 	actor text,
 	xid xid8
 );
+ALTER TABLE sfsync.history_log REPLICA IDENTITY FULL; -- like the queue
 COMMENT ON TABLE sfsync.history_log IS
 'what became of single rows, as far as the setting sfsync.history asks for it; read it with sfsync.history';
 COMMENT ON COLUMN sfsync.history_log.actor IS 'role of the session that changed the row, or repaired a dead letter';
