@@ -78,6 +78,23 @@ follow_known(const RenameStmt *statement)
 	sql_close(&scope);
 }
 
+/* What attribute numbers mean, in case a dump is restored. */
+static void
+follow_columns(void)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN0(
+		&scope,
+		"UPDATE sfsync.mapping m SET table_columns = c.names FROM sfsync.mapping o CROSS JOIN LATERAL"
+		" (SELECT ARRAY(SELECT CASE WHEN NOT a.attisdropped THEN a.attname END FROM pg_catalog.pg_attribute a"
+		" WHERE a.attrelid = o.source AND a.attnum > 0 ORDER BY a.attnum) AS names) c"
+		" WHERE o.id = m.id AND m.attnums_of = m.source::oid AND c.names <> m.table_columns"
+		" AND c.names <> '{}'");
+	sql_close(&scope);
+}
+
 /* Everything that names the server does so by its new name from now on. */
 static void
 follow_server(const RenameStmt *statement)
@@ -107,6 +124,7 @@ follow_rename(const RenameStmt *statement)
 		follow_known(statement);
 		follow_renames();
 		expression_follow_renames();
+		follow_columns();
 	}
 	mapping_changed(InvalidOid);
 }
@@ -145,11 +163,19 @@ follow_partition(const RangeVar *parent)
 static void
 follow_alter_table(const AlterTableStmt *statement)
 {
+	bool columns = false;
 	ListCell *lc;
 
 	foreach(lc, statement->cmds)
-		if (((AlterTableCmd *) lfirst(lc))->subtype == AT_AttachPartition)
+	{
+		AlterTableType type = ((AlterTableCmd *) lfirst(lc))->subtype;
+
+		columns |= type == AT_AddColumn || type == AT_DropColumn;
+		if (type == AT_AttachPartition)
 			follow_partition(statement->relation);
+	}
+	if (columns)
+		follow_columns();
 	capture_altered_table(statement);
 }
 

@@ -165,8 +165,11 @@ sfsync_server_settings(PG_FUNCTION_ARGS)
  * Waiting
  */
 
+/* A transaction id that is not given out yet is another cluster's, of a dump. */
 static const char unsettled_query[] =
-	"SELECT EXISTS (SELECT FROM sfsync.queue WHERE xid < pg_catalog.pg_snapshot_xmax($1::text::pg_catalog.pg_snapshot)"
+	"SELECT EXISTS (SELECT FROM sfsync.queue WHERE xid >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
+	" AND ($2 = 0 OR mapping = $2))"
+	" OR EXISTS (SELECT FROM sfsync.queue WHERE xid < pg_catalog.pg_snapshot_xmax($1::text::pg_catalog.pg_snapshot)"
 	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
 	" OR EXISTS (SELECT FROM sfsync.deferred WHERE state = 'waiting'"
 	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"

@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
+#include "connection.h"
 #include "datum.h"
 #include "deliver.h"
 #include "history.h"
@@ -191,7 +192,7 @@ loop(HttpClient *http, Oid extension)
 	bool look = true;
 
 	start_intents();
-	while (!shmem_worker_must_leave())
+	while (!shmem_worker_must_leave() && !connections_fence_lifted())
 	{
 		bool replied = deliver_replies(delivery);
 		TimestampTz now = GetCurrentTimestamp();
