@@ -192,7 +192,7 @@ loop(HttpClient *http, Oid extension)
 	bool look = true;
 
 	start_intents();
-	while (!shmem_worker_must_leave() && !connections_fence_lifted())
+	while (!shmem_worker_must_leave())
 	{
 		bool replied = deliver_replies(delivery);
 		TimestampTz now = GetCurrentTimestamp();
@@ -212,6 +212,8 @@ loop(HttpClient *http, Oid extension)
 		{
 			pgstat_report_activity(STATE_RUNNING, "sfsync: delivering changes");
 			wait = turn(delivery, woken);
+			if (connections_fence_lifted())
+				break;
 			last = GetCurrentTimestamp();
 			next = wait < 0 ? 0 : TimestampTzPlusMilliseconds(last, wait);
 			pgstat_report_stat(true);
