@@ -7,6 +7,7 @@ OBJS = \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
+	src/budget.o \
 	src/canonical.o \
 	src/capture.o \
 	src/capture_table.o \
@@ -46,6 +47,7 @@ OBJS = \
 	src/mapping.o \
 	src/notes.o \
 	src/payload.o \
+	src/poison.o \
 	src/preview.o \
 	src/queue.o \
 	src/reads.o \
@@ -67,6 +69,7 @@ OBJS = \
 	src/sql.o \
 	src/status.o \
 	src/throttle.o \
+	src/trouble.o \
 	src/tooling.o \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"

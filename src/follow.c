@@ -320,6 +320,22 @@ follow_init(void)
  * The event triggers
  */
 
+/* Did a command that drops tables take a mapped one along? */
+static bool
+source_is_gone(CommandTag tag)
+{
+	SqlScope scope;
+	bool gone;
+
+	if (tag != CMDTAG_DROP_TABLE && tag != CMDTAG_DROP_SCHEMA && tag != CMDTAG_DROP_OWNED)
+		return true;
+	sql_open(&scope, false);
+	gone = SQL_RUN0(&scope, "SELECT FROM sfsync.mapping m WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c"
+							" WHERE c.oid = m.source::oid)") > 0;
+	sql_close(&scope);
+	return gone;
+}
+
 static void
 follow(Node *statement)
 {
@@ -356,6 +372,9 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (strcmp(data->event, "sql_drop") == 0)
 		follow_dropped(data->parsetree);
+	else if ((IsA(data->parsetree, DropStmt) || IsA(data->parsetree, DropOwnedStmt)) &&
+			 !source_is_gone(data->tag))
+		PG_RETURN_NULL();
 	else
 		follow(data->parsetree);
 	shmem_wake_at_commit();
