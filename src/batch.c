@@ -484,6 +484,9 @@ batch_event(Work *work, const WorkEvent *event)
 				unit->inserted = true;
 			batch_add_whole(unit, event->event_at);
 			break;
+		case EVENT_WHOLE:
+			batch_add_whole(unit, BATCH_NEVER);
+			break;
 		case EVENT_DELETE:
 		case EVENT_HELD_DELETE:
 		case EVENT_PARTITION_LEFT:

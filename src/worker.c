@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
+#include "connection.h"
 #include "datum.h"
 #include "deliver.h"
 #include "history.h"
@@ -211,6 +212,8 @@ loop(HttpClient *http, Oid extension)
 		{
 			pgstat_report_activity(STATE_RUNNING, "sfsync: delivering changes");
 			wait = turn(delivery, woken);
+			if (connections_fence_lifted())
+				break;
 			last = GetCurrentTimestamp();
 			next = wait < 0 ? 0 : TimestampTzPlusMilliseconds(last, wait);
 			pgstat_report_stat(true);
