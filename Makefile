@@ -7,6 +7,8 @@ OBJS = \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
+	src/bulk.o \
+	src/bulk_reply.o \
 	src/capture.o \
 	src/check.o \
 	src/check_connection.o \
@@ -52,7 +54,7 @@ PROVE_TESTS = test/t/*.pl
 
 PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags libcurl json-c libcrypto)
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -fvisibility=hidden
-SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto)
+SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto) -lcsv
 EXTRA_CLEAN = tmp_check_regress tmp_check_isolation
 
 PG_CONFIG ?= pg_config

@@ -87,6 +87,9 @@ extern char *rest_payload(const char *object, const char *ext_field, bool ext_is
  */
 extern bool rest_parse_results(const char *body, size_t len, int nresults, RestResult *results, char **error);
 
+/* Text of Salesforce as it may stand in logs and views: one line, bounded, valid UTF-8. */
+extern char *rest_clean_text(const char *text, size_t len);
+
 /* Parse a request-level error: array or object, OAuth's form, HTML, nothing. */
 extern RestError rest_parse_error(int http_status, const char *body, size_t len);
 

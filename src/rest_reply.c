@@ -127,6 +127,12 @@ clean_text(const char *text, size_t len, size_t max)
 	return clean;
 }
 
+char *
+rest_clean_text(const char *text, size_t len)
+{
+	return clean_text(text, len, MAX_MESSAGE);
+}
+
 static char *
 clean_string(json_object *value, size_t max)
 {
