@@ -9,6 +9,7 @@ OBJS = \
 	src/batch.o \
 	src/bulk.o \
 	src/bulk_reply.o \
+	src/canonical.o \
 	src/capture.o \
 	src/check.o \
 	src/check_connection.o \
@@ -17,6 +18,7 @@ OBJS = \
 	src/connection.o \
 	src/create.o \
 	src/datum.o \
+	src/delete_policy.o \
 	src/deliver.o \
 	src/describe.o \
 	src/drift.o \
@@ -25,12 +27,15 @@ OBJS = \
 	src/fetch.o \
 	src/http.o \
 	src/launcher.o \
+	src/lexical.o \
 	src/mapping.o \
 	src/payload.o \
 	src/preview.o \
 	src/queue.o \
 	src/reply.o \
 	src/rest.o \
+	src/rest_form.o \
+	src/rest_read.o \
 	src/rest_reply.o \
 	src/route.o \
 	src/rules.o \

@@ -33,6 +33,7 @@
 
 #include "api.h"
 #include "capture.h"
+#include "delete_policy.h"
 #include "fence.h"
 #include "route.h"
 #include "sfsync.h"
@@ -119,6 +120,35 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(mapping->name));
 }
 
+/* Values belong to the policies that set them: another policy forgets them. */
+static const char delete_policy_query[] =
+	"UPDATE sfsync.mapping SET on_delete = $2,"
+	" delete_values = CASE WHEN $2 IN ('archive', 'deactivate') THEN coalesce($3, delete_values) END,"
+	" on_truncate = coalesce($4, on_truncate), delete_guard = coalesce($5, delete_guard) WHERE id = $1";
+
+static void
+check_values(const Mapping *mapping, const char *on_delete, const char *values)
+{
+	const char *in_force = values;
+
+	if (!values && delete_policy_sets_values(on_delete))
+		in_force = mapping->delete_values;
+	delete_values_check(on_delete, in_force);
+	if (values && mapping->meta)
+		delete_values_check_fields(values, mapping->meta, mapping->external_id, mapping->zone);
+}
+
+static void
+check_guard(int guard)
+{
+	if (guard < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for argument \"delete_guard\": %d", guard),
+				 errdetail("It is the number of deletes that one transaction may mean without being held."),
+				 errhint("Pass 0 to turn the guard off.")));
+}
+
 PG_FUNCTION_INFO_V1(sfsync_set_delete_policy);
 
 Datum
@@ -127,25 +157,24 @@ sfsync_set_delete_policy(PG_FUNCTION_ARGS)
 	Mapping *mapping;
 	SqlScope scope;
 	char *on_delete = api_text(fcinfo, 1);
+	char *values = api_json(fcinfo, 2);
 	char *on_truncate = api_text(fcinfo, 3);
+	SqlArg guard = sql_arg_int(PG_ARGISNULL(4) ? 0 : PG_GETARG_INT32(4));
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
-	if (on_delete)
-		api_check_delete_policy(on_delete);
-	if (!PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"delete_values\" goes with on_delete 'archive' or 'deactivate' only")));
+	if (!on_delete)
+		on_delete = mapping->on_delete;
+	api_check_delete_policy(on_delete);
+	check_values(mapping, on_delete, values);
 	if (on_truncate)
 		api_choice("on_truncate", on_truncate, truncate_policies, lengthof(truncate_policies));
-	if (on_truncate && strcmp(on_truncate, "apply") == 0)
-		api_unsupported("on_truncate", on_truncate, "Use DELETE instead of TRUNCATE.");
-	if (!PG_ARGISNULL(4))
-		api_unsupported("delete_guard", psprintf("%d", PG_GETARG_INT32(4)), "Leave the argument out.");
+	guard.isnull = PG_ARGISNULL(4);
+	if (!guard.isnull)
+		check_guard(PG_GETARG_INT32(4));
 	sql_open(&scope, false);
-	SQL_RUN(&scope, "UPDATE sfsync.mapping SET on_delete = coalesce($2, on_delete) WHERE id = $1",
-			sql_arg_int(mapping->id), sql_arg_text(on_delete));
+	SQL_RUN(&scope, delete_policy_query, sql_arg_int(mapping->id), sql_arg_text(on_delete),
+			sql_arg_jsonb(values), sql_arg_text(on_truncate), guard);
 	sql_close(&scope);
 	api_changed(mapping);
 	PG_RETURN_TEXT_P(cstring_to_text(mapping->name));

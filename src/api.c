@@ -28,6 +28,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -53,6 +54,12 @@ char *
 api_text(FunctionCallInfo fcinfo, int i)
 {
 	return PG_ARGISNULL(i) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(i));
+}
+
+char *
+api_json(FunctionCallInfo fcinfo, int i)
+{
+	return PG_ARGISNULL(i) ? NULL : DatumGetCString(DirectFunctionCall1(jsonb_out, PG_GETARG_DATUM(i)));
 }
 
 char *
@@ -116,8 +123,6 @@ void
 api_check_delete_policy(const char *value)
 {
 	api_choice("on_delete", value, delete_policies, lengthof(delete_policies));
-	if (strcmp(value, "delete") != 0 && strcmp(value, "ignore") != 0)
-		api_unsupported("on_delete", value, "Use 'delete' (into the recycle bin) or 'ignore'.");
 }
 
 void

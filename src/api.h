@@ -10,8 +10,9 @@
 #include "mapping.h"
 #include "nodes/execnodes.h"
 
-/* Argument i as text (type text or name); NULL if it is null. */
+/* Argument i as text (type text, jsonb or name); NULL if it is null. */
 extern char *api_text(FunctionCallInfo fcinfo, int i);
+extern char *api_json(FunctionCallInfo fcinfo, int i);
 extern char *api_name(FunctionCallInfo fcinfo, int i);
 
 /* An error unless the argument is not null. */

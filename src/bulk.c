@@ -2,10 +2,11 @@
  * bulk.c
  *		Requests of Bulk API 2.0, and the CSV that is sent.
  */
-#define SFSYNC_USE_JSON_C
 #include "compat.h"
 
 #include "bulk.h"
+#include "lexical.h"
+#include "rest_internal.h"
 
 #define CLEARED "#N/A" /* empties a field; an empty cell leaves it (section 9.3) */
 
@@ -134,7 +135,7 @@ text_length(const char *text)
 static bool
 is_empty(const char *text)
 {
-	while (rest_is_blank(*text))
+	while (lexical_is_blank(*text))
 		text++;
 	return *text == '\0';
 }
@@ -142,7 +143,7 @@ is_empty(const char *text)
 static bool
 is_cleared(const char *text)
 {
-	while (rest_is_blank(*text))
+	while (lexical_is_blank(*text))
 		text++;
 	return pg_strncasecmp(text, CLEARED, 4) == 0 && is_empty(text + 4);
 }
@@ -152,7 +153,7 @@ append_text(StringInfo out, const char *text)
 {
 	size_t len = strlen(text);
 	bool quote = text[strcspn(text, ",\"\r\n")] != '\0' ||
-				 (len > 0 && (rest_is_blank(text[0]) || rest_is_blank(text[len - 1])));
+				 (len > 0 && (lexical_is_blank(text[0]) || lexical_is_blank(text[len - 1])));
 
 	if (!quote)
 	{
@@ -278,63 +279,63 @@ bulk_row(StringInfo out, const BulkColumns *columns, const RestRecord *record)
  * Requests
  */
 
-static RestCall *
-make_call(const char *method, char *path, json_object *body)
-{
-	RestCall *call = palloc0(sizeof(RestCall));
-
-	call->method = method;
-	call->path = path;
-	if (body)
-	{
-		call->body = pstrdup(json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN));
-		call->body_len = strlen(call->body);
-		json_object_put(body);
-	}
-	return call;
-}
-
 static void
-put(json_object *object, const char *key, const char *value)
+append_member(StringInfo body, const char *name, const char *value)
 {
-	json_object_object_add(object, key, json_object_new_string(value));
+	appendStringInfoChar(body, body->len == 0 ? '{' : ',');
+	rest_append_json_string(body, name);
+	appendStringInfoChar(body, ':');
+	rest_append_json_string(body, value);
 }
 
-/* Id and version are of a form that needs no encoding. */
-static char *
-job_path(const char *api_version, const char *job, const char *rest)
+/* A request about a job, or, without one, about jobs. */
+static RestCall *
+job_call(const char *method, const char *api_version, const char *job, const char *rest, StringInfo body)
 {
-	return psprintf("/services/data/v%s/jobs/ingest/%s%s", api_version, job, rest);
+	StringInfoData path;
+
+	rest_start_path(&path, api_version, "/jobs/ingest");
+	if (job)
+	{
+		appendStringInfoChar(&path, '/');
+		rest_append_encoded(&path, job);
+		appendStringInfoString(&path, rest);
+	}
+	if (body)
+		appendStringInfoChar(body, '}');
+	return rest_make_call(method, &path, body);
 }
 
 RestCall *
 bulk_create(const char *api_version, const char *object, BulkOperation operation, const char *ext_field)
 {
-	json_object *body = json_object_new_object();
+	StringInfoData body;
 
-	put(body, "object", object);
-	put(body, "operation", bulk_operation_name(operation));
+	initStringInfo(&body);
+	append_member(&body, "object", object);
+	append_member(&body, "operation", bulk_operation_name(operation));
 	if (operation == BULK_UPSERT)
-		put(body, "externalIdFieldName", ext_field);
-	put(body, "contentType", "CSV");
-	put(body, "lineEnding", "LF");
-	put(body, "columnDelimiter", "COMMA");
-	return make_call("POST", psprintf("/services/data/v%s/jobs/ingest", api_version), body);
+		append_member(&body, "externalIdFieldName", ext_field);
+	append_member(&body, "contentType", "CSV");
+	append_member(&body, "lineEnding", "LF");
+	append_member(&body, "columnDelimiter", "COMMA");
+	return job_call("POST", api_version, NULL, "", &body);
 }
 
 RestCall *
 bulk_upload(const char *api_version, const char *job)
 {
-	return make_call("PUT", job_path(api_version, job, "/batches"), NULL);
+	return job_call("PUT", api_version, job, "/batches", NULL);
 }
 
 static RestCall *
 set_state(const char *api_version, const char *job, const char *state)
 {
-	json_object *body = json_object_new_object();
+	StringInfoData body;
 
-	put(body, "state", state);
-	return make_call("PATCH", job_path(api_version, job, ""), body);
+	initStringInfo(&body);
+	append_member(&body, "state", state);
+	return job_call("PATCH", api_version, job, "", &body);
 }
 
 RestCall *
@@ -352,22 +353,22 @@ bulk_abort(const char *api_version, const char *job)
 RestCall *
 bulk_info(const char *api_version, const char *job)
 {
-	return make_call("GET", job_path(api_version, job, ""), NULL);
+	return job_call("GET", api_version, job, "", NULL);
 }
 
 RestCall *
 bulk_results(const char *api_version, const char *job, BulkResultSet set, const char *locator)
 {
 	static const char *const paths[] = {"/successfulResults/", "/failedResults/", "/unprocessedrecords/"};
-	char *path = job_path(api_version, job, paths[set]);
 
-	return make_call("GET", locator ? psprintf("%s?locator=%s", path, locator) : path, NULL);
+	return job_call("GET", api_version, job,
+					locator ? psprintf("%s?locator=%s", paths[set], locator) : paths[set], NULL);
 }
 
 RestCall *
 bulk_delete(const char *api_version, const char *job)
 {
-	return make_call("DELETE", job_path(api_version, job, ""), NULL);
+	return job_call("DELETE", api_version, job, "", NULL);
 }
 
 bool

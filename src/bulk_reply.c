@@ -10,6 +10,8 @@
 #include "mb/pg_wchar.h"
 
 #include "bulk.h"
+#include "lexical.h"
+#include "rest_internal.h"
 
 #define MAX_FIELDS 100
 #define MAX_CODE 100
@@ -20,24 +22,12 @@
  * Jobs
  */
 
-static const char *
-text_member(json_object *json, const char *key)
-{
-	json_object *value;
-
-	if (!json_object_object_get_ex(json, key, &value) || !json_object_is_type(value, json_type_string))
-		return NULL;
-	return json_object_get_string(value);
-}
-
 static int64
 count_member(json_object *json, const char *key)
 {
-	json_object *value;
+	json_object *value = rest_member(json, key);
 
-	if (!json_object_object_get_ex(json, key, &value) || !json_object_is_type(value, json_type_int))
-		return -1;
-	return Max(json_object_get_int64(value), -1);
+	return json_object_is_type(value, json_type_int) ? Max(json_object_get_int64(value), -1) : -1;
 }
 
 static bool
@@ -59,8 +49,8 @@ read_state(const char *name, BulkState *state)
 static bool
 read_info(json_object *json, BulkInfo *info, char **error)
 {
-	const char *id = text_member(json, "id");
-	const char *message = text_member(json, "errorMessage");
+	const char *id = rest_plain_string(rest_member(json, "id"));
+	const char *message = rest_plain_string(rest_member(json, "errorMessage"));
 
 	info->id = id ? rest_id18(id) : NULL;
 	if (!info->id)
@@ -68,7 +58,7 @@ read_info(json_object *json, BulkInfo *info, char **error)
 		*error = pstrdup("it has no job id");
 		return false;
 	}
-	if (!read_state(text_member(json, "state"), &info->state))
+	if (!read_state(rest_plain_string(rest_member(json, "state")), &info->state))
 	{
 		*error = pstrdup("it has no job state that is known");
 		return false;
@@ -148,11 +138,11 @@ without_dashes(const char *text)
 {
 	size_t len = strlen(text);
 
-	while (len > 0 && rest_is_blank(text[len - 1]))
+	while (len > 0 && lexical_is_blank(text[len - 1]))
 		len--;
 	if (len >= 2 && text[len - 1] == '-' && text[len - 2] == '-')
 		len -= 2;
-	while (len > 0 && rest_is_blank(text[len - 1]))
+	while (len > 0 && lexical_is_blank(text[len - 1]))
 		len--;
 	return pnstrdup(text, len);
 }

@@ -12,6 +12,7 @@
 
 #include "coerce.h"
 #include "describe.h"
+#include "lexical.h"
 #include "rest.h"
 
 #define QUOTE_LIMIT 60     /* characters of a value shown in a reason */
@@ -113,26 +114,6 @@ character_at(const char *text, int number)
 	return text;
 }
 
-static bool
-is_blank(char c)
-{
-	return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-/* A copy without the blanks at both ends, which Salesforce drops (trap 7). */
-static char *
-trim(const char *text, size_t len)
-{
-	while (len > 0 && is_blank(*text))
-	{
-		text++;
-		len--;
-	}
-	while (len > 0 && is_blank(text[len - 1]))
-		len--;
-	return pnstrdup(text, len);
-}
-
 /* The value as a reason may show it: quoted, on one line, not too long. */
 static char *
 quoted(const char *text)
@@ -201,7 +182,7 @@ coerce_text(Coercion *c, char *text)
 	if (!check_control_characters(c, text))
 		return false;
 	if (c->options->truncate && limit > 0)
-		text = trim(text, (size_t) (character_at(text, limit) - text));
+		text = lexical_trim(text, (size_t) (character_at(text, limit) - text));
 	return check_length(c, text) && accept(c, FV_STRING, text);
 }
 
@@ -301,7 +282,7 @@ coerce_picklist(Coercion *c, const char *text)
 static bool
 append_choice(Coercion *c, StringInfo joined, const char *text, size_t len)
 {
-	char *part = trim(text, len);
+	char *part = lexical_trim(text, len);
 	const char *value;
 	const char *p = joined->data;
 
@@ -404,45 +385,6 @@ coerce_checkbox(Coercion *c, const char *text)
 	return refuse(c, psprintf("%s is neither true nor false", quoted(text)));
 }
 
-/* Add one in the last place of digits, the point left where it is. */
-static char *
-increment(const char *digits)
-{
-	size_t len = strlen(digits);
-	char *sum = palloc(len + 2);
-
-	sum[0] = '0';
-	memcpy(sum + 1, digits, len + 1);
-	for (char *p = sum + len; p >= sum; p--)
-	{
-		if (*p == '.')
-			continue;
-		if (*p != '9')
-		{
-			(*p)++;
-			break;
-		}
-		*p = '0';
-	}
-	return sum[0] == '0' ? sum + 1 : sum;
-}
-
-/*
- * Plain digits, without sign, rounded to so many places behind the point,
- * half away from zero as PostgreSQL's round() does (trap 11).
- */
-static char *
-round_digits(const char *digits, int scale)
-{
-	const char *point = strchr(digits, '.');
-	char *kept;
-
-	if (point == NULL || strlen(point + 1) <= (size_t) scale)
-		return pstrdup(digits);
-	kept = pnstrdup(digits, (size_t) (point - digits) + (scale > 0 ? scale + 1 : 0));
-	return point[scale + 1] >= '5' ? increment(kept) : kept;
-}
-
 static int
 digits_left(const char *digits)
 {
@@ -470,8 +412,10 @@ left_capacity(const SfField *field)
 
 /* Beyond the range: Salesforce says NUMBER_OUTSIDE_VALID_RANGE. */
 static bool
-check_range(Coercion *c, const char *digits, bool negative)
+check_range(Coercion *c, const char *plain)
 {
+	bool negative = plain[0] == '-';
+	const char *digits = plain + negative;
 	int left = digits_left(digits);
 	int capacity = left_capacity(c->field);
 
@@ -491,21 +435,15 @@ coerce_number(Coercion *c, const char *text)
 {
 	bool whole = c->field->type == SF_INT || c->field->type == SF_LONG;
 	char *plain = NULL;
-	char *digits;
-	bool negative;
+	char *rounded;
 
 	/* only floats come with an exponent; text must be a plain number */
 	if (c->value->kind == SRC_FLOAT || strpbrk(text, "eE") == NULL)
 		plain = rest_plain_number(text);
 	if (plain == NULL)
 		return refuse(c, psprintf("%s is not a number that Salesforce can store", quoted(text)));
-	negative = plain[0] == '-';
-	digits = round_digits(plain + negative, whole ? 0 : c->field->scale);
-	if (!check_range(c, digits, negative))
-		return false;
-	if (strspn(digits, "0.") == strlen(digits))
-		negative = false;
-	return accept(c, FV_NUMBER, negative ? psprintf("-%s", digits) : digits);
+	rounded = lexical_round(plain, whole ? 0 : c->field->scale);
+	return check_range(c, rounded) && accept(c, FV_NUMBER, rounded);
 }
 
 /* ------------------------------------------------------------------------
@@ -513,87 +451,11 @@ coerce_number(Coercion *c, const char *text)
  * ------------------------------------------------------------------------
  */
 
-/* So many digits as a number; false if one is none. */
 static bool
-read_digits(const char **text, int n, int *value)
+outside_years(Coercion *c)
 {
-	*value = 0;
-	for (; n > 0; n--, (*text)++)
-	{
-		if (**text < '0' || **text > '9')
-			return false;
-		*value = *value * 10 + (**text - '0');
-	}
-	return true;
-}
-
-static bool
-read_char(const char **text, char wanted)
-{
-	if (**text != wanted)
-		return false;
-	(*text)++;
-	return true;
-}
-
-static int
-days_in_month(int year, int month)
-{
-	static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-
-	if (month == 2 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0))
-		return 29;
-	return days[month - 1];
-}
-
-/* YYYY-MM-DD at the front of the text; the year has four digits or more. */
-static bool
-read_date(const char **text, int *year)
-{
-	int year_digits = (int) strspn(*text, "0123456789");
-	int month;
-	int day;
-
-	/* no zeros in front of four digits, and no more than fit an int */
-	return year_digits >= 4 && year_digits <= 7 && (year_digits == 4 || **text != '0') &&
-		   read_digits(text, year_digits, year) && read_char(text, '-') && read_digits(text, 2, &month) &&
-		   read_char(text, '-') && read_digits(text, 2, &day) && month >= 1 && month <= 12 && day >= 1 &&
-		   day <= days_in_month(*year, month);
-}
-
-/* HH:MM:SS[.f...] at the front of the text; the fraction in milliseconds. */
-static bool
-read_time(const char **text, int *milliseconds)
-{
-	int hour;
-	int minute;
-	int second;
-	int weight = 100;
-
-	*milliseconds = 0;
-	if (!(read_digits(text, 2, &hour) && read_char(text, ':') && read_digits(text, 2, &minute) &&
-		  read_char(text, ':') && read_digits(text, 2, &second) && hour <= 23 && minute <= 59 &&
-		  second <= 59))
-		return false;
-	if (!read_char(text, '.'))
-		return true;
-	if (**text < '0' || **text > '9')
-		return false;
-	for (; **text >= '0' && **text <= '9'; (*text)++)
-	{
-		*milliseconds += (**text - '0') * weight;
-		weight /= 10;
-	}
-	return true;
-}
-
-static bool
-check_year(Coercion *c, int year, const char *rest)
-{
-	if (strcmp(rest, " BC") == 0 || year < FIRST_YEAR || year > LAST_YEAR)
-		return refuse(c, psprintf("%s is outside the years %d to %d that Salesforce stores",
-								  quoted(c->value->text), FIRST_YEAR, LAST_YEAR));
-	return true;
+	return refuse(c, psprintf("%s is outside the years %d to %d that Salesforce stores",
+							  quoted(c->value->text), FIRST_YEAR, LAST_YEAR));
 }
 
 static bool
@@ -607,37 +469,58 @@ static bool
 coerce_date(Coercion *c, const char *text)
 {
 	const char *rest = text;
-	int year;
+	LexicalDate date;
 
 	if (is_infinite(text))
 		return refuse(c, psprintf("%s can't be stored in a date field", quoted(text)));
-	if (!read_date(&rest, &year) || (*rest != '\0' && strcmp(rest, " BC") != 0))
+	if (!lexical_read_date(&rest, &date) || (*rest != '\0' && strcmp(rest, " BC") != 0))
 		return refuse(c, psprintf("%s is not a date of the form YYYY-MM-DD", quoted(text)));
-	return check_year(c, year, rest) && accept(c, FV_STRING, pstrdup(text));
+	if (*rest != '\0' || date.year < FIRST_YEAR || date.year > LAST_YEAR)
+		return outside_years(c);
+	return accept(c, FV_STRING, pstrdup(text));
 }
 
-/* To the second, as Salesforce stores it (trap 2); a date is its midnight UTC. */
+/* Behind the date: a time with its zone, or nothing, which is midnight UTC. */
+static bool
+read_time_and_zone(const char **text, int *seconds)
+{
+	int milliseconds;
+	int offset;
+
+	*seconds = 0;
+	if (**text == '\0' || strcmp(*text, " BC") == 0)
+		return true;
+	if (**text != 'T' && **text != ' ')
+		return false;
+	(*text)++;
+	if (!lexical_read_time(text, &milliseconds) || !lexical_read_zone(text, &offset))
+		return false;
+	*seconds = milliseconds / 1000 - offset;
+	return true;
+}
+
+/* To the second, as Salesforce stores it (trap 2), and in UTC. */
 static bool
 coerce_datetime(Coercion *c, const char *text)
 {
+	static const LexicalDate first = {FIRST_YEAR, 1, 1};
+	static const LexicalDate last = {LAST_YEAR, 12, 31};
 	const char *rest = text;
-	bool date_only;
-	int year;
-	int milliseconds;
+	LexicalDate date;
+	int seconds;
+	int64 instant;
 
 	if (is_infinite(text))
 		return refuse(c, psprintf("%s can't be stored in a date/time field", quoted(text)));
-	if (!read_date(&rest, &year))
-		return refuse(c, psprintf("%s is not a time stamp of the form YYYY-MM-DDTHH:MM:SSZ", quoted(text)));
-	date_only = *rest == '\0' || strcmp(rest, " BC") == 0;
-	if (!date_only && !(read_char(&rest, 'T') && read_time(&rest, &milliseconds) && read_char(&rest, 'Z') &&
-						(*rest == '\0' || strcmp(rest, " BC") == 0)))
-		return refuse(c, psprintf("%s is not a time stamp of the form YYYY-MM-DDTHH:MM:SSZ", quoted(text)));
-	if (!check_year(c, year, rest))
-		return false;
-	if (date_only)
-		return accept(c, FV_STRING, psprintf("%sT00:00:00.000Z", text));
-	return accept(c, FV_STRING, psprintf("%.19s.000Z", text));
+	if (!lexical_read_date(&rest, &date) || !read_time_and_zone(&rest, &seconds) ||
+		(*rest != '\0' && strcmp(rest, " BC") != 0))
+		return refuse(
+			c, psprintf("%s is not a time stamp of the form YYYY-MM-DDTHH:MM:SS with Z or an offset from UTC",
+						quoted(text)));
+	instant = lexical_date_seconds(&date) + seconds;
+	if (*rest != '\0' || instant < lexical_date_seconds(&first) || instant > lexical_date_seconds(&last))
+		return outside_years(c);
+	return accept(c, FV_STRING, lexical_instant(instant, ".000Z"));
 }
 
 static bool
@@ -647,9 +530,9 @@ coerce_time(Coercion *c, const char *text)
 	int milliseconds;
 
 	/* 24:00:00 is a time to PostgreSQL, not to Salesforce */
-	if (!read_time(&rest, &milliseconds) || (*rest != '\0' && strcmp(rest, "Z") != 0))
+	if (!lexical_read_time(&rest, &milliseconds) || (*rest != '\0' && strcmp(rest, "Z") != 0))
 		return refuse(c, psprintf("%s is not a time from 00:00:00 to 23:59:59", quoted(text)));
-	return accept(c, FV_STRING, psprintf("%.8s.%03dZ", text, milliseconds));
+	return accept(c, FV_STRING, psprintf("%.8s.%03dZ", text, milliseconds % 1000));
 }
 
 /* ------------------------------------------------------------------------
@@ -746,7 +629,7 @@ coerce(Coercion *c)
 		return coerce_null(c);
 	if (!valid_utf8(c->value->text))
 		return refuse(c, pstrdup("value is not valid UTF-8"));
-	text = trim(c->value->text, strlen(c->value->text));
+	text = lexical_trim(c->value->text, strlen(c->value->text));
 	if (*text == '\0')
 		return coerce_null(c);
 	return coerce_present(c, text);

@@ -36,6 +36,7 @@
 
 #include "api.h"
 #include "capture.h"
+#include "delete_policy.h"
 #include "fence.h"
 #include "route.h"
 #include "sfsync.h"
@@ -241,9 +242,9 @@ choose_server(const char *name)
 						   quote_identifier(name))));
 }
 
-/* Canonical names of object and key field where they are known. */
+/* Canonical names of object and key field where they are known; and values for its fields. */
 static void
-check_object(const char *server, char **object, char **external_id)
+check_object(const char *server, char **object, char **external_id, const char *delete_values)
 {
 	SqlScope scope;
 	char *describe = NULL;
@@ -282,6 +283,8 @@ check_object(const char *server, char **object, char **external_id)
 			 errmsg("field \"%s\" of object %s is not an External ID", field->name, meta->name),
 			 errhint("Mark it as External ID and Unique in Salesforce, then run sfsync.refresh_schema().")));
 	*external_id = field->name;
+	if (delete_values)
+		delete_values_check_fields(delete_values, meta, *external_id, "UTC");
 }
 
 typedef struct NewMapping
@@ -294,6 +297,7 @@ typedef struct NewMapping
 	Oid owner;
 	List *keys;
 	char *on_delete;
+	char *delete_values;
 	char *conflict_policy;
 	char *new_columns;
 	char *updated_at_column;
@@ -326,8 +330,8 @@ check_duplicate(const NewMapping *new)
 
 static const char insert_query[] =
 	"INSERT INTO sfsync.mapping (name, source, server, object, external_id, owner, key_columns, key_attnums,"
-	" attnums_of, on_delete, conflict_policy, new_columns, updated_at_column, known_columns)"
-	" VALUES ($1, $2::oid::regclass, $3, $4, $5, $6::oid::regrole, $7, $8, $2, $9, $10, $11, $12,"
+	" attnums_of, on_delete, delete_values, conflict_policy, new_columns, updated_at_column, known_columns)"
+	" VALUES ($1, $2::oid::regclass, $3, $4, $5, $6::oid::regrole, $7, $8, $2, $9, $10, $11, $12, $13,"
 	" ARRAY(SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = $2 AND attnum > 0 AND NOT attisdropped))"
 	" RETURNING id";
 
@@ -349,7 +353,8 @@ insert_mapping(const NewMapping *new)
 	SQL_RUN(&scope, insert_query, sql_arg_text(new->name), sql_arg_oid(new->source),
 			sql_arg_name(new->server), sql_arg_text(new->object), sql_arg_text(new->external_id),
 			sql_arg_oid(new->owner), sql_arg_names(keys, n), sql_arg_smallints(attnums, n),
-			sql_arg_text(new->on_delete), sql_arg_text(new->conflict_policy), sql_arg_text(new->new_columns),
+			sql_arg_text(new->on_delete), sql_arg_jsonb(new->delete_values),
+			sql_arg_text(new->conflict_policy), sql_arg_text(new->new_columns),
 			sql_arg_name(new->updated_at_column));
 	id = sql_int(0, 1);
 	SQL_RUN(&scope, "INSERT INTO sfsync.mapping_state (mapping) VALUES ($1)", sql_arg_int(id));
@@ -374,10 +379,8 @@ check_new_mapping(FunctionCallInfo fcinfo, NewMapping *new, Relation rel)
 	api_check_name("object", new->object);
 	api_check_name("external_id", new->external_id);
 	api_check_delete_policy(new->on_delete);
-	if (!PG_ARGISNULL(7))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"delete_values\" goes with on_delete 'archive' or 'deactivate' only")));
+	new->delete_values = api_json(fcinfo, 7);
+	delete_values_check(new->on_delete, new->delete_values);
 	api_check_conflict_policy(new->conflict_policy);
 	api_check_new_columns(new->new_columns);
 	api_refuse_filter(api_text(fcinfo, 10));
@@ -388,7 +391,7 @@ check_new_mapping(FunctionCallInfo fcinfo, NewMapping *new, Relation rel)
 	new->keys = PG_ARGISNULL(6) ? primary_key(rel) : given_key(rel, PG_GETARG_ARRAYTYPE_P(6));
 	if (new->updated_at_column)
 		api_check_updated_at(rel, new->updated_at_column);
-	check_object(new->server, &new->object, &new->external_id);
+	check_object(new->server, &new->object, &new->external_id, new->delete_values);
 	check_duplicate(new);
 }
 

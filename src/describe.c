@@ -118,13 +118,20 @@ read_string(Reader *reader, json_object *parent, const char *key)
  * API names go into URLs, SOQL and JSON keys, so they must be what they claim
  * to be: letters, digits and underscores.
  */
+static bool
+is_api_name(const char *name, size_t len)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+
+	return len > 0 && len <= MAX_NAME && strspn(name, letters) == len;
+}
+
 static char *
 read_name(Reader *reader, json_object *parent, const char *key)
 {
 	char *name = read_string(reader, parent, key);
 
-	if (name == NULL || name[0] == '\0' || strlen(name) > MAX_NAME ||
-		strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != strlen(name))
+	if (name == NULL || !is_api_name(name, strlen(name)))
 	{
 		complain(reader, key, "an API name");
 		return NULL;
@@ -313,6 +320,66 @@ read_fields(Reader *reader, json_object *json, SfObject *object)
 		read_field(reader, json_object_array_get_idx(array, i), &object->fields[i]);
 }
 
+/* An API name in json-c's memory; NULL if the value is none. */
+static const char *
+api_name(json_object *value)
+{
+	const char *name = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
+
+	return name != NULL && is_api_name(name, (size_t) json_object_get_string_len(value)) ? name : NULL;
+}
+
+/* Does an object of this name hold the history of the one named object (reference, section 7.4)? */
+static bool
+is_history_of(const char *name, const char *object)
+{
+	size_t len = strlen(object);
+
+	if (len > 3 && pg_strcasecmp(object + len - 3, "__c") == 0)
+		return pg_strncasecmp(name, object, len - 3) == 0 && pg_strcasecmp(name + len - 3, "__History") == 0;
+
+	/* an OpportunityHistory is about its stages: that of its fields has a name of its own */
+	if (pg_strcasecmp(object, "Opportunity") == 0)
+		return pg_strcasecmp(name, "OpportunityFieldHistory") == 0;
+	return pg_strncasecmp(name, object, len) == 0 && pg_strcasecmp(name + len, "History") == 0;
+}
+
+/*
+ * The child relationship through which an object has the history of its
+ * fields; NULL if it has none that we may see.  What isn't understood here
+ * doesn't matter, as history is of help only.
+ */
+static json_object *
+history_relationship(json_object *json, const char *object)
+{
+	json_object *children = member(json, "childRelationships");
+	size_t n = json_object_is_type(children, json_type_array) ? json_object_array_length(children) : 0;
+
+	for (size_t i = 0; i < n; i++)
+	{
+		json_object *child = json_object_array_get_idx(children, i);
+		const char *name;
+
+		if (!json_object_is_type(child, json_type_object))
+			continue;
+		name = api_name(member(child, "childSObject"));
+		if (name != NULL && api_name(member(child, "field")) != NULL && is_history_of(name, object))
+			return child;
+	}
+	return NULL;
+}
+
+static void
+read_history(json_object *json, SfObject *object)
+{
+	json_object *child = history_relationship(json, object->name);
+
+	if (child == NULL)
+		return;
+	object->history_object = string_copy(member(child, "childSObject"));
+	object->history_parent = string_copy(member(child, "field"));
+}
+
 static SfObject *
 read_object(json_object *json, char **error)
 {
@@ -330,6 +397,8 @@ read_object(json_object *json, char **error)
 	object->queryable = read_bool(&reader, json, "queryable");
 	if (reader.error == NULL)
 		read_fields(&reader, json, object);
+	if (reader.error == NULL)
+		read_history(json, object);
 
 	*error = reader.error;
 	return reader.error == NULL ? object : NULL;
@@ -394,6 +463,20 @@ reduce_picklist(json_object *values)
 	return reduced;
 }
 
+static void
+reduce_history(json_object *json, json_object *reduced)
+{
+	static const char *const keys[] = {"childSObject", "field"};
+	json_object *child = history_relationship(json, json_object_get_string(member(json, "name")));
+	json_object *children;
+
+	if (child == NULL)
+		return;
+	children = json_object_new_array();
+	json_object_array_add(children, copy_members(child, keys, lengthof(keys)));
+	json_object_object_add(reduced, "childRelationships", children);
+}
+
 /* json has passed read_object, so all of it has the types expected. */
 static json_object *
 reduce_object(json_object *json)
@@ -413,6 +496,7 @@ reduce_object(json_object *json)
 		json_object_array_add(reduced_fields, copy);
 	}
 	json_object_object_add(reduced, "fields", reduced_fields);
+	reduce_history(json, reduced);
 	return reduced;
 }
 

@@ -75,6 +75,8 @@ typedef struct SfObject
 	bool queryable;
 	SfField *fields;
 	int nfields;
+	char *history_object; /* holds the history of its fields; NULL if none is kept */
+	char *history_parent; /* its field that names the record */
 } SfObject;
 
 /*

@@ -26,6 +26,7 @@
 
 #include "capture.h"
 #include "datum.h"
+#include "delete_policy.h"
 #include "mapping.h"
 #include "sql.h"
 
@@ -106,7 +107,7 @@ mapping_changed(Oid source)
 static const char load_query[] =
 	"SELECT m.name, m.source::oid, m.server, m.object, m.external_id, m.owner::oid, m.on_delete,"
 	" m.conflict_policy, m.timestamp_zone, m.paused, m.key_columns, m.new_columns, m.known_columns,"
-	" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified"
+	" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified, m.delete_values::text"
 	" FROM sfsync.mapping m LEFT JOIN sfsync.object o ON o.server = m.server AND o.object = m.object"
 	" WHERE m.id = $1";
 
@@ -153,6 +154,7 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 		mapping->metadata_at = sql_time(0, 15);
 		mapping->refresh_wanted = sql_bool(0, 16);
 		mapping->last_modified = sql_text(&scope, 0, 17);
+		mapping->delete_values = sql_text(&scope, 0, 18);
 
 		loaded->nrules = SQL_RUN(&scope, rules_query, sql_arg_int(mapping->id));
 		loaded->rules = MemoryContextAllocZero(scope.caller, sizeof(RouteRule) * Max(loaded->nrules, 1));
@@ -393,6 +395,9 @@ use_metadata(Mapping *mapping, Loaded *loaded)
 			mapping->key_field ? "field %s of %s is not an External ID"
 							   : "field %s of %s does not exist, or the integration user may not see it",
 			mapping->external_id, mapping->object);
+	if (!mapping->broken && mapping->delete_values)
+		mapping->broken =
+			delete_values_fault(mapping->delete_values, mapping->meta, mapping->external_id, mapping->zone);
 	if (mapping->columns)
 		resolve(mapping, loaded);
 }

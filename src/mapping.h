@@ -44,6 +44,7 @@ typedef struct Mapping
 	char *external_id;
 	Oid owner;
 	char *on_delete;
+	char *delete_values; /* JSON of fields to set by archive and deactivate; NULL */
 	char *conflict_policy;
 	char *zone;
 	bool paused;

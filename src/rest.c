@@ -1,248 +1,18 @@
 /*
  * rest.c
- *		Requests of the REST API, and the forms of numbers, keys and Ids.  Pure.
+ *		Requests of the REST API that write, and those for metadata.  Pure.
  */
 #include "compat.h"
 
-#include "lib/stringinfo.h"
-#include "mb/pg_wchar.h"
-
-#include "rest.h"
-
-#define MAX_EXPONENT 5000
-
-#define SOQL_LIMIT 90000 /* characters; Salesforce takes 100,000 */
-#define LOOKUP_QUERIES 5 /* queries in a composite request (section 6) */
-
-#define NO_SUCH_CONDITION "Id = NULL"
-
-/* ------------------------------------------------------------------------
- * Numbers and names
- * ------------------------------------------------------------------------
- */
-
-/* Sign and digits of "[+-]digits", bounded; false if it is anything else. */
-static bool
-parse_exponent(const char *text, int *exponent)
-{
-	bool negative = *text == '-';
-	int value = 0;
-
-	if (*text == '-' || *text == '+')
-		text++;
-	if (*text == '\0')
-		return false;
-	for (; *text != '\0'; text++)
-	{
-		if (*text < '0' || *text > '9')
-			return false;
-		if (value <= MAX_EXPONENT)
-			value = value * 10 + (*text - '0');
-	}
-	if (value > MAX_EXPONENT)
-		return false;
-	*exponent = negative ? -value : value;
-	return true;
-}
-
-/* Digits with the decimal point after the first `point` of them. */
-static char *
-place_point(bool negative, const char *digits, int ndigits, int point)
-{
-	StringInfoData out;
-	int first = 0;
-
-	initStringInfo(&out);
-	if (negative)
-		appendStringInfoChar(&out, '-');
-	while (first < point && (first >= ndigits || digits[first] == '0'))
-		first++;
-	if (first >= point)
-		appendStringInfoChar(&out, '0');
-	for (int i = first; i < point; i++)
-		appendStringInfoChar(&out, i < ndigits ? digits[i] : '0');
-	if (point < ndigits)
-	{
-		appendStringInfoChar(&out, '.');
-		for (int i = point; i < 0; i++)
-			appendStringInfoChar(&out, '0');
-		for (int i = Max(point, 0); i < ndigits; i++)
-			appendStringInfoChar(&out, digits[i]);
-	}
-	return out.data;
-}
-
-char *
-rest_plain_number(const char *text)
-{
-	bool negative = *text == '-';
-	char *digits;
-	char *result;
-	int ndigits = 0;
-	int point = -1;
-	int exponent = 0;
-
-	if (*text == '-' || *text == '+')
-		text++;
-	digits = palloc(strlen(text) + 1);
-	for (; (*text >= '0' && *text <= '9') || (*text == '.' && point < 0); text++)
-	{
-		if (*text == '.')
-			point = ndigits;
-		else
-			digits[ndigits++] = *text;
-	}
-	if (ndigits == 0 || (*text != '\0' && *text != 'e' && *text != 'E') ||
-		(*text != '\0' && !parse_exponent(text + 1, &exponent)))
-	{
-		pfree(digits);
-		return NULL;
-	}
-	if (point < 0)
-		point = ndigits;
-	result = place_point(negative, digits, ndigits, point + exponent);
-	pfree(digits);
-	return result;
-}
-
-/* Is the text a number as JSON spells it, so that it can be sent bare? */
-static bool
-is_json_number(const char *text)
-{
-	char *plain = rest_plain_number(text);
-	bool same = plain != NULL && strcmp(plain, text) == 0;
-
-	if (plain != NULL)
-		pfree(plain);
-	return same;
-}
-
-/*
- * The key of a number field, so that equal numbers are equal texts: 00123,
- * 123.0 and 1.23E2 are one key (trap 20).  NULL if it is no number.
- */
-char *
-rest_number_key(const char *text)
-{
-	char *plain = rest_plain_number(text);
-	char *end;
-
-	if (plain == NULL)
-		return NULL;
-	end = plain + strlen(plain);
-	if (strchr(plain, '.') != NULL)
-	{
-		while (end[-1] == '0')
-			end--;
-		if (end[-1] == '.')
-			end--;
-		*end = '\0';
-	}
-	return strcmp(plain, "-0") == 0 ? pstrdup("0") : plain;
-}
-
-/* The checksum character of five characters of an Id (section 3.5). */
-static char
-id_checksum(const char *five)
-{
-	int bits = 0;
-
-	for (int i = 0; i < 5; i++)
-	{
-		if (five[i] >= 'A' && five[i] <= 'Z')
-			bits |= 1 << i;
-	}
-	return "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"[bits];
-}
-
-char *
-rest_id18(const char *id)
-{
-	char full[19];
-	size_t len = strlen(id);
-
-	if (len != 15 && len != 18)
-		return NULL;
-	for (size_t i = 0; i < len; i++)
-	{
-		unsigned char c = (unsigned char) id[i];
-
-		if (!((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z')))
-			return NULL;
-	}
-	memcpy(full, id, 15);
-	for (int group = 0; group < 3; group++)
-		full[15 + group] = id_checksum(id + 5 * group);
-	full[18] = '\0';
-
-	/* an Id whose case was altered is not repaired, as Salesforce refuses it */
-	return len == 15 || strcmp(id, full) == 0 ? pstrdup(full) : NULL;
-}
-
-/*
- * Lower case of a two-byte UTF-8 character, in place: Latin, Greek, Cyrillic.
- * All lower-case partners have two bytes as well, but for U+0130 and others
- * that are left alone.  Not towlower(), which knows the locale's characters.
- */
-static void
-fold_two_bytes(char *s)
-{
-	unsigned int c = ((unsigned char) s[0] & 0x1F) << 6 | ((unsigned char) s[1] & 0x3F);
-
-	if ((c >= 0xC0 && c <= 0xDE && c != 0xD7) || /* Latin-1 */
-		(c >= 0x391 && c <= 0x3A9) ||            /* Greek */
-		(c >= 0x410 && c <= 0x42F))              /* Cyrillic */
-		c += 0x20;
-	else if (c >= 0x400 && c <= 0x40F) /* Cyrillic */
-		c += 0x50;
-	else if (((c >= 0x100 && c <= 0x137 && c != 0x130) || /* Latin Extended-A */
-			  (c >= 0x14A && c <= 0x177)) &&
-			 c % 2 == 0)
-		c += 1;
-	else if (((c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17E)) && c % 2 == 1)
-		c += 1;
-	s[0] = (char) (0xC0 | c >> 6);
-	s[1] = (char) (0x80 | (c & 0x3F));
-}
-
-bool
-rest_is_blank(char c)
-{
-	return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-char *
-rest_record_key(const char *key, bool case_sensitive)
-{
-	size_t len;
-	char *result;
-
-	while (rest_is_blank(*key))
-		key++;
-	len = strlen(key);
-	while (len > 0 && rest_is_blank(key[len - 1]))
-		len--;
-	result = pnstrdup(key, len);
-	if (case_sensitive)
-		return result;
-	for (char *p = result; *p != '\0'; p++)
-	{
-		if (*p >= 'A' && *p <= 'Z')
-			*p += 'a' - 'A';
-		else if (((unsigned char) p[0] & 0xE0) == 0xC0 && ((unsigned char) p[1] & 0xC0) == 0x80)
-			fold_two_bytes(p++);
-	}
-	return result;
-}
+#include "rest_internal.h"
 
 /* ------------------------------------------------------------------------
  * Writing: URLs, JSON, SOQL
  * ------------------------------------------------------------------------
  */
 
-/* Everything but RFC 3986's unreserved characters is percent-encoded. */
-static void
-append_encoded(StringInfo out, const char *text)
+void
+rest_append_encoded(StringInfo out, const char *text)
 {
 	static const char hex[] = "0123456789ABCDEF";
 
@@ -262,8 +32,8 @@ append_encoded(StringInfo out, const char *text)
 	}
 }
 
-static void
-append_json_string(StringInfo out, const char *text)
+void
+rest_append_json_string(StringInfo out, const char *text)
 {
 	appendStringInfoChar(out, '"');
 	for (; *text != '\0'; text++)
@@ -289,6 +59,18 @@ append_json_string(StringInfo out, const char *text)
 	appendStringInfoChar(out, '"');
 }
 
+/* Is the text a number as JSON spells it, so that it can be sent bare? */
+static bool
+is_json_number(const char *text)
+{
+	char *plain = rest_plain_number(text);
+	bool same = plain != NULL && strcmp(plain, text) == 0;
+
+	if (plain != NULL)
+		pfree(plain);
+	return same;
+}
+
 static void
 append_json_value(StringInfo out, const FieldValue *value)
 {
@@ -306,11 +88,11 @@ append_json_value(StringInfo out, const FieldValue *value)
 			if (is_json_number(value->text))
 				appendStringInfoString(out, value->text);
 			else
-				append_json_string(out, value->text);
+				rest_append_json_string(out, value->text);
 			break;
 		case FV_STRING:
 		case FV_LOOKUP:
-			append_json_string(out, value->text);
+			rest_append_json_string(out, value->text);
 			break;
 	}
 }
@@ -324,7 +106,7 @@ append_json_key(StringInfo out, const char *key, bool is_number)
 	if (number != NULL)
 		appendStringInfoString(out, number);
 	else
-		append_json_string(out, key);
+		rest_append_json_string(out, key);
 }
 
 /* "Account":{"PG_Key__c":"1"}, with the type where the relation has several (section 8). */
@@ -333,18 +115,53 @@ append_lookup(StringInfo out, const FieldValue *value)
 {
 	const FieldLookup *lookup = value->lookup;
 
-	append_json_string(out, lookup->relationship);
+	rest_append_json_string(out, lookup->relationship);
 	appendStringInfoString(out, ":{");
 	if (lookup->parent_object != NULL)
 	{
 		appendStringInfoString(out, "\"attributes\":{\"type\":");
-		append_json_string(out, lookup->parent_object);
+		rest_append_json_string(out, lookup->parent_object);
 		appendStringInfoString(out, "},");
 	}
-	append_json_string(out, lookup->external_id);
+	rest_append_json_string(out, lookup->external_id);
 	appendStringInfoChar(out, ':');
 	append_json_key(out, value->text, lookup->key_is_number);
 	appendStringInfoChar(out, '}');
+}
+
+/*
+ * The fields of a record, its external ID among them, as members of an object;
+ * separator stands before the first.
+ */
+static void
+append_members(StringInfo out, const char *separator, const char *ext_field, bool ext_is_number,
+			   const RestRecord *record)
+{
+	if (record->external_id != NULL && ext_field != NULL)
+	{
+		appendStringInfoString(out, separator);
+		rest_append_json_string(out, ext_field);
+		appendStringInfoChar(out, ':');
+		append_json_key(out, record->external_id, ext_is_number);
+		separator = ",";
+	}
+	for (int i = 0; i < record->nfields; i++)
+	{
+		const RestField *field = &record->fields[i];
+
+		if (field->value.kind == FV_ABSENT)
+			continue;
+		appendStringInfoString(out, separator);
+		separator = ",";
+		if (field->value.kind == FV_LOOKUP)
+		{
+			append_lookup(out, &field->value);
+			continue;
+		}
+		rest_append_json_string(out, field->name);
+		appendStringInfoChar(out, ':');
+		append_json_value(out, &field->value);
+	}
 }
 
 static void
@@ -352,34 +169,14 @@ append_record(StringInfo out, const char *object, const char *ext_field, bool ex
 			  const RestRecord *record)
 {
 	appendStringInfoString(out, "{\"attributes\":{\"type\":");
-	append_json_string(out, object);
+	rest_append_json_string(out, object);
 	appendStringInfoChar(out, '}');
 	if (record->salesforce_id != NULL)
 	{
 		appendStringInfoString(out, ",\"id\":");
-		append_json_string(out, record->salesforce_id);
+		rest_append_json_string(out, record->salesforce_id);
 	}
-	if (record->external_id != NULL && ext_field != NULL)
-	{
-		appendStringInfoChar(out, ',');
-		append_json_string(out, ext_field);
-		appendStringInfoChar(out, ':');
-		append_json_key(out, record->external_id, ext_is_number);
-	}
-	for (int i = 0; i < record->nfields; i++)
-	{
-		if (record->fields[i].value.kind == FV_ABSENT)
-			continue;
-		appendStringInfoChar(out, ',');
-		if (record->fields[i].value.kind == FV_LOOKUP)
-		{
-			append_lookup(out, &record->fields[i].value);
-			continue;
-		}
-		append_json_string(out, record->fields[i].name);
-		appendStringInfoChar(out, ':');
-		append_json_value(out, &record->fields[i].value);
-	}
+	append_members(out, ",", ext_field, ext_is_number, record);
 	appendStringInfoChar(out, '}');
 }
 
@@ -393,18 +190,17 @@ rest_payload(const char *object, const char *ext_field, bool ext_is_number, cons
 	return out.data;
 }
 
-/* The path of a resource of this version, open for more. */
-static void
-start_path(StringInfo path, const char *api_version, const char *resource)
+void
+rest_start_path(StringInfo path, const char *api_version, const char *resource)
 {
 	initStringInfo(path);
 	appendStringInfoString(path, "/services/data/v");
-	append_encoded(path, api_version);
+	rest_append_encoded(path, api_version);
 	appendStringInfoString(path, resource);
 }
 
-static RestCall *
-make_call(const char *method, const StringInfoData *path, const StringInfoData *body)
+RestCall *
+rest_make_call(const char *method, const StringInfoData *path, const StringInfoData *body)
 {
 	RestCall *call = palloc0(sizeof(RestCall));
 
@@ -432,6 +228,34 @@ append_collection(StringInfo body, const char *object, const char *ext_field, bo
 	appendStringInfoString(body, "]}");
 }
 
+/* POST or PATCH without a key in the path. */
+static RestCall *
+plain_collection(const char *method, const char *api_version, const char *object, const char *ext_field,
+				 bool ext_is_number, const RestRecord *records, int nrecords)
+{
+	StringInfoData path;
+	StringInfoData body;
+
+	rest_start_path(&path, api_version, "/composite/sobjects");
+	initStringInfo(&body);
+	append_collection(&body, object, ext_field, ext_is_number, records, nrecords);
+	return rest_make_call(method, &path, &body);
+}
+
+RestCall *
+rest_create(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
+			const RestRecord *records, int nrecords)
+{
+	return plain_collection("POST", api_version, object, ext_field, ext_is_number, records, nrecords);
+}
+
+RestCall *
+rest_update(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
+			const RestRecord *records, int nrecords)
+{
+	return plain_collection("PATCH", api_version, object, ext_field, ext_is_number, records, nrecords);
+}
+
 RestCall *
 rest_upsert(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
 			const RestRecord *records, int nrecords)
@@ -439,26 +263,13 @@ rest_upsert(const char *api_version, const char *object, const char *ext_field, 
 	StringInfoData path;
 	StringInfoData body;
 
-	start_path(&path, api_version, "/composite/sobjects/");
-	append_encoded(&path, object);
+	rest_start_path(&path, api_version, "/composite/sobjects/");
+	rest_append_encoded(&path, object);
 	appendStringInfoChar(&path, '/');
-	append_encoded(&path, ext_field);
+	rest_append_encoded(&path, ext_field);
 	initStringInfo(&body);
 	append_collection(&body, object, ext_field, ext_is_number, records, nrecords);
-	return make_call("PATCH", &path, &body);
-}
-
-RestCall *
-rest_update(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
-			const RestRecord *records, int nrecords)
-{
-	StringInfoData path;
-	StringInfoData body;
-
-	start_path(&path, api_version, "/composite/sobjects");
-	initStringInfo(&body);
-	append_collection(&body, object, ext_field, ext_is_number, records, nrecords);
-	return make_call("PATCH", &path, &body);
+	return rest_make_call("PATCH", &path, &body);
 }
 
 RestCall *
@@ -466,143 +277,165 @@ rest_delete(const char *api_version, const char *const *ids, int nids)
 {
 	StringInfoData path;
 
-	start_path(&path, api_version, "/composite/sobjects?ids=");
+	rest_start_path(&path, api_version, "/composite/sobjects?ids=");
 	for (int i = 0; i < nids; i++)
 	{
 		if (i > 0)
 			appendStringInfoChar(&path, ',');
-		append_encoded(&path, ids[i]);
+		rest_append_encoded(&path, ids[i]);
 	}
 	appendStringInfoString(&path, "&allOrNone=false");
-	return make_call("DELETE", &path, NULL);
+	return rest_make_call("DELETE", &path, NULL);
 }
 
-/* A key as a SOQL literal (section 7.2). */
-static char *
-soql_literal(const char *key, bool is_number)
-{
-	StringInfoData out;
+/* ------------------------------------------------------------------------
+ * Composite requests
+ * ------------------------------------------------------------------------
+ */
 
-	if (is_number)
-		return rest_number_key(key);
-	initStringInfo(&out);
-	appendStringInfoChar(&out, '\'');
-	for (; *key != '\0'; key++)
+void
+rest_open_composite(StringInfo body)
+{
+	initStringInfo(body);
+	appendStringInfoString(body, "{\"allOrNone\":false,\"collateSubrequests\":false,\"compositeRequest\":[");
+}
+
+/* "Name: value" lines as the members of an object. */
+static void
+append_headers(StringInfo body, const char *const *headers)
+{
+	appendStringInfoString(body, ",\"httpHeaders\":{");
+	for (int i = 0; headers[i] != NULL; i++)
 	{
-		unsigned char c = (unsigned char) *key;
+		const char *colon = strchr(headers[i], ':');
+		char *name = pnstrdup(headers[i], colon - headers[i]);
 
-		if (c == '\'' || c == '"' || c == '\\')
-			appendStringInfo(&out, "\\%c", c);
-		else if (c < 0x20 || c == 0x7F)
-			appendStringInfo(&out, "\\u%04X", c);
-		else
-			appendStringInfoChar(&out, *key);
+		if (i > 0)
+			appendStringInfoChar(body, ',');
+		rest_append_json_string(body, name);
+		appendStringInfoChar(body, ':');
+		rest_append_json_string(body, colon + 1 + strspn(colon + 1, " "));
+		pfree(name);
 	}
-	appendStringInfoChar(&out, '\'');
-	return out.data;
-}
-
-/* Characters of UTF-8 text: bytes that don't continue one. */
-static int
-count_characters(const char *text)
-{
-	int n = 0;
-
-	for (; *text != '\0'; text++)
-		n += ((unsigned char) *text & 0xC0) != 0x80;
-	return n;
-}
-
-/* One query for as many keys as fit; *next moves past them. */
-static char *
-lookup_soql(const char *object, const char *ext_field, bool is_number, const char *const *keys, int nkeys,
-			int *next)
-{
-	StringInfoData soql;
-	int length;
-	bool empty = true;
-
-	initStringInfo(&soql);
-	appendStringInfo(&soql, "SELECT Id,%s FROM %s WHERE ", ext_field, object);
-	length = soql.len + (int) strlen(ext_field) + 6; /* " IN ()" */
-	for (; *next < nkeys; (*next)++)
-	{
-		char *literal = soql_literal(keys[*next], is_number);
-
-		if (literal == NULL)
-			continue;
-		length += count_characters(literal) + 1;
-		if (!empty && length > SOQL_LIMIT)
-			break;
-		if (empty)
-			appendStringInfo(&soql, "%s IN (", ext_field);
-		else
-			appendStringInfoChar(&soql, ',');
-		appendStringInfoString(&soql, literal);
-		pfree(literal);
-		empty = false;
-	}
-	appendStringInfoString(&soql, empty ? NO_SUCH_CONDITION : ")");
-	return soql.data;
+	appendStringInfoChar(body, '}');
 }
 
 /*
- * The sub-requests are named after their place and number, so that the reply
- * shows whether all of them were answered.
+ * The parts are named after their place and number, so that the reply shows
+ * whether all of them were answered.
  */
-static void
-append_lookup_part(StringInfo body, const char *api_version, const char *soql, int part, int nparts)
+void
+rest_append_part(StringInfo body, int part, int nparts, const char *const *headers, const RestCall *call)
 {
-	StringInfoData path;
-
-	start_path(&path, api_version, "/query?q=");
-	append_encoded(&path, soql);
-	if (part > 0)
-		appendStringInfoChar(body, ',');
-	appendStringInfoString(body, "{\"method\":\"GET\",\"url\":");
-	append_json_string(body, path.data);
-	appendStringInfo(body, ",\"referenceId\":\"part%dof%d\"}", part + 1, nparts);
-	pfree(path.data);
+	appendStringInfo(body, "%s{\"method\":\"%s\",\"url\":", part > 0 ? "," : "", call->method);
+	rest_append_json_string(body, call->path);
+	appendStringInfo(body, ",\"referenceId\":\"part%dof%d\"", part + 1, nparts);
+	if (headers != NULL && headers[0] != NULL)
+		append_headers(body, headers);
+	if (call->body != NULL)
+	{
+		appendStringInfoString(body, ",\"body\":");
+		appendBinaryStringInfo(body, call->body, (int) call->body_len);
+	}
+	appendStringInfoChar(body, '}');
 }
 
 RestCall *
-rest_lookup(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
-			const char *const *keys, int nkeys)
+rest_close_composite(StringInfo body, const char *api_version)
+{
+	StringInfoData path;
+
+	appendStringInfoString(body, "]}");
+	rest_start_path(&path, api_version, "/composite");
+	return rest_make_call("POST", &path, body);
+}
+
+RestCall *
+rest_pack(const char *api_version, const char *const *headers, RestCall *const *calls, int ncalls)
+{
+	StringInfoData body;
+
+	if (ncalls == 1)
+		return calls[0];
+	rest_open_composite(&body);
+	for (int i = 0; i < ncalls; i++)
+		rest_append_part(&body, i, ncalls, headers, calls[i]);
+	return rest_close_composite(&body, api_version);
+}
+
+/* PATCH /sobjects/X/Id (section 4.2); its body is the bare fields. */
+static RestCall *
+update_by_id(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
+			 const RestRecord *record)
 {
 	StringInfoData path;
 	StringInfoData body;
-	char *soql[LOOKUP_QUERIES];
-	int nparts = 0;
-	int next = 0;
 
-	do
-	{
-		if (nparts == LOOKUP_QUERIES)
-			return NULL;
-		soql[nparts++] = lookup_soql(object, ext_field, ext_is_number, keys, nkeys, &next);
-	} while (next < nkeys);
-
-	start_path(&path, api_version, "/composite");
+	rest_start_path(&path, api_version, "/sobjects/");
+	rest_append_encoded(&path, object);
+	appendStringInfoChar(&path, '/');
+	rest_append_encoded(&path, record->salesforce_id);
 	initStringInfo(&body);
-	appendStringInfoString(&body, "{\"allOrNone\":false,\"collateSubrequests\":false,\"compositeRequest\":[");
-	for (int i = 0; i < nparts; i++)
-	{
-		append_lookup_part(&body, api_version, soql[i], i, nparts);
-		pfree(soql[i]);
-	}
-	appendStringInfoString(&body, "]}");
-	return make_call("POST", &path, &body);
+	appendStringInfoChar(&body, '{');
+	append_members(&body, "", ext_field, ext_is_number, record);
+	appendStringInfoChar(&body, '}');
+	return rest_make_call("PATCH", &path, &body);
 }
+
+/* The headers with one more in front, palloc'd. */
+static const char **
+with_header(const char *first, const char *const *headers)
+{
+	const char **all;
+	int n = 0;
+
+	while (headers != NULL && headers[n] != NULL)
+		n++;
+	all = palloc(sizeof(char *) * (n + 2));
+	all[0] = first;
+	for (int i = 0; i < n; i++)
+		all[i + 1] = headers[i];
+	all[n + 1] = NULL;
+	return all;
+}
+
+RestCall *
+rest_update_if(const char *api_version, const char *const *headers, const char *object, const char *ext_field,
+			   bool ext_is_number, const RestRecord *records, const int64 *unmodified_since, int nrecords)
+{
+	StringInfoData body;
+
+	rest_open_composite(&body);
+	for (int i = 0; i < nrecords; i++)
+	{
+		RestCall *call = update_by_id(api_version, object, ext_field, ext_is_number, &records[i]);
+		char *condition = psprintf("If-Unmodified-Since: %s", rest_http_date(unmodified_since[i]));
+		const char **all = with_header(condition, headers);
+
+		rest_append_part(&body, i, nrecords, all, call);
+		pfree(all);
+		pfree(condition);
+		pfree(call->body);
+		pfree(call->path);
+		pfree(call);
+	}
+	return rest_close_composite(&body, api_version);
+}
+
+/* ------------------------------------------------------------------------
+ * Metadata and usage
+ * ------------------------------------------------------------------------
+ */
 
 RestCall *
 rest_describe(const char *api_version, const char *object)
 {
 	StringInfoData path;
 
-	start_path(&path, api_version, "/sobjects/");
-	append_encoded(&path, object);
+	rest_start_path(&path, api_version, "/sobjects/");
+	rest_append_encoded(&path, object);
 	appendStringInfoString(&path, "/describe");
-	return make_call("GET", &path, NULL);
+	return rest_make_call("GET", &path, NULL);
 }
 
 RestCall *
@@ -610,8 +443,8 @@ rest_limits(const char *api_version)
 {
 	StringInfoData path;
 
-	start_path(&path, api_version, "/limits/");
-	return make_call("GET", &path, NULL);
+	rest_start_path(&path, api_version, "/limits/");
+	return rest_make_call("GET", &path, NULL);
 }
 
 RestCall *
@@ -621,5 +454,5 @@ rest_versions(void)
 
 	initStringInfo(&path);
 	appendStringInfoString(&path, "/services/data/");
-	return make_call("GET", &path, NULL);
+	return rest_make_call("GET", &path, NULL);
 }

@@ -5,10 +5,10 @@
 #define SFSYNC_USE_JSON_C
 #include "compat.h"
 
-#include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-#include "rest.h"
+#include "lexical.h"
+#include "rest_internal.h"
 
 #define MAX_DEPTH 32     /* of a reply's JSON */
 #define MAX_MESSAGE 1000 /* bytes of an error's message */
@@ -35,7 +35,7 @@ rest_parse_json(const char *text, size_t len)
 	json_object *json;
 
 	/* json-c takes white space behind a value for garbage */
-	while (len > 0 && rest_is_blank(text[len - 1]))
+	while (len > 0 && lexical_is_blank(text[len - 1]))
 		len--;
 	if (len == 0 || len > PG_INT32_MAX || memchr(text, '\0', len) != NULL)
 		return NULL;
@@ -64,8 +64,8 @@ rest_parse_json(const char *text, size_t len)
 	return json;
 }
 
-static json_object *
-member(json_object *parent, const char *key)
+json_object *
+rest_member(json_object *parent, const char *key)
 {
 	json_object *value = NULL;
 
@@ -74,21 +74,8 @@ member(json_object *parent, const char *key)
 	return value;
 }
 
-/* A member whatever its case; for field names, which come in canonical case. */
-static json_object *
-member_nocase(json_object *parent, const char *key)
-{
-	json_object_object_foreach(parent, name, value)
-	{
-		if (pg_strcasecmp(name, key) == 0)
-			return value;
-	}
-	return NULL;
-}
-
-/* A string without U+0000, in json-c's memory; NULL if the value is none. */
-static const char *
-plain_string(json_object *value)
+const char *
+rest_plain_string(json_object *value)
 {
 	const char *text;
 
@@ -133,8 +120,8 @@ rest_clean_text(const char *text, size_t len)
 	return clean_text(text, len, MAX_MESSAGE);
 }
 
-static char *
-clean_string(json_object *value, size_t max)
+char *
+rest_clean_string(json_object *value, size_t max)
 {
 	if (!json_object_is_type(value, json_type_string))
 		return NULL;
@@ -154,7 +141,7 @@ read_error_fields(json_object *array, RestError *error)
 	error->fields = palloc(sizeof(char *) * n);
 	for (size_t i = 0; i < n; i++)
 	{
-		char *name = clean_string(json_object_array_get_idx(array, i), MAX_CODE);
+		char *name = rest_clean_string(json_object_array_get_idx(array, i), MAX_CODE);
 
 		if (name != NULL)
 			error->fields[error->nfields++] = name;
@@ -171,15 +158,15 @@ read_error(json_object *json, RestError *error)
 	memset(error, 0, sizeof(*error));
 	if (!json_object_is_type(json, json_type_object))
 		return false;
-	error->code = clean_string(member(json, "statusCode"), MAX_CODE);
+	error->code = rest_clean_string(rest_member(json, "statusCode"), MAX_CODE);
 	if (error->code == NULL)
-		error->code = clean_string(member(json, "errorCode"), MAX_CODE);
+		error->code = rest_clean_string(rest_member(json, "errorCode"), MAX_CODE);
 	if (error->code == NULL)
-		error->code = clean_string(member(json, "error"), MAX_CODE);
-	error->message = clean_string(member(json, "message"), MAX_MESSAGE);
+		error->code = rest_clean_string(rest_member(json, "error"), MAX_CODE);
+	error->message = rest_clean_string(rest_member(json, "message"), MAX_MESSAGE);
 	if (error->message == NULL)
-		error->message = clean_string(member(json, "error_description"), MAX_MESSAGE);
-	read_error_fields(member(json, "fields"), error);
+		error->message = rest_clean_string(rest_member(json, "error_description"), MAX_MESSAGE);
+	read_error_fields(rest_member(json, "fields"), error);
 	if (error->code == NULL && error->message == NULL)
 		return false;
 	if (error->message == NULL)
@@ -187,9 +174,8 @@ read_error(json_object *json, RestError *error)
 	return true;
 }
 
-/* Array of errors, or one bare (section 0.3). */
-static bool
-read_error_body(json_object *json, RestError *error)
+bool
+rest_read_error_body(json_object *json, RestError *error)
 {
 	if (json_object_is_type(json, json_type_array))
 		json = json_object_array_length(json) > 0 ? json_object_array_get_idx(json, 0) : NULL;
@@ -201,7 +187,7 @@ rest_parse_error(int http_status, const char *body, size_t len)
 {
 	RestError error;
 	json_object *json = len > 0 ? rest_parse_json(body, len) : NULL;
-	bool understood = read_error_body(json, &error);
+	bool understood = rest_read_error_body(json, &error);
 
 	json_object_put(json);
 	if (understood)
@@ -224,8 +210,8 @@ rest_parse_error(int http_status, const char *body, size_t len)
 static bool
 read_success(json_object *json, int index, RestResult *result, char **error)
 {
-	const char *id = plain_string(member(json, "id"));
-	json_object *created = member(json, "created");
+	const char *id = rest_plain_string(rest_member(json, "id"));
+	json_object *created = rest_member(json, "created");
 
 	result->id = id != NULL ? rest_id18(id) : NULL;
 	if (result->id == NULL)
@@ -246,8 +232,9 @@ read_success(json_object *json, int index, RestResult *result, char **error)
 static bool
 read_result(json_object *json, int index, RestResult *result, char **error)
 {
-	json_object *success = member(json, "success");
+	json_object *success = rest_member(json, "success");
 
+	result->http_status = 200;
 	if (!json_object_is_type(success, json_type_boolean))
 	{
 		*error = psprintf("result %d does not tell success", index + 1);
@@ -255,8 +242,8 @@ read_result(json_object *json, int index, RestResult *result, char **error)
 	}
 	if (json_object_get_boolean(success))
 		return read_success(json, index, result, error);
-	if (!json_object_is_type(member(json, "errors"), json_type_array) ||
-		!read_error_body(member(json, "errors"), &result->error))
+	if (!json_object_is_type(rest_member(json, "errors"), json_type_array) ||
+		!rest_read_error_body(rest_member(json, "errors"), &result->error))
 		result->error.message = pstrdup("Salesforce gave no reason");
 	return true;
 }
@@ -285,159 +272,112 @@ rest_parse_results(const char *body, size_t len, int nresults, RestResult *resul
 }
 
 /* ------------------------------------------------------------------------
- * Replies of lookups
+ * Replies of composite requests
  * ------------------------------------------------------------------------
  */
 
-/* What is gathered from the parts of a lookup. */
-typedef struct Lookup
+RestError
+rest_part_error(int http_status, json_object *body)
 {
-	const char *ext_field;
-	RestFound *found;
-	int nfound;
-	char *next;
-	char *error;
-} Lookup;
+	RestError error;
 
-/*
- * A path that we are told to ask: of this API, and without anything that could
- * end the line or lead elsewhere.
- */
-static bool
-is_next_path(const char *path)
-{
-	static const char safe[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/%?=&";
-	static const char prefix[] = "/services/data/";
-
-	return path != NULL && strlen(path) <= 2000 && strncmp(path, prefix, sizeof(prefix) - 1) == 0 &&
-		   strspn(path, safe) == strlen(path) && strstr(path, "..") == NULL;
+	if (!rest_read_error_body(body, &error))
+	{
+		memset(&error, 0, sizeof(error));
+		error.message = psprintf("HTTP %d without a reason", http_status);
+	}
+	return error;
 }
 
+/* Does the part bear the name that rest_append_part gave it? */
 static bool
-read_found(Lookup *lookup, json_object *record)
+is_part(json_object *part, int index, int nparts)
 {
-	RestFound *found = &lookup->found[lookup->nfound];
-	const char *id = plain_string(member(record, "Id"));
-	json_object *key;
-
-	found->id = id != NULL ? rest_id18(id) : NULL;
-	if (found->id == NULL)
-	{
-		lookup->error = pstrdup("a record of the reply has no valid Id");
-		return false;
-	}
-	key = member_nocase(record, lookup->ext_field);
-	if (json_object_is_type(key, json_type_int) || json_object_is_type(key, json_type_double))
-		found->key = rest_number_key(json_object_get_string(key));
-	else
-		found->key = plain_string(key) != NULL ? pstrdup(plain_string(key)) : NULL;
-	if (found->key == NULL)
-	{
-		lookup->error = psprintf("a record of the reply has no %s", lookup->ext_field);
-		return false;
-	}
-	lookup->nfound++;
-	return true;
-}
-
-/* The reply of one query: its records, and where the rest of them is. */
-static bool
-read_page(Lookup *lookup, json_object *page)
-{
-	json_object *records = member(page, "records");
-	json_object *done = member(page, "done");
-	json_object *next = member(page, "nextRecordsUrl");
-	int n;
-
-	if (!json_object_is_type(records, json_type_array) || !json_object_is_type(done, json_type_boolean) ||
-		json_object_get_boolean(done) != (next == NULL) ||
-		(next != NULL && !is_next_path(plain_string(next))))
-	{
-		lookup->error = pstrdup("the reply is not that of a query");
-		return false;
-	}
-	if (next != NULL && lookup->next != NULL)
-	{
-		lookup->error = pstrdup("several parts of the reply are incomplete: ask for fewer keys");
-		return false;
-	}
-	if (next != NULL)
-		lookup->next = pstrdup(plain_string(next));
-
-	n = (int) json_object_array_length(records);
-	lookup->found = repalloc(lookup->found, sizeof(RestFound) * (lookup->nfound + n + 1));
-	for (int i = 0; i < n; i++)
-	{
-		if (!read_found(lookup, json_object_array_get_idx(records, i)))
-			return false;
-	}
-	return true;
-}
-
-/* Does the part bear the name that append_lookup_part gave it? */
-static bool
-is_lookup_part(json_object *part, int index, int nparts)
-{
-	const char *reference = plain_string(member(part, "referenceId"));
+	const char *reference = rest_plain_string(rest_member(part, "referenceId"));
 	char expected[64];
 
 	snprintf(expected, sizeof(expected), "part%dof%d", index + 1, nparts);
-	return reference != NULL && strcmp(reference, expected) == 0;
+	return reference != NULL && strcmp(reference, expected) == 0 &&
+		   json_object_is_type(rest_member(part, "httpStatusCode"), json_type_int);
 }
 
-/* The parts in the order asked, as collateSubrequests was false. */
-static bool
-read_parts(Lookup *lookup, json_object *parts, RestError *failure, int *http_status)
+/* In the order asked, as collateSubrequests was false. */
+json_object *
+rest_composite_parts(json_object *json, int nparts, char **error)
 {
-	int n = (int) json_object_array_length(parts);
+	json_object *parts = rest_member(json, "compositeResponse");
+	bool ok = json_object_is_type(parts, json_type_array);
+	size_t n = ok ? json_object_array_length(parts) : 0;
 
-	for (int i = 0; i < n; i++)
-	{
-		json_object *part = json_object_array_get_idx(parts, i);
-		json_object *status = member(part, "httpStatusCode");
+	*error = NULL;
+	ok = n > 0 && n <= REST_COMPOSITE_LIMIT && (nparts == 0 || n == (size_t) nparts);
+	for (size_t i = 0; i < n && ok; i++)
+		ok = is_part(json_object_array_get_idx(parts, i), (int) i, (int) n);
+	if (ok)
+		return parts;
+	*error = pstrdup("the reply does not answer all parts of the request");
+	return NULL;
+}
 
-		if (!is_lookup_part(part, i, n) || !json_object_is_type(status, json_type_int))
-		{
-			lookup->error = pstrdup("the reply does not answer all parts of the request");
-			return false;
-		}
-		if (json_object_get_int(status) != 200)
-		{
-			*http_status = json_object_get_int(status);
-			if (!read_error_body(member(part, "body"), failure))
-				failure->message = psprintf("HTTP %d without a reason", *http_status);
-			return false;
-		}
-		if (!read_page(lookup, member(part, "body")))
-			return false;
-	}
-	if (n == 0)
-		lookup->error = pstrdup("the reply does not answer all parts of the request");
-	return n > 0;
+json_object *
+rest_composite_part(json_object *parts, int index, int *http_status)
+{
+	json_object *part = json_object_array_get_idx(parts, index);
+
+	*http_status = json_object_get_int(rest_member(part, "httpStatusCode"));
+	return rest_member(part, "body");
 }
 
 bool
-rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestFound **found, int *nfound,
-				  char **next, RestError *failure, int *http_status, char **error)
+rest_unpack(const char *body, size_t len, int ncalls, RestPart *results, char **error)
 {
 	json_object *json = rest_parse_json(body, len);
-	json_object *parts = member(json, "compositeResponse");
-	Lookup lookup = {ext_field, palloc(sizeof(RestFound)), 0, NULL, NULL};
-	bool ok;
+	json_object *parts = rest_composite_parts(json, ncalls, error);
 
-	memset(failure, 0, sizeof(*failure));
-	*http_status = 0;
-	if (json_object_is_type(parts, json_type_array))
-		ok = read_parts(&lookup, parts, failure, http_status);
-	else
-		ok = read_page(&lookup, json);
+	for (int i = 0; i < ncalls && parts != NULL; i++)
+	{
+		json_object *part = rest_composite_part(parts, i, &results[i].http_status);
+
+		results[i].body =
+			pstrdup(part == NULL ? ""
+								 : json_object_to_json_string_ext(part, JSON_C_TO_STRING_PLAIN |
+																			JSON_C_TO_STRING_NOSLASHESCAPE));
+		results[i].body_len = strlen(results[i].body);
+	}
 	json_object_put(json);
+	return parts != NULL;
+}
 
-	*error = lookup.error;
-	*found = ok ? lookup.found : NULL;
-	*nfound = ok ? lookup.nfound : 0;
-	*next = ok ? lookup.next : NULL;
-	return ok;
+/* A reply to PATCH by Id has no body when all is well (section 4.2). */
+static void
+read_update(json_object *part, int http_status, const RestRecord *record, RestResult *result)
+{
+	memset(result, 0, sizeof(*result));
+	result->http_status = http_status;
+	result->success = http_status >= 200 && http_status <= 299;
+	if (result->success)
+		result->id = rest_id18(record->salesforce_id);
+	else
+		result->error = rest_part_error(http_status, part);
+}
+
+bool
+rest_parse_update_if(const char *body, size_t len, const RestRecord *records, int nrecords,
+					 RestResult *results, bool *precondition_failed, char **error)
+{
+	json_object *json = rest_parse_json(body, len);
+	json_object *parts = rest_composite_parts(json, nrecords, error);
+
+	for (int i = 0; i < nrecords && parts != NULL; i++)
+	{
+		int http_status;
+		json_object *part = rest_composite_part(parts, i, &http_status);
+
+		read_update(part, http_status, &records[i], &results[i]);
+		precondition_failed[i] = http_status == 412;
+	}
+	json_object_put(json);
+	return parts != NULL;
 }
 
 /* ------------------------------------------------------------------------
@@ -489,9 +429,9 @@ bool
 rest_parse_limits(const char *body, size_t len, int64 *used, int64 *limit)
 {
 	json_object *json = rest_parse_json(body, len);
-	json_object *daily = member(json, "DailyApiRequests");
-	json_object *max = member(daily, "Max");
-	json_object *remaining = member(daily, "Remaining");
+	json_object *daily = rest_member(json, "DailyApiRequests");
+	json_object *max = rest_member(daily, "Max");
+	json_object *remaining = rest_member(daily, "Remaining");
 	bool ok = json_object_is_type(max, json_type_int) && json_object_is_type(remaining, json_type_int);
 
 	if (ok)
@@ -539,7 +479,7 @@ rest_parse_versions(const char *body, size_t len, const char *version, char **ne
 	for (size_t i = 0; i < n; i++)
 	{
 		json_object *entry = json_object_array_get_idx(json, i);
-		int64 number = version_number(plain_string(member(entry, "version")));
+		int64 number = version_number(rest_plain_string(rest_member(entry, "version")));
 
 		if (number < 0)
 			continue;

@@ -127,6 +127,71 @@ reduces(void **state)
 	assert_string_equal(again, reduced);
 }
 
+/* Where the history of an object's fields is, and by which field. */
+static void
+history(void **state)
+{
+	static const struct
+	{
+		const char *object;
+		const char *children;
+		const char *history;
+		const char *parent;
+	} cases[] = {
+		{"Account",
+		 "[{\"childSObject\":\"AccountContactRole\",\"field\":\"AccountId\"},"
+		 "{\"childSObject\":\"AccountHistory\",\"field\":\"AccountId\",\"relationshipName\":\"Histories\"}]",
+		 "AccountHistory", "AccountId"},
+		{"Opportunity",
+		 "[{\"childSObject\":\"OpportunityHistory\",\"field\":\"OpportunityId\"},"
+		 "{\"childSObject\":\"OpportunityFieldHistory\",\"field\":\"OpportunityId\"}]",
+		 "OpportunityFieldHistory", "OpportunityId"},
+		{"My_Thing__c", "[{\"childSObject\":\"my_thing__History\",\"field\":\"ParentId\"}]",
+		 "my_thing__History", "ParentId"},
+		{"Account", "[{\"childSObject\":\"ContactHistory\",\"field\":\"AccountId\"}]", NULL, NULL},
+		{"Account", "[{\"childSObject\":\"AccountHistoryX\",\"field\":\"AccountId\"}]", NULL, NULL},
+		{"A__c", "[{\"childSObject\":\"A__cHistory\",\"field\":\"ParentId\"}]", NULL, NULL},
+		{"A__c", "[{\"childSObject\":\"A\",\"field\":\"ParentId\"}]", NULL, NULL},
+		{"Opportunity", "[{\"childSObject\":\"OpportunityHistory\",\"field\":\"OpportunityId\"}]", NULL,
+		 NULL},
+		/* what is odd here must not stop a mapping, nor get into a query */
+		{"Account", "[]", NULL, NULL},
+		{"Account", "null", NULL, NULL},
+		{"Account", "{}", NULL, NULL},
+		{"Account", "[null,7,[],{},{\"childSObject\":\"AccountHistory\"}]", NULL, NULL},
+		{"Account", "[{\"childSObject\":\"AccountHistory\",\"field\":null}]", NULL, NULL},
+		{"Account", "[{\"childSObject\":\"AccountHistory\",\"field\":\"\"}]", NULL, NULL},
+		{"Account", "[{\"childSObject\":\"AccountHistory\",\"field\":\"Id,Name FROM User--\"}]", NULL, NULL},
+		{"Account", "[{\"childSObject\":\"AccountHistory\\u0000\",\"field\":\"AccountId\"}]", NULL, NULL},
+		{"Account", "[{\"childSObject\":7,\"field\":\"AccountId\"}]", NULL, NULL},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		char *text = psprintf("{\"name\":\"%s\",\"childRelationships\":%s,"
+							  "\"fields\":[{\"name\":\"F\",\"type\":\"string\"}]}",
+							  cases[i].object, cases[i].children);
+		char *error;
+
+		for (int reduced = 0; reduced < 2; reduced++)
+		{
+			SfObject *object = parse(text);
+
+			assert_true((object->history_object == NULL) == (cases[i].history == NULL));
+			assert_true((object->history_parent == NULL) == (cases[i].history == NULL));
+			if (cases[i].history != NULL)
+			{
+				assert_string_equal(object->history_object, cases[i].history);
+				assert_string_equal(object->history_parent, cases[i].parent);
+			}
+			text = describe_reduce(text, strlen(text), &error);
+			assert_null(strstr(text, "Role"));
+		}
+		assert_string_equal(describe_reduce(text, strlen(text), &error), text);
+	}
+}
+
 static void
 knows_all_types(void **state)
 {
@@ -278,6 +343,7 @@ main(void)
 		cmocka_unit_test(parses_a_reply),
 		cmocka_unit_test(required_fields),
 		cmocka_unit_test(reduces),
+		cmocka_unit_test(history),
 		cmocka_unit_test(knows_all_types),
 		cmocka_unit_test(refuses_what_is_no_describe),
 		cmocka_unit_test(survives_any_bytes),

@@ -142,6 +142,23 @@ update_and_payload(void **state)
 						"\",\"Pg_Id__c\":\"new\",\"Name\":\"a\"}");
 }
 
+/* POST never updates: two that create the same record can't both succeed. */
+static void
+create(void **state)
+{
+	RestField fields[] = {rest_field("Name", FV_STRING, "a"), rest_field("Left__c", FV_ABSENT, NULL)};
+	RestRecord records[] = {{NULL, "1", fields, 2}, {NULL, "2", NULL, 0}};
+	RestCall *call = rest_create("66.0", "Account", "Nr__c", true, records, 2);
+
+	(void) state;
+	assert_string_equal(call->method, "POST");
+	assert_string_equal(call->path, "/services/data/v66.0/composite/sobjects");
+	assert_string_equal(call->body, "{\"allOrNone\":false,\"records\":["
+									"{\"attributes\":{\"type\":\"Account\"},\"Nr__c\":1,\"Name\":\"a\"},"
+									"{\"attributes\":{\"type\":\"Account\"},\"Nr__c\":2}]}");
+	assert_int_equal(call->body_len, strlen(call->body));
+}
+
 /* The relation's name in place of the field's; its type only where it has several. */
 static void
 lookup_values(void **state)
@@ -231,6 +248,239 @@ simple_calls(void **state)
 	assert_string_equal(call->path, "/services/data/v66.0/sobjects/My_Object__c/describe");
 	assert_string_equal(rest_limits("66.0")->path, "/services/data/v66.0/limits/");
 	assert_string_equal(rest_versions()->path, "/services/data/");
+}
+
+/* ------------------------------------------------------------------------
+ * Composite requests
+ * ------------------------------------------------------------------------
+ */
+
+static void
+pack(void **state)
+{
+	static const char *const headers[] = {"Sforce-Auto-Assign: FALSE",
+										  "Sforce-Duplicate-Rule-Header:allowSave=true; a=\"b\"", NULL};
+	const char *const ids[] = {ID1, ID2};
+	RestField fields[] = {rest_field("Name", FV_STRING, "a\"b")};
+	RestRecord records[] = {{ID1, "k", fields, 1}};
+	RestRecord news[] = {{NULL, "n", fields, 1}};
+	RestCall *calls[5] = {rest_upsert("66.0", "Account", "Pg_Id__c", false, news, 1),
+						  rest_update("66.0", "Account", NULL, false, records, 1),
+						  rest_create("66.0", "Account", "Pg_Id__c", false, news, 1),
+						  rest_delete("66.0", ids, 2), rest_upsert("66.0", "B__c", "K__c", false, news, 1)};
+	RestCall *call = rest_pack("66.0", NULL, calls, 2);
+
+	(void) state;
+	assert_string_equal(call->method, "POST");
+	assert_string_equal(call->path, "/services/data/v66.0/composite");
+	assert_int_equal(call->body_len, strlen(call->body));
+	assert_string_equal(
+		call->body,
+		psprintf("{\"allOrNone\":false,\"collateSubrequests\":false,\"compositeRequest\":["
+				 "{\"method\":\"PATCH\",\"url\":\"/services/data/v66.0/composite/sobjects/Account/Pg_Id__c\","
+				 "\"referenceId\":\"part1of2\",\"body\":%s},"
+				 "{\"method\":\"PATCH\",\"url\":\"/services/data/v66.0/composite/sobjects\","
+				 "\"referenceId\":\"part2of2\",\"body\":%s}]}",
+				 calls[0]->body, calls[1]->body));
+	json_object_put(json_of(call->body));
+
+	call = rest_pack("66.0", headers, calls, 5);
+	json_object_put(json_of(call->body));
+	assert_non_null(strstr(call->body,
+						   "{\"method\":\"DELETE\",\"url\":\"/services/data/v66.0/composite/sobjects?ids=" ID1
+						   "," ID2 "&allOrNone=false\",\"referenceId\":\"part4of5\",\"httpHeaders\":"
+						   "{\"Sforce-Auto-Assign\":\"FALSE\","
+						   "\"Sforce-Duplicate-Rule-Header\":\"allowSave=true; a=\\\"b\\\"\"}},"));
+
+	/* one goes as it is */
+	assert_ptr_equal(rest_pack("66.0", headers, calls + 3, 1), calls[3]);
+}
+
+#define EPOCH(days, seconds) (((days) *INT64CONST(86400) + (seconds)) * INT64CONST(1000000))
+
+/* Condition of each record, in English and whole seconds, whatever the locale. */
+static void
+update_if(void **state)
+{
+	static const struct
+	{
+		int64 time;
+		const char *date;
+	} cases[] = {
+		{0, "Sat, 01 Jan 2000 00:00:00 GMT"},
+		{-1, "Fri, 31 Dec 1999 23:59:59 GMT"},
+		{EPOCH(59, 0) + 999999, "Tue, 29 Feb 2000 00:00:00 GMT"},
+		{EPOCH(60, 86399), "Wed, 01 Mar 2000 23:59:59 GMT"},
+		{EPOCH(9815, 36610), "Sun, 15 Nov 2026 10:10:10 GMT"},
+		{EPOCH(36524, 0), "Thu, 31 Dec 2099 00:00:00 GMT"},
+		{EPOCH(36584, 0), "Mon, 01 Mar 2100 00:00:00 GMT"},
+		{EPOCH(-36524, 0), "Mon, 01 Jan 1900 00:00:00 GMT"},
+		{EPOCH(-109572, 0), "Fri, 01 Jan 1700 00:00:00 GMT"},
+	};
+	static const char *const headers[] = {"Sforce-Auto-Assign: FALSE", NULL};
+	FieldLookup account = {"Account", "Pg_Id__c", false, NULL};
+	RestField fields[] = {rest_field("Name", FV_STRING, "a"), rest_field("AccountId", FV_LOOKUP, "p"),
+						  rest_field("Left__c", FV_ABSENT, NULL), rest_field("N__c", FV_NUMBER, "1.50")};
+	RestRecord records[] = {{ID1, NULL, fields, 4}, {ID2, "k", NULL, 0}};
+	int64 times[] = {0, 1000000};
+	RestCall *call;
+
+	(void) state;
+	fields[1].value.lookup = &account;
+	call = rest_update_if("66.0", headers, "Contact", "Key__c", false, records, times, 2);
+	assert_string_equal(call->method, "POST");
+	assert_string_equal(call->path, "/services/data/v66.0/composite");
+	assert_int_equal(call->body_len, strlen(call->body));
+	assert_string_equal(
+		call->body,
+		"{\"allOrNone\":false,\"collateSubrequests\":false,\"compositeRequest\":["
+		"{\"method\":\"PATCH\",\"url\":\"/services/data/v66.0/sobjects/Contact/" ID1
+		"\",\"referenceId\":\"part1of2\",\"httpHeaders\":{"
+		"\"If-Unmodified-Since\":\"Sat, 01 Jan 2000 00:00:00 GMT\",\"Sforce-Auto-Assign\":\"FALSE\"},"
+		"\"body\":{\"Name\":\"a\",\"Account\":{\"Pg_Id__c\":\"p\"},\"N__c\":1.50}},"
+		"{\"method\":\"PATCH\",\"url\":\"/services/data/v66.0/sobjects/Contact/" ID2
+		"\",\"referenceId\":\"part2of2\",\"httpHeaders\":{"
+		"\"If-Unmodified-Since\":\"Sat, 01 Jan 2000 00:00:01 GMT\",\"Sforce-Auto-Assign\":\"FALSE\"},"
+		"\"body\":{\"Key__c\":\"k\"}}]}");
+	json_object_put(json_of(call->body));
+
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		call = rest_update_if("66.0", NULL, "Contact", NULL, false, records, &cases[i].time, 1);
+		if (strstr(call->body, psprintf("{\"If-Unmodified-Since\":\"%s\"}", cases[i].date)) == NULL)
+			fail_msg("no %s in %s", cases[i].date, call->body);
+	}
+}
+
+#define PART(body, status, ref)                                                                              \
+	"{\"body\":" body ",\"httpHeaders\":{},\"httpStatusCode\":" status ",\"referenceId\":\"" ref "\"}"
+#define REPLY(parts) "{\"compositeResponse\":[" parts "]}"
+
+/* clang-format off */
+static const char pack_sample[] = REPLY(
+	PART("[{\"id\":\"" ID1 "\",\"success\":true,\"errors\":[],\"created\":true,\"n\":1.50,"
+		 "\"u\":\"a/b\\u0000\"}]", "200", "part1of3") ","
+	PART("[{\"errorCode\":\"X\",\"message\":\"\\u00e4\"}]", "400", "part2of3") ","
+	PART("null", "503", "part3of3"));
+/* clang-format on */
+
+static void
+unpack(void **state)
+{
+	RestPart parts[3];
+	RestResult r;
+	RestError e;
+	char *error;
+
+	(void) state;
+	assert_true(rest_unpack(pack_sample, strlen(pack_sample), 3, parts, &error));
+	assert_null(error);
+	assert_int_equal(parts[0].http_status, 200);
+	assert_int_equal(parts[0].body_len, strlen(parts[0].body));
+	assert_non_null(strstr(parts[0].body, "\"n\":1.50,\"u\":\"a/b\\u0000\""));
+	assert_true(rest_parse_results(parts[0].body, parts[0].body_len, 1, &r, &error));
+	assert_true(r.success && r.created);
+	assert_int_equal(r.http_status, 200);
+	assert_string_equal(r.id, ID1);
+	assert_int_equal(parts[1].http_status, 400);
+	e = rest_parse_error(parts[1].http_status, parts[1].body, parts[1].body_len);
+	assert_string_equal(e.code, "X");
+	assert_string_equal(e.message, "ä");
+	assert_int_equal(parts[2].http_status, 503);
+	assert_int_equal(parts[2].body_len, 0);
+	e = rest_parse_error(parts[2].http_status, parts[2].body, parts[2].body_len);
+	assert_string_equal(e.message, "HTTP 503 without a body");
+}
+
+/* clang-format off */
+static const char update_sample[] = REPLY(
+	PART("null", "204", "part1of6") ","
+	PART("[{\"errorCode\":\"PRECONDITION_FAILED\",\"message\":\"m\"}]", "412", "part2of6") ","
+	PART("null", "412", "part3of6") ","
+	PART("{\"errorCode\":\"C\",\"message\":\"m\",\"fields\":[\"F\"]}", "400", "part4of6") ","
+	PART("[{\"errorCode\":\"ENTITY_IS_DELETED\",\"message\":\"m\"}]", "404", "part5of6") ","
+	PART("\"<html>\"", "503", "part6of6"));
+/* clang-format on */
+
+static void
+update_if_reply(void **state)
+{
+	static const RestRecord records[6] = {{"001xx0000004GxD"}, {ID2}, {ID1}, {ID1}, {ID1}, {ID1}};
+	RestResult r[6];
+	bool failed[6];
+	char *error;
+
+	(void) state;
+	assert_true(rest_parse_update_if(update_sample, strlen(update_sample), records, 6, r, failed, &error));
+	assert_null(error);
+	assert_true(r[0].success && !r[0].created && !failed[0]);
+	assert_string_equal(r[0].id, ID1);
+	assert_int_equal(r[0].http_status, 204);
+
+	/* modified meanwhile: the status says so, whatever the body */
+	assert_true(!r[1].success && failed[1]);
+	assert_string_equal(r[1].error.code, "PRECONDITION_FAILED");
+	assert_true(!r[2].success && failed[2]);
+	assert_null(r[2].error.code);
+	assert_string_equal(r[2].error.message, "HTTP 412 without a reason");
+
+	assert_true(!r[3].success && !failed[3]);
+	assert_null(r[3].id);
+	assert_string_equal(r[3].error.code, "C");
+	assert_string_equal(r[3].error.fields[0], "F");
+	assert_true(!r[4].success && !failed[4]);
+	assert_string_equal(r[4].error.code, "ENTITY_IS_DELETED");
+	assert_int_equal(r[4].http_status, 404);
+	assert_true(!r[5].success && !failed[5]);
+	assert_null(r[5].error.code);
+	assert_int_equal(r[5].http_status, 503);
+}
+
+/* Nothing is settled unless all parts are answered, each in its place. */
+static void
+composite_bad_replies(void **state)
+{
+	static const char *const bad[] = {
+		"",
+		"null",
+		"[]",
+		"{}",
+		"<html>",
+		"[{\"errorCode\":\"X\",\"message\":\"m\"}]",
+		"{\"compositeResponse\":{}}",
+		"{\"compositeResponse\":null}",
+		REPLY(""),
+		REPLY("null"),
+		REPLY("null,null"),
+		REPLY(PART("null", "204", "part1of2")),
+		REPLY(PART("null", "204", "part1of1")),
+		REPLY(PART("null", "204", "part2of2") "," PART("null", "204", "part1of2")),
+		REPLY(PART("null", "204", "part1of2") "," PART("null", "204", "part1of2")),
+		REPLY(PART("null", "204", "part1of2") "," PART("null", "204", "Part2of2")),
+		REPLY(PART("null", "204", "part1of2") "," PART("null", "\"204\"", "part2of2")),
+		REPLY(PART("null", "204", "part1of2") "," PART("null", "204.0", "part2of2")),
+		REPLY(PART("null", "204", "part1of2") "," PART("null", "null", "part2of2")),
+		REPLY(PART("null", "204", "part1of2") ",{\"body\":null,\"referenceId\":\"part2of2\"}"),
+		REPLY(PART("null", "204", "part1of2") ",{\"body\":null,\"httpStatusCode\":204}"),
+		REPLY(PART("null", "204", "part1of3") "," PART("null", "204", "part2of3") "," PART("null", "204",
+																						   "part3of3")),
+	};
+	static const RestRecord records[2] = {{ID1}, {ID2}};
+
+	(void) state;
+	for (size_t i = 0; i < lengthof(bad); i++)
+	{
+		RestPart parts[2];
+		RestResult r[2];
+		bool failed[2];
+		char *error = NULL;
+
+		if (rest_unpack(bad[i], strlen(bad[i]), 2, parts, &error) || error == NULL)
+			fail_msg("unpacked: %s", bad[i]);
+		error = NULL;
+		if (rest_parse_update_if(bad[i], strlen(bad[i]), records, 2, r, failed, &error) || error == NULL)
+			fail_msg("accepted: %s", bad[i]);
+	}
 }
 
 /* ------------------------------------------------------------------------
@@ -343,9 +593,6 @@ parse_lookup(const char *body, size_t len)
 #define PAGE(records) "{\"totalSize\":1,\"done\":true,\"records\":[" records "]}"
 #define MORE(records, next)                                                                                  \
 	"{\"totalSize\":9,\"done\":false,\"nextRecordsUrl\":\"" next "\",\"records\":[" records "]}"
-#define PART(body, status, ref)                                                                              \
-	"{\"body\":" body ",\"httpHeaders\":{},\"httpStatusCode\":" status ",\"referenceId\":\"" ref "\"}"
-#define REPLY(parts) "{\"compositeResponse\":[" parts "]}"
 #define NEXT "/services/data/v66.0/query/01gRO0000016PIAYA2-500"
 
 static const char lookup_sample[] = REPLY(PART(PAGE(RECORD("\"k1\"", ID1)), "200", "part1of2") "," PART(
@@ -627,7 +874,9 @@ survives_any_bytes(void **state)
 	static const char limits[] = "{\"DailyApiRequests\":{\"Max\":5000,\"Remaining\":4937}}";
 	static const char versions[] =
 		"[{\"label\":\"Winter\",\"url\":\"/services/data/v66.0\",\"version\":\"66.0\"}]";
-	static const char *const samples[] = {results_sample, lookup_sample, limits, versions};
+	static const char *const samples[] = {results_sample, lookup_sample, limits,
+										  versions,       pack_sample,   update_sample};
+	static const RestRecord records[6] = {{ID1}, {ID1}, {ID1}, {ID1}, {ID1}, {ID1}};
 	uint64_t seed = 99;
 
 	(void) state;
@@ -641,6 +890,8 @@ survives_any_bytes(void **state)
 			size_t n = cut ? i : len;
 			char *copy = exact_copy(samples[s], n);
 			RestResult r[7];
+			RestPart parts[3];
+			bool failed[6];
 			char *error;
 			int64 used;
 			int64 limit;
@@ -657,6 +908,12 @@ survives_any_bytes(void **state)
 			ok = rest_parse_limits(copy, n, &used, &limit);
 			assert_false(ok && cut);
 			ok = rest_parse_versions(copy, n, "66.0", &error);
+			assert_false(ok && cut);
+			ok = rest_unpack(copy, n, 3, parts, &error);
+			assert_true(ok == (error == NULL));
+			assert_false(ok && cut);
+			ok = rest_parse_update_if(copy, n, records, 6, r, failed, &error);
+			assert_true(ok == (error == NULL));
 			assert_false(ok && cut);
 			free(copy);
 		}
@@ -925,6 +1182,12 @@ main(void)
 		cmocka_unit_test(upsert),
 		cmocka_unit_test(strings_survive),
 		cmocka_unit_test(update_and_payload),
+		cmocka_unit_test(create),
+		cmocka_unit_test(pack),
+		cmocka_unit_test(update_if),
+		cmocka_unit_test(unpack),
+		cmocka_unit_test(update_if_reply),
+		cmocka_unit_test(composite_bad_replies),
 		cmocka_unit_test(lookup_values),
 		cmocka_unit_test(number_keys),
 		cmocka_unit_test(number_values),
