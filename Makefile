@@ -11,9 +11,15 @@ OBJS = \
 	src/bulk_reply.o \
 	src/canonical.o \
 	src/capture.o \
+	src/capture_table.o \
 	src/check.o \
 	src/check_connection.o \
 	src/claim.o \
+	src/conflict.o \
+	src/decide.o \
+	src/judge.o \
+	src/reads.o \
+	src/reconcile.o \
 	src/coerce.o \
 	src/connection.o \
 	src/create.o \
@@ -25,14 +31,18 @@ OBJS = \
 	src/errors.o \
 	src/fence.o \
 	src/fetch.o \
+	src/guard.o \
 	src/http.o \
 	src/launcher.o \
 	src/lexical.o \
 	src/mapping.o \
+	src/notes.o \
 	src/payload.o \
 	src/preview.o \
 	src/queue.o \
+	src/release.o \
 	src/reply.o \
+	src/resolve.o \
 	src/rest.o \
 	src/rest_form.o \
 	src/rest_read.o \
@@ -50,9 +60,9 @@ OBJS = \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
-REGRESS = connection mapping objects
+REGRESS = connection deletes mapping objects
 REGRESS_OPTS = --inputdir=test --temp-instance=tmp_check_regress --temp-config=test/sfsync.conf
-ISOLATION = capture
+ISOLATION = capture truncate
 ISOLATION_OPTS = --inputdir=test --outputdir=. --temp-instance=tmp_check_isolation --temp-config=test/sfsync.conf
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

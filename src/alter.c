@@ -115,6 +115,11 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	sql_open(&scope, false);
 	SQL_RUN(&scope, alter_query, sql_arg_int(mapping->id), sql_arg_text(policy), sql_arg_text(columns),
 			sql_arg_text(updated_at), sql_arg_text(zone));
+
+	/* what is written without a look isn't remembered either */
+	if (policy && strcmp(policy, "source_wins") == 0)
+		SQL_RUN(&scope, "UPDATE sfsync.record SET memory = NULL WHERE mapping = $1 AND memory IS NOT NULL",
+				sql_arg_int(mapping->id));
 	sql_close(&scope);
 	api_changed(mapping);
 	PG_RETURN_TEXT_P(cstring_to_text(mapping->name));
@@ -187,7 +192,7 @@ refuse_pending(SqlScope *scope, const Mapping *mapping)
 
 	SQL_RUN(scope,
 			"SELECT (SELECT pg_catalog.count(*) FROM sfsync.queue WHERE mapping = $1)"
-			" + (SELECT pg_catalog.count(*) FROM sfsync.deferred WHERE mapping = $1)",
+			" + (SELECT pg_catalog.count(*) FROM sfsync.deferred WHERE mapping = $1 AND state <> 'dead')",
 			sql_arg_int(mapping->id));
 	pending = sql_bigint(0, 1);
 	if (pending > 0)
@@ -215,6 +220,10 @@ delete_mapping(const Mapping *mapping, bool discard)
 	SQL_RUN(&scope,
 			"UPDATE sfsync.dead_letter SET status = 'discarded', resolved_at = pg_catalog.clock_timestamp(),"
 			" note = 'the mapping was dropped' WHERE mapping = $1 AND status IN ('open', 'retrying')",
+			sql_arg_text(mapping->name));
+	SQL_RUN(&scope,
+			"UPDATE sfsync.conflict SET resolution = 'superseded', resolved_at = pg_catalog.clock_timestamp()"
+			" WHERE mapping = $1 AND resolution IS NULL",
 			sql_arg_text(mapping->name));
 	SQL_RUN(&scope, "DELETE FROM sfsync.mapping WHERE id = $1", sql_arg_int(mapping->id));
 	sql_close(&scope);

@@ -115,8 +115,6 @@ void
 api_check_conflict_policy(const char *value)
 {
 	api_choice("conflict_policy", value, conflict_policies, lengthof(conflict_policies));
-	if (strcmp(value, "source_wins") != 0)
-		api_unsupported("conflict_policy", value, "Pass conflict_policy => 'source_wins'.");
 }
 
 void

@@ -193,23 +193,137 @@ batch_add_old_key(Work *work, Unit *unit, const char *old_key)
 	map_set(work->moved, unit->queue->mapping, old_key, unit);
 }
 
-void
-batch_add_changed(Unit *unit, const uint8 *changed, int len)
+/* Room for bits up to len * 8, and, once there is one time a bit, for their times. */
+static void
+widen(Unit *unit, int len)
 {
-	if (len > unit->changed_len)
-	{
-		uint8 *larger = palloc0(len);
+	uint8 *changed;
 
-		if (unit->changed)
-		{
-			memcpy(larger, unit->changed, unit->changed_len);
-			pfree(unit->changed);
-		}
-		unit->changed = larger;
-		unit->changed_len = len;
+	if (len <= unit->changed_len)
+		return;
+	changed = palloc0(len);
+	if (unit->changed)
+	{
+		memcpy(changed, unit->changed, unit->changed_len);
+		pfree(unit->changed);
 	}
-	for (int i = 0; i < len; i++)
-		unit->changed[i] |= changed[i];
+	if (unit->times)
+	{
+		int64 *times = palloc0(sizeof(int64) * len * 8);
+
+		memcpy(times, unit->times, sizeof(int64) * unit->changed_len * 8);
+		pfree(unit->times);
+		unit->times = times;
+	}
+	unit->changed = changed;
+	unit->changed_len = len;
+}
+
+static bool
+bit_set(const uint8 *bits, int len, int bit)
+{
+	return bit / 8 < len && (bits[bit / 8] & (1 << (bit % 8))) != 0;
+}
+
+/* From one time for all to a time for each. */
+static void
+spread_times(Unit *unit)
+{
+	if (unit->times)
+		return;
+	unit->times = palloc0(sizeof(int64) * Max(unit->changed_len, 1) * 8);
+	for (int bit = 0; bit < unit->changed_len * 8; bit++)
+		if (bit_set(unit->changed, unit->changed_len, bit))
+			unit->times[bit] = unit->changed_at;
+}
+
+static void
+add_bit(Unit *unit, int bit, int64 at)
+{
+	bool was = bit_set(unit->changed, unit->changed_len, bit);
+
+	unit->times[bit] = was ? Max(unit->times[bit], at) : at;
+	unit->changed[bit / 8] |= 1 << (bit % 8);
+}
+
+void
+batch_add_changed(Unit *unit, const uint8 *changed, int len, int64 at)
+{
+	bool first = !unit->changed;
+
+	if (len <= 0)
+		return;
+	widen(unit, len);
+	if (first)
+		unit->changed_at = at;
+	if (unit->times || at != unit->changed_at)
+	{
+		spread_times(unit);
+		for (int bit = 0; bit < len * 8; bit++)
+			if (bit_set(changed, len, bit))
+				add_bit(unit, bit, at);
+	}
+	else
+		for (int i = 0; i < len; i++)
+			unit->changed[i] |= changed[i];
+}
+
+void
+batch_add_times(Unit *unit, const uint8 *changed, int len, const int64 *times)
+{
+	widen(unit, len);
+	spread_times(unit);
+	for (int bit = 0; bit < len * 8; bit++)
+		if (bit_set(changed, len, bit))
+			add_bit(unit, bit, times[bit]);
+}
+
+void
+batch_add_whole(Unit *unit, int64 at)
+{
+	unit->whole_at = unit->whole && unit->whole_at != 0 ? Max(unit->whole_at, at) : at;
+	unit->whole = true;
+}
+
+void
+batch_add_changes_of(Unit *unit, const Unit *other)
+{
+	if (other->whole && other->whole_at != 0)
+		batch_add_whole(unit, other->whole_at);
+	unit->whole |= other->whole;
+	if (other->times)
+		batch_add_times(unit, other->changed, other->changed_len, other->times);
+	else
+		batch_add_changed(unit, other->changed, other->changed_len, other->changed_at);
+}
+
+bool
+batch_column_changed(const Unit *unit, int bit, int64 *at)
+{
+	bool whole = unit->whole && unit->whole_at != 0;
+	bool changed = bit_set(unit->changed, unit->changed_len, bit);
+
+	*at = whole ? unit->whole_at : BATCH_NEVER;
+	if (changed)
+		*at = Max(*at, unit->times ? unit->times[bit] : unit->changed_at);
+	return whole || changed;
+}
+
+Unit *
+batch_mover(Work *work, int mapping, const char *key)
+{
+	return map_get(work->moved, mapping, key);
+}
+
+void
+batch_forget_read(Unit *unit)
+{
+#ifndef FRONTEND
+	if (unit->read_context)
+		MemoryContextDelete(unit->read_context);
+#endif
+	unit->read = NULL;
+	unit->read_context = NULL;
 }
 
 static bool
@@ -236,7 +350,7 @@ add_ref(Unit *unit, QueueRef ref)
 }
 
 static void
-add_times(Unit *unit, int64 event_at)
+add_event_time(Unit *unit, int64 event_at)
 {
 	if (unit->first_event_at == 0 || event_at < unit->first_event_at)
 		unit->first_event_at = event_at;
@@ -245,11 +359,14 @@ add_times(Unit *unit, int64 event_at)
 
 /*
  * The row left old_key for the unit's key.  It has whatever keys the row had
- * before that; and the old key is looked at too: another row may have it now.
+ * before that, and what else changed of it; and the old key is looked at too:
+ * another row may have it now.
  */
 static void
 fold_key_change(Work *work, Unit *unit, const char *old_key, int64 event_at)
 {
+	Unit *first = batch_find(work, unit->queue->mapping, old_key);
+	bool in_flight = first && first->in_flight;
 	Unit *left = batch_unit(work, unit->queue->mapping, old_key);
 
 	batch_add_old_key(work, unit, old_key);
@@ -258,11 +375,58 @@ fold_key_change(Work *work, Unit *unit, const char *old_key, int64 event_at)
 		for (int i = 0; i < left->nold; i++)
 			if (strcmp(left->old_keys[i], unit->key) != 0)
 				batch_add_old_key(work, unit, left->old_keys[i]);
+		batch_add_changes_of(unit, left);
 		left->whole = true;
 		left->key_left = true;
-		add_times(left, event_at);
+		batch_hold(left, NULL);
+		add_event_time(left, event_at);
 	}
+	/* what is in flight under the old key may fail: then all of the row is to be looked at */
+	if (in_flight)
+		batch_add_whole(unit, BATCH_NEVER);
 	unit->whole = true;
+}
+
+#define HOLD_HINT "sfsync.release_deletes sends the deletes, sfsync.discard_deletes gives them up"
+
+void
+batch_hold(Unit *unit, const char *reason)
+{
+	if (unit->hold)
+		pfree(unit->hold);
+	unit->hold = reason ? pstrdup(reason) : NULL;
+}
+
+void
+batch_join_hold(Unit *unit, const char *reason)
+{
+	if (reason && !unit->hold && !unit->whole && !unit->changed && unit->nold == 0)
+		batch_hold(unit, reason);
+}
+
+/* A row that is there again, or was in between, has no held delete any more. */
+static void
+fold_hold(Unit *unit, const WorkEvent *event)
+{
+	switch (event->operation)
+	{
+		case EVENT_HELD_DELETE:
+			batch_hold(unit, "its transaction deletes more rows than delete_guard allows; " HOLD_HINT);
+			break;
+		case EVENT_PARTITION_LEFT:
+		{
+			char *reason = psprintf("partition %s left the table; " HOLD_HINT, event->old_key);
+
+			batch_hold(unit, reason);
+			unit->left = true;
+			pfree(reason);
+			break;
+		}
+		case EVENT_DELETE:
+			break;
+		default:
+			batch_hold(unit, NULL);
+	}
 }
 
 Unit *
@@ -280,21 +444,24 @@ batch_event(Work *work, const WorkEvent *event)
 		case EVENT_INSERT:
 			if (unit->nrefs == 0 && !unit->deferred)
 				unit->inserted = true;
-			unit->whole = true;
+			batch_add_whole(unit, event->event_at);
 			break;
 		case EVENT_DELETE:
+		case EVENT_HELD_DELETE:
+		case EVENT_PARTITION_LEFT:
 			unit->deleted = true;
 			break;
 		case EVENT_KEY_CHANGE:
 			fold_key_change(work, unit, event->old_key, event->event_at);
-			break;
+			/* FALLTHROUGH */
 		default:
-			batch_add_changed(unit, event->changed, Max(event->changed_len, 0));
+			batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
 	}
+	fold_hold(unit, event);
 	unit->kind = UNIT_UNDECIDED;
 	unit->looked_up = false;
 	add_ref(unit, event->ref);
-	add_times(unit, event->event_at);
+	add_event_time(unit, event->event_at);
 	return unit;
 }
 
@@ -391,8 +558,12 @@ free_unit(Unit *unit)
 		pfree(unit->old_keys);
 	if (unit->changed)
 		pfree(unit->changed);
+	if (unit->times)
+		pfree(unit->times);
+	batch_forget_read(unit);
 	if (unit->refs)
 		pfree(unit->refs);
+	batch_hold(unit, NULL);
 	pfree(unit->key);
 	pfree(unit);
 }
@@ -405,7 +576,9 @@ batch_fold_next(Work *work, Unit *unit)
 	if (!next)
 		return;
 	unit->next = NULL;
-	unit->whole |= next->whole;
+	batch_join_hold(next, unit->hold);
+	batch_hold(unit, next->hold);
+	unit->left |= next->left;
 	unit->deleted |= next->deleted;
 	unit->key_left |= next->key_left;
 	for (int i = 0; i < next->nold; i++)
@@ -414,10 +587,10 @@ batch_fold_next(Work *work, Unit *unit)
 		if (map_get(work->moved, unit->queue->mapping, next->old_keys[i]) == next)
 			map_set(work->moved, unit->queue->mapping, next->old_keys[i], unit);
 	}
-	batch_add_changed(unit, next->changed, next->changed_len);
+	batch_add_changes_of(unit, next);
 	for (int i = 0; i < next->nrefs; i++)
 		add_ref(unit, next->refs[i]);
-	add_times(unit, next->event_at);
+	add_event_time(unit, next->event_at);
 	unit->queue->nunits--;
 	work->nunits--;
 	if (next->chunk)

@@ -12,23 +12,37 @@
 #define SFSYNC_BATCH_H
 
 #include "lib/ilist.h"
+#ifdef FRONTEND
+typedef void *MemoryContext; /* outside of the server nothing is read */
+#endif
 
 /* Operations of captured events, as the queue has them. */
 #define EVENT_INSERT 'I'
 #define EVENT_UPDATE 'U'
 #define EVENT_DELETE 'D'
 #define EVENT_KEY_CHANGE 'K'
+#define EVENT_HELD_DELETE 'H'    /* one of more than the mapping's guard allows */
+#define EVENT_PARTITION_LEFT 'P' /* the row left with its partition, whose name is in old_key */
+
+/* Time of what a backfill brings: no event, so older than everything. */
+#define BATCH_NEVER PG_INT64_MIN
 
 /* What must be done for a unit, as far as it is known. */
 typedef enum UnitKind
 {
 	UNIT_UNDECIDED,
-	UNIT_UPSERT, /* the whole row, by external ID */
-	UNIT_UPDATE, /* changed fields, by Id */
-	UNIT_DELETE, /* by Id */
-	UNIT_LOOKUP, /* its Id must be found first */
-	UNIT_WAITING /* its parent goes first */
+	UNIT_CREATE,         /* the whole row, which must not be there yet */
+	UNIT_UPSERT,         /* the whole row, by external ID */
+	UNIT_UPDATE,         /* some fields, by Id */
+	UNIT_GUARDED_UPDATE, /* the same, unless someone else was faster */
+	UNIT_DELETE,         /* by Id */
+	UNIT_LOOKUP,         /* its Id must be found first */
+	UNIT_READ,           /* its record must be read first */
+	UNIT_WAITING         /* its parent goes first */
 } UnitKind;
+
+/* What was read of a unit's record; batch.c only frees it. */
+typedef struct UnitRead UnitRead;
 
 typedef struct QueueRef
 {
@@ -54,11 +68,16 @@ typedef struct Unit
 	bool whole;      /* all fields, not only the changed ones */
 	bool inserted;   /* its first captured event was an insert */
 	bool deleted;    /* a delete was captured */
+	char *hold;      /* why its delete waits for a person; NULL: it doesn't */
+	bool left;       /* it left with its partition */
 	bool key_left;   /* a key change left this key: its absence is no delete */
 	char **old_keys; /* keys that the row had before, newest first */
 	int nold;
+	int64 whole_at; /* when an event last touched the whole row: 0 none did, BATCH_NEVER a backfill */
 	uint8 *changed; /* bitmap by attribute number - 1 */
 	int changed_len;
+	int64 changed_at; /* when they changed, unless each has its own time: */
+	int64 *times;     /* by bit; NULL */
 	int64 first_event_at;
 	int64 event_at;
 	QueueRef *refs;
@@ -70,8 +89,10 @@ typedef struct Unit
 	uint64 min_xid;
 	uint64 missing_since;
 	/* during delivery */
-	int waits;         /* times that it waited for a parent */
-	bool looked_up;    /* Salesforce was asked for its Id: there is none */
+	int waits;      /* times that it waited for a parent */
+	bool looked_up; /* Salesforce was asked for its Id: there is none */
+	UnitRead *read; /* NULL: not read */
+	MemoryContext read_context;
 	bool refused_once; /* for a reason that new metadata may have cured */
 	int limit;         /* size of the next request with it; 0 any */
 	Chunk *chunk;
@@ -124,7 +145,31 @@ extern Unit *batch_unit(Work *work, int mapping, const char *key);
 extern Unit *batch_find(Work *work, int mapping, const char *key);
 
 extern void batch_add_old_key(Work *work, Unit *unit, const char *old_key);
-extern void batch_add_changed(Unit *unit, const uint8 *changed, int len);
+
+/* Columns changed at a time; or, by bit, at times of their own. */
+extern void batch_add_changed(Unit *unit, const uint8 *changed, int len, int64 at);
+extern void batch_add_times(Unit *unit, const uint8 *changed, int len, const int64 *times);
+
+/* An event touched the whole row. */
+extern void batch_add_whole(Unit *unit, int64 at);
+
+/* Take over what changed of the row from another unit. */
+extern void batch_add_changes_of(Unit *unit, const Unit *other);
+
+/* When a column (bit: attribute number - 1) was last changed by an event; false if it wasn't. */
+extern bool batch_column_changed(const Unit *unit, int bit, int64 *at);
+
+/* The unit that a row moved to when it left a key; NULL. */
+extern Unit *batch_mover(Work *work, int mapping, const char *key);
+
+/* What was read of its record is not valid (any more). */
+extern void batch_forget_read(Unit *unit);
+
+/* Why the unit's delete is held; NULL: it isn't. */
+extern void batch_hold(Unit *unit, const char *reason);
+
+/* The same, of an older change of the row: unless there is more than deletes since. */
+extern void batch_join_hold(Unit *unit, const char *reason);
 
 /*
  * Up to max ready units of one mapping that can go into one request: all of

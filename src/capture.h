@@ -1,15 +1,23 @@
 /*
  * capture.h
- *		Row and truncate triggers, and the transaction's buffer of events.
+ *		What others need of capture: triggers, and the transaction's buffer of
+ *		events.
  */
 #ifndef SFSYNC_CAPTURE_H
 #define SFSYNC_CAPTURE_H
 
 #include "access/xact.h"
 #include "batch.h"
+#include "nodes/parsenodes.h"
 
 extern void capture_at_xact(XactEvent event);
 extern void capture_at_subxact(SubXactEvent event);
+
+/* Once, in _PG_init: partitions that are dropped are seen by a hook. */
+extern void capture_init(void);
+
+/* In the event trigger: a partition may have come or gone. */
+extern void capture_altered_table(const AlterTableStmt *statement);
 
 /* A relation, or all when InvalidOid, may have changed. */
 extern void capture_invalidate(Oid relid);

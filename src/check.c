@@ -12,6 +12,7 @@
 
 #include "api.h"
 #include "coerce.h"
+#include "datum.h"
 #include "source.h"
 #include "sql.h"
 
@@ -41,7 +42,8 @@ check_object(ReturnSetInfo *result, const Mapping *mapping)
 		find(result, "error", NULL, NULL,
 			 psprintf("the integration user may not edit records of %s", mapping->object),
 			 "Grant Edit on the object by a permission set, then run sfsync.refresh_schema().");
-	if (strcmp(mapping->on_delete, "delete") == 0 && !mapping->meta->deletable)
+	if (!mapping->meta->deletable &&
+		(strcmp(mapping->on_delete, "delete") == 0 || strcmp(mapping->on_delete, "hard_delete") == 0))
 		find(result, "error", NULL, NULL,
 			 psprintf("the integration user may not delete records of %s", mapping->object),
 			 "Grant Delete on the object by a permission set, or set on_delete to 'ignore'.");
@@ -168,7 +170,7 @@ check_column(ReturnSetInfo *result, const Mapping *mapping, const MappingField *
 			coerce_value(&rows[i].values[map->column], map->field, &options, &value, &reason))
 			continue;
 		if (nfailed++ == 0)
-			first = psprintf("%s (row %s)", reason, source_key_json(mapping, keys[i]));
+			first = psprintf("%s (row %s)", datum_from_utf8(reason), source_key_json(mapping, keys[i]));
 	}
 	if (nfailed > 0)
 		find(result, "warning", mapping->columns[map->column].name, map->field->name,

@@ -11,51 +11,20 @@
 #include <time.h>
 
 #include "access/xact.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "deliver.h"
+#include "claim.h"
+#include "datum.h"
+#include "delete_policy.h"
+#include "judge.h"
 #include "payload.h"
 #include "sfsync.h"
-#include "source.h"
 
 /* Turns that a child waits for a parent that is at hand. */
 #define MAX_WAITS 100
-
-/* A unit while it is decided. */
-typedef struct Candidate
-{
-	Unit *unit;
-	char *record_key;
-	SourceRow *row;
-	const RecordRow *record;     /* that we know under its key; NULL */
-	const RecordRow *old_record; /* under a key that the row had before; NULL */
-	RestRecord payload;
-	const char *operation;
-	const char *salesforce_id;
-} Candidate;
-
-typedef struct Claim
-{
-	Delivery *delivery;
-	MappingDelivery *state;
-	Mapping *mapping;
-	Connection *connection;
-	MemoryContext context; /* becomes the request's */
-	int n;
-	Candidate *candidates;
-	RecordRow *records;
-	int nrecords;
-} Claim;
-
-static char *
-key_utf8(const char *key)
-{
-	return pg_server_to_any(key, strlen(key), PG_UTF8);
-}
 
 static bool
 case_sensitive(const Mapping *mapping)
@@ -89,15 +58,46 @@ record_in_flight(const Claim *claim, const char *record_key)
 		   writes_record(claim->delivery->outgoing, claim->mapping->object, record_key);
 }
 
-/* Take units whose record is free; of two that share a record the first. */
+bool
+claim_reads_first(const Claim *claim, const Unit *unit)
+{
+	return claim->mapping->checks || (unit->deleted && delete_policy_sets_values(claim->mapping->on_delete));
+}
+
+/* Is reading what the unit needs next? */
+static bool
+is_unread(const Claim *claim, const Unit *unit)
+{
+	return claim_reads_first(claim, unit) && !unit->read;
+}
+
+/* What has been read is good no more: it is read again. */
+static void
+drop_stale_reads(const Claim *claim, Unit **units, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (units[i]->read && !read_is_fresh(claim->mapping, units[i]))
+			batch_forget_read(units[i]);
+}
+
+/*
+ * Take units whose record is free; of two that share a record the first.  Where
+ * records are read first, all that are taken have been read, or none has.
+ */
 static void
 gather(Claim *claim, Unit **units, int n)
 {
 	claim->candidates = palloc0(sizeof(Candidate) * Max(n, 1));
+	drop_stale_reads(claim, units, n);
 	for (int i = 0; i < n; i++)
 	{
-		char *record_key = rest_record_key(key_utf8(units[i]->key), case_sensitive(claim->mapping));
-		bool taken = record_in_flight(claim, record_key);
+		char *record_key;
+		bool taken;
+
+		if (is_unread(claim, units[i]) != is_unread(claim, units[0]))
+			continue;
+		record_key = rest_record_key(datum_key_utf8(units[i]->key), case_sensitive(claim->mapping));
+		taken = record_in_flight(claim, record_key);
 
 		for (int j = 0; j < claim->n && !taken; j++)
 			taken = strcmp(claim->candidates[j].record_key, record_key) == 0;
@@ -133,7 +133,7 @@ read_records(Claim *claim)
 
 		keys[n++] = claim->candidates[i].record_key;
 		for (int o = 0; o < unit->nold; o++)
-			keys[n++] = rest_record_key(key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
+			keys[n++] = rest_record_key(datum_key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
 	}
 	claim->records = records_of_keys(claim->mapping->id, keys, n, &claim->nrecords);
 	for (int i = 0; i < claim->n; i++)
@@ -148,7 +148,7 @@ read_old_key(Claim *claim, Candidate *candidate)
 
 	for (int o = 0; o < unit->nold && !candidate->old_record; o++)
 	{
-		char *record_key = rest_record_key(key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
+		char *record_key = rest_record_key(datum_key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
 		const RecordRow *record = find_record(claim, record_key);
 
 		if (record && strcmp(record->key, unit->old_keys[o]) == 0)
@@ -156,21 +156,8 @@ read_old_key(Claim *claim, Candidate *candidate)
 	}
 }
 
-/* A row with an unresolved dead letter is sent whole: what it failed with is pending too. */
 static void
-read_dead_letters(Claim *claim, char *const *keys)
-{
-	int n;
-	char **failed = dead_letters_of_keys(claim->mapping, keys, claim->n, &n);
-
-	for (int f = 0; f < n; f++)
-		for (int i = 0; i < claim->n; i++)
-			if (strcmp(claim->candidates[i].unit->key, failed[f]) == 0)
-				claim->candidates[i].unit->whole = true;
-}
-
-static void
-read_all(Claim *claim)
+read_rows(Claim *claim)
 {
 	char **keys = palloc(sizeof(char *) * Max(claim->n, 1));
 	SourceRow *rows;
@@ -180,216 +167,93 @@ read_all(Claim *claim)
 	rows = source_read(claim->mapping, keys, claim->n);
 	for (int i = 0; i < claim->n; i++)
 		claim->candidates[i].row = &rows[i];
+}
+
+/* Requests of ours that Salesforce may have carried out, or not. */
+static void
+read_intents(Claim *claim)
+{
+	char **keys = palloc(sizeof(char *) * Max(claim->n, 1));
+
+	if (claim->delivery->next_verify == 0)
+		return;
+	for (int i = 0; i < claim->n; i++)
+		keys[i] = claim->candidates[i].unit->key;
+	claim->intents = intents_of_keys(claim->mapping->id, keys, claim->n, &claim->nintents);
+}
+
+/* A row's reference to a row of another mapping, while records of that are looked up. */
+typedef struct Reference
+{
+	Candidate *candidate;
+	char *record_key; /* of the parent */
+} Reference;
+
+static void
+read_parents_of(Claim *claim, int f)
+{
+	const MappingField *field = &claim->mapping->fields[f];
+	const Mapping *parent = mapping_get(field->lookup->parent_mapping);
+	Reference *references = palloc(sizeof(Reference) * Max(claim->n, 1));
+	char **record_keys = palloc(sizeof(char *) * Max(claim->n, 1));
+	RecordRow *records;
+	int nrecords;
+	int n = 0;
+
+	if (!parent || !parent->key_field)
+		return;
+	for (int i = 0; i < claim->n; i++)
+	{
+		Candidate *candidate = &claim->candidates[i];
+		char *key = candidate->row->found ? payload_parent_key(field, candidate->row) : NULL;
+
+		if (!key)
+			continue;
+		record_keys[n] = rest_record_key(key, case_sensitive(parent));
+		references[n].candidate = candidate;
+		references[n].record_key = record_keys[n];
+		n++;
+	}
+	records = records_of_keys(parent->id, record_keys, n, &nrecords);
+	for (int r = 0; r < n; r++)
+		for (int k = 0; k < nrecords; k++)
+			if (strcmp(records[k].record_key, references[r].record_key) == 0)
+				references[r].candidate->parent_ids[f] = records[k].salesforce_id;
+}
+
+/* Ids of the records that lookups refer to: in that form Salesforce tells them. */
+static void
+read_parents(Claim *claim)
+{
+	bool any = false;
+
+	for (int f = 0; f < claim->mapping->nfields; f++)
+		any |= claim->mapping->fields[f].lookup != NULL;
+	if (!any || !claim->mapping->checks)
+		return;
+	for (int i = 0; i < claim->n; i++)
+		claim->candidates[i].parent_ids = palloc0(sizeof(char *) * claim->mapping->nfields);
+	for (int f = 0; f < claim->mapping->nfields; f++)
+		if (claim->mapping->fields[f].lookup)
+			read_parents_of(claim, f);
+}
+
+static void
+read_ids(Claim *claim)
+{
 	read_records(claim);
-	read_dead_letters(claim, keys);
 	for (int i = 0; i < claim->n; i++)
 		read_old_key(claim, &claim->candidates[i]);
 }
 
-/*
- * Decisions.  Each returns the request that the unit needs; UNIT_UNDECIDED
- * means that it is settled, or put off, without one.
- */
-
-static UnitKind
-decided(Claim *claim, Candidate *candidate, OutcomeKind kind)
+static void
+read_all(Claim *claim)
 {
-	Outcome *outcome = delivery_decide(claim->delivery, candidate->unit, kind);
-
-	outcome->record_key = candidate->record_key;
-	return UNIT_UNDECIDED;
-}
-
-static UnitKind
-dead(Claim *claim, Candidate *candidate, const RestError *error)
-{
-	Outcome *outcome = delivery_decide(claim->delivery, candidate->unit, OUTCOME_DEAD);
-
-	outcome->operation = candidate->operation;
-	outcome->record_key = candidate->record_key;
-	outcome->salesforce_id = candidate->salesforce_id;
-	outcome->payload = payload_json(claim->mapping, &candidate->payload);
-	outcome->error = *error;
-	return UNIT_UNDECIDED;
-}
-
-static UnitKind
-put_off(Claim *claim, Candidate *candidate, OutcomeKind kind, const char *reason)
-{
-	Outcome *outcome = delivery_decide(claim->delivery, candidate->unit, kind);
-
-	outcome->reason = reason;
-	outcome->due_at = GetCurrentTimestamp() + (int64) sfsync_retry_base_delay * 1000;
-	return UNIT_UNDECIDED;
-}
-
-/* Two rows whose keys are one to Salesforce (design, section 2.2). */
-static bool
-key_is_taken(Claim *claim, Candidate *candidate, RestError *error)
-{
-	char *owner;
-	SourceRow *row;
-
-	if (!candidate->record || strcmp(candidate->record->key, candidate->unit->key) == 0)
-		return false;
-	owner = candidate->record->key;
-	row = source_read(claim->mapping, &owner, 1);
-	if (!row->found)
-		return false;
-	error->code = pstrdup("DUPLICATE_KEY");
-	error->message =
-		psprintf("to Salesforce the key is the same as \"%s\", whose row has the record: "
-				 "blanks at the ends%s make no difference in field %s",
-				 owner, case_sensitive(claim->mapping) ? "" : " and case", claim->mapping->external_id);
-	error->fields = palloc(sizeof(char *));
-	error->fields[0] = claim->mapping->external_id;
-	error->nfields = 1;
-	return true;
-}
-
-static bool
-build(Claim *claim, Candidate *candidate, bool whole, PayloadUse use, RestError *error)
-{
-	return payload_build(claim->mapping, candidate->row, key_utf8(candidate->unit->key),
-						 whole ? NULL : candidate->unit->changed, candidate->unit->changed_len, use,
-						 &candidate->payload, error);
-}
-
-/*
- * A row came to the key of a row that was deleted: the deleted one's record goes
- * first, then this one's record gets the key.
- */
-static bool
-takes_over(const Claim *claim, const Candidate *candidate)
-{
-	return candidate->unit->deleted && candidate->record && candidate->old_record &&
-		   strcmp(claim->mapping->on_delete, "delete") == 0;
-}
-
-/*
- * Parents go before children: a reference to a record that is about to be made
- * would be refused.  Within one mapping, and for a parent that doesn't get on, it
- * is left to Salesforce's answer, which has the row wait for its time.
- */
-static bool
-parent_at_hand(const Claim *claim, const Candidate *candidate)
-{
-	for (int i = 0; i < claim->mapping->nfields; i++)
-	{
-		const MappingField *field = &claim->mapping->fields[i];
-		char *key;
-
-		if (!field->lookup || field->lookup->parent_mapping == claim->mapping->id)
-			continue;
-		key = payload_parent_key(field, candidate->row);
-		if (key && batch_find(claim->delivery->work, field->lookup->parent_mapping, key))
-			return candidate->unit->waits++ < MAX_WAITS;
-	}
-	return false;
-}
-
-static UnitKind
-decide_present(Claim *claim, Candidate *candidate)
-{
-	Unit *unit = candidate->unit;
-	bool known = candidate->record != NULL;
-	bool moved = !known && candidate->old_record;
-	bool whole = unit->whole || unit->deleted || !known;
-	RestError error = {0};
-	bool good;
-
-	candidate->operation = moved ? "key_change" : whole ? "upsert" : "update";
-	candidate->salesforce_id = known   ? candidate->record->salesforce_id
-							   : moved ? candidate->old_record->salesforce_id
-									   : NULL;
-	if (parent_at_hand(claim, candidate))
-		return UNIT_WAITING;
-	if (takes_over(claim, candidate))
-	{
-		candidate->operation = "delete";
-		return UNIT_DELETE;
-	}
-	if (unit->nold > 0 && !known && !candidate->old_record && !unit->looked_up)
-		return UNIT_LOOKUP;
-	if (!whole && !unit->changed)
-		return decided(claim, candidate, OUTCOME_UNCHANGED);
-	good = build(claim, candidate, whole, known || moved ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &error);
-	if (key_is_taken(claim, candidate, &error) || !good)
-		return dead(claim, candidate, &error);
-	if (moved)
-		return UNIT_UPDATE;
-	if (whole)
-		return UNIT_UPSERT;
-	if (candidate->payload.nfields == 0)
-		return decided(claim, candidate, OUTCOME_UNCHANGED);
-	candidate->payload.external_id = NULL;
-	return UNIT_UPDATE;
-}
-
-static UnitKind
-decide_deleted(Claim *claim, Candidate *candidate)
-{
-	Unit *unit = candidate->unit;
-	const RecordRow *record = candidate->record;
-
-	candidate->operation = "delete";
-	candidate->payload.external_id = key_utf8(unit->key);
-	if (strcmp(claim->mapping->on_delete, "ignore") == 0)
-		return decided(claim, candidate, OUTCOME_IGNORED);
-
-	/* another row's record, whose key is the same to Salesforce, is not ours to delete */
-	if (record && strcmp(record->key, unit->key) != 0)
-		return decided(claim, candidate, OUTCOME_UNCHANGED);
-	if (!record)
-		record = candidate->old_record;
-	if (record)
-	{
-		candidate->salesforce_id = record->salesforce_id;
-		return UNIT_DELETE;
-	}
-
-	/* made and deleted again before anything was sent */
-	if (unit->inserted && claim->delivery->next_verify == 0)
-		return decided(claim, candidate, OUTCOME_UNCHANGED);
-	if (unit->looked_up)
-		return decided(claim, candidate, OUTCOME_DELETED);
-	return UNIT_LOOKUP;
-}
-
-/*
- * The row is not there, and no delete of it was captured.  The delete may
- * stand further back in the queue: wait until everything that had been
- * committed when the row was first missed has been read.
- */
-static UnitKind
-decide_missing(Claim *claim, Candidate *candidate)
-{
-	Unit *unit = candidate->unit;
-
-	if (unit->key_left || (unit->chunk && unit->nrefs == 0 && !unit->deferred))
-		return decided(claim, candidate, OUTCOME_UNCHANGED);
-	if (unit->missing_since == 0)
-	{
-		FullTransactionId next = ReadNextFullTransactionId();
-
-		unit->missing_since = U64FromFullTransactionId(next);
-	}
-	else if (claim->delivery->window.seen_xmin >= unit->missing_since)
-		return put_off(
-			claim, candidate, OUTCOME_HELD,
-			"the row is not in the table, or its owner may not see it, and no delete of it was captured");
-	return put_off(claim, candidate, OUTCOME_DEFERRED,
-				   "the row is not in the table; waiting for the change that removed it");
-}
-
-static UnitKind
-decide(Claim *claim, Candidate *candidate)
-{
-	if (candidate->row->found)
-		return decide_present(claim, candidate);
-	if (candidate->unit->deleted)
-		return decide_deleted(claim, candidate);
-	return decide_missing(claim, candidate);
+	read_rows(claim);
+	read_ids(claim);
+	claim->fields = judge_fields(claim->mapping, &claim->nfields);
+	read_intents(claim);
+	read_parents(claim);
 }
 
 /*
@@ -399,11 +263,21 @@ decide(Claim *claim, Candidate *candidate)
 static const char *
 request_name(UnitKind kind)
 {
-	return kind == UNIT_UPSERT ? "upsert" : kind == UNIT_UPDATE ? "update" : "delete";
+	switch (kind)
+	{
+		case UNIT_CREATE:
+			return "create";
+		case UNIT_UPSERT:
+			return "upsert";
+		case UNIT_DELETE:
+			return "delete";
+		default:
+			return "update";
+	}
 }
 
-static Request *
-make_request(Claim *claim, RequestKind kind)
+Request *
+claim_request(Claim *claim, RequestKind kind)
 {
 	Request *request = palloc0(sizeof(Request));
 
@@ -450,79 +324,175 @@ distinct_fields(const Request *request, int *n)
 }
 
 static void
-note_intent(Request *request, const char *operation)
+note_intent(Request *request)
 {
+	const char *operation = request_name(request->parts[0].kind);
 	char **keys = palloc(sizeof(char *) * request->nunits);
 	int nfields = 0;
 	char **fields = request->records ? distinct_fields(request, &nfields) : NULL;
 
 	for (int i = 0; i < request->nunits; i++)
 		keys[i] = request->outcomes[i].unit->key;
+	for (int p = 0; p < request->nparts; p++)
+		if (request->parts[p].kind == UNIT_DELETE)
+			operation = request_name(UNIT_DELETE);
 	request->intent = intent_add(request->mapping, operation, keys, request->nunits, fields, nfields);
 }
 
-static void
-build_call(Claim *claim, Request *request, UnitKind kind)
+static RestCall *
+part_call(const Claim *claim, const Request *request, const RequestPart *part)
 {
 	const char *version = claim->connection->options->api_version;
+	const RestRecord *records = request->records + part->first;
 	const char **ids;
 
-	switch (kind)
+	switch (part->kind)
 	{
+		case UNIT_CREATE:
+			return rest_create(version, request->object, request->external_id, request->key_is_number,
+							   records, part->n);
 		case UNIT_UPSERT:
-			request->call = rest_upsert(version, request->object, request->external_id,
-										request->key_is_number, request->records, request->nunits);
-			break;
+			return rest_upsert(version, request->object, request->external_id, request->key_is_number,
+							   records, part->n);
 		case UNIT_UPDATE:
-			request->call = rest_update(version, request->object, request->external_id,
-										request->key_is_number, request->records, request->nunits);
-			break;
+			return rest_update(version, request->object, request->external_id, request->key_is_number,
+							   records, part->n);
 		default:
-			ids = palloc(sizeof(char *) * request->nunits);
-			for (int i = 0; i < request->nunits; i++)
-				ids[i] = request->outcomes[i].salesforce_id;
-			request->call = rest_delete(version, ids, request->nunits);
+			ids = palloc(sizeof(char *) * part->n);
+			for (int i = 0; i < part->n; i++)
+				ids[i] = request->outcomes[part->first + i].salesforce_id;
+			return rest_delete(version, ids, part->n);
 	}
 }
 
+/* Parts of a composite request don't inherit these. */
+static const char *const *
+part_headers(const Claim *claim)
+{
+	static const char *const none[] = {NULL};
+	static const char *const no_assignment[] = {HEADER_NO_ASSIGNMENT, NULL};
+	static const char *const allow_save[] = {HEADER_ALLOW_SAVE, NULL};
+	static const char *const both[] = {HEADER_NO_ASSIGNMENT, HEADER_ALLOW_SAVE, NULL};
+	const ServerOptions *options = claim->connection->options;
+
+	if (options->duplicate_allow_save)
+		return options->auto_assign ? allow_save : both;
+	return options->auto_assign ? none : no_assignment;
+}
+
 static void
-add_unit(Request *request, const Candidate *candidate)
+build_call(Claim *claim, Request *request)
+{
+	const char *version = claim->connection->options->api_version;
+	RestCall *calls[REST_PACK_LIMIT];
+
+	if (request->kind == REQUEST_GUARDED_UPDATE)
+	{
+		request->call = rest_update_if(version, part_headers(claim), request->object, request->external_id,
+									   request->key_is_number, request->records, request->unmodified_since,
+									   request->nunits);
+		return;
+	}
+	for (int p = 0; p < request->nparts; p++)
+		calls[p] = part_call(claim, request, &request->parts[p]);
+	request->call = rest_pack(version, part_headers(claim), calls, request->nparts);
+}
+
+static void
+add_unit(Request *request, const Candidate *candidate, UnitKind kind)
 {
 	Outcome *outcome = &request->outcomes[request->nunits];
+	RestRecord *record = &request->records[request->nunits];
 
+	*outcome = candidate->noted;
 	outcome->unit = candidate->unit;
 	outcome->operation = candidate->operation;
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id ? pstrdup(candidate->salesforce_id) : NULL;
 	outcome->row_remains = candidate->row->found;
-	request->records[request->nunits] = candidate->payload;
-	if (candidate->row->found && strcmp(candidate->operation, "upsert") != 0)
-		request->records[request->nunits].salesforce_id = outcome->salesforce_id;
-	own_names(&request->records[request->nunits]);
-	request->nunits++;
+	*record = candidate->payload;
+	if (kind == UNIT_UPDATE || kind == UNIT_GUARDED_UPDATE)
+	{
+		record->salesforce_id = outcome->salesforce_id;
+		if (!candidate->row->found)
+			record->external_id = NULL;
+	}
+	own_names(record);
+	request->unmodified_since[request->nunits++] = candidate->unmodified_since;
 }
 
+/* Up to max units of a kind as the next part; those taken get the kind UNIT_UNDECIDED in kinds, and started. */
 static void
-prepare_write(Claim *claim, UnitKind kind, const UnitKind *kinds)
+add_part(Claim *claim, Request *request, UnitKind kind, int max, UnitKind *kinds)
 {
-	Request *request = make_request(claim, kind == UNIT_UPSERT   ? REQUEST_UPSERT
-										   : kind == UNIT_UPDATE ? REQUEST_UPDATE
-																 : REQUEST_DELETE);
+	RequestPart *part = &request->parts[request->nparts];
+
+	part->kind = kind;
+	part->first = request->nunits;
+	for (int i = 0; i < claim->n && request->nunits - part->first < max; i++)
+	{
+		if (kinds[i] != kind)
+			continue;
+		add_unit(request, &claim->candidates[i], kind);
+		batch_start(claim->candidates[i].unit);
+		kinds[i] = UNIT_UNDECIDED;
+	}
+	part->n = request->nunits - part->first;
+	request->nparts += part->n > 0;
+}
+
+static Request *
+start_write(Claim *claim, RequestKind kind)
+{
+	Request *request = claim_request(claim, kind);
 
 	request->outcomes = palloc0(sizeof(Outcome) * claim->n);
 	request->records = palloc0(sizeof(RestRecord) * claim->n);
-	for (int i = 0; i < claim->n; i++)
-		if (kinds[i] == kind)
-			add_unit(request, &claim->candidates[i]);
-	build_call(claim, request, kind);
-	note_intent(request, request_name(kind));
+	request->unmodified_since = palloc0(sizeof(int64) * claim->n);
+	return request;
+}
+
+/* Deletes and updates before what is made anew: they free keys. */
+static const UnitKind packed_kinds[] = {UNIT_DELETE, UNIT_UPDATE, UNIT_CREATE, UNIT_UPSERT};
+
+static int
+count_kind(const UnitKind *kinds, int n, UnitKind kind)
+{
+	int count = 0;
+
+	for (int i = 0; i < n; i++)
+		count += kinds[i] == kind;
+	return count;
+}
+
+/*
+ * One request with as many collections as fit; guarded updates, which are
+ * single parts, go by themselves.  What finds no room stays ready.
+ */
+static bool
+prepare_writes(Claim *claim, UnitKind *kinds)
+{
+	Request *request;
+	bool guarded = count_kind(kinds, claim->n, UNIT_GUARDED_UPDATE) > 0;
+
+	request = start_write(claim, guarded ? REQUEST_GUARDED_UPDATE : REQUEST_WRITE);
+	if (guarded)
+		add_part(claim, request, UNIT_GUARDED_UPDATE, REST_COMPOSITE_LIMIT, kinds);
+	for (int k = 0; !guarded && k < lengthof(packed_kinds); k++)
+		while (request->nparts < REST_PACK_LIMIT && count_kind(kinds, claim->n, packed_kinds[k]) > 0)
+			add_part(claim, request, packed_kinds[k], REST_COLLECTION_LIMIT, kinds);
+	if (request->nunits == 0)
+		return false;
+	build_call(claim, request);
+	note_intent(request);
 	delivery_send_later(claim->delivery, request);
+	return true;
 }
 
 static void
 prepare_lookup(Claim *claim, const UnitKind *kinds)
 {
-	Request *request = make_request(claim, REQUEST_LOOKUP);
+	Request *request = claim_request(claim, REQUEST_LOOKUP);
 	int max = 0;
 	const char **asked;
 
@@ -538,6 +508,7 @@ prepare_lookup(Claim *claim, const UnitKind *kinds)
 
 		if (kinds[i] != UNIT_LOOKUP)
 			continue;
+		batch_start(unit);
 		request->outcomes[request->nunits].unit = unit;
 		request->outcomes[request->nunits++].record_key = claim->candidates[i].record_key;
 		for (int k = -1; k < unit->nold && request->nkeys < 2000; k++)
@@ -546,8 +517,8 @@ prepare_lookup(Claim *claim, const UnitKind *kinds)
 
 			request->keys[request->nkeys] = pstrdup(key);
 			request->record_keys[request->nkeys] =
-				rest_record_key(key_utf8(key), case_sensitive(claim->mapping));
-			asked[request->nkeys++] = key_utf8(key);
+				rest_record_key(datum_key_utf8(key), case_sensitive(claim->mapping));
+			asked[request->nkeys++] = datum_key_utf8(key);
 		}
 	}
 	request->call = rest_lookup(claim->connection->options->api_version, request->object,
@@ -563,7 +534,7 @@ static void
 prepare_login(Claim *claim)
 {
 	Connection *connection = claim->connection;
-	Request *request = make_request(claim, REQUEST_LOGIN);
+	Request *request = claim_request(claim, REQUEST_LOGIN);
 	Credentials *credentials = credentials_load(connection->serverid, connection->owner);
 	char *error = NULL;
 
@@ -581,7 +552,7 @@ prepare_login(Claim *claim)
 static void
 prepare_describe(Claim *claim)
 {
-	Request *request = make_request(claim, REQUEST_DESCRIBE);
+	Request *request = claim_request(claim, REQUEST_DESCRIBE);
 
 	if (claim->mapping->meta && claim->mapping->last_modified && !claim->state->describe_wanted)
 		request->if_modified_since = psprintf("If-Modified-Since: %s", claim->mapping->last_modified);
@@ -666,47 +637,111 @@ discard_units(Delivery *delivery, MappingQueue *queue)
 							   OUTCOME_DISCARDED);
 }
 
+/* Memory that reading has changed is stored before anything is sent. */
+static void
+store_memories(Claim *claim)
+{
+	char **record_keys = palloc(sizeof(char *) * Max(claim->n, 1));
+	char **keys = palloc(sizeof(char *) * Max(claim->n, 1));
+	char **ids = palloc(sizeof(char *) * Max(claim->n, 1));
+	Memory **memories = palloc(sizeof(Memory *) * Max(claim->n, 1));
+	int n = 0;
+
+	for (int i = 0; i < claim->n; i++)
+	{
+		const Candidate *candidate = &claim->candidates[i];
+		const RecordRow *record = candidate->record ? candidate->record : candidate->old_record;
+
+		if (!candidate->memory_changed || !record)
+			continue;
+		record_keys[n] = record->record_key;
+		keys[n] = record->key;
+		ids[n] = record->salesforce_id;
+		memories[n++] = candidate->noted.memory;
+	}
+	record_put(claim->mapping->id, record_keys, keys, ids, memories, n);
+}
+
+/* Units whose record is to be read: their rows matter only where it may not be needed, since the row is gone. */
+static bool
+rows_matter(const Claim *claim)
+{
+	for (int i = 0; i < claim->n; i++)
+	{
+		const Unit *unit = claim->candidates[i].unit;
+
+		if (unit->deleted || unit->key_left || unit->missing_since != 0)
+			return true;
+	}
+	return false;
+}
+
+static bool
+send_reads(Claim *claim, UnitKind *kinds)
+{
+	if (count_kind(kinds, claim->n, UNIT_READ) == 0)
+		return false;
+	reads_prepare(claim, kinds);
+	for (int i = 0; i < claim->n; i++)
+		if (kinds[i] == UNIT_READ)
+			batch_start(claim->candidates[i].unit);
+	return true;
+}
+
+static bool
+send_writes(Claim *claim, UnitKind *kinds)
+{
+	bool sent = prepare_writes(claim, kinds);
+
+	if (!sent && count_kind(kinds, claim->n, UNIT_LOOKUP) > 0)
+	{
+		prepare_lookup(claim, kinds);
+		return true;
+	}
+	for (int i = 0; i < claim->n; i++)
+		if (kinds[i] == UNIT_LOOKUP)
+			claim->candidates[i].unit->kind = UNIT_LOOKUP;
+	return sent;
+}
+
 /*
- * One round: decide for a batch, prepare the request of the kind that its first
- * unit needs.  The others stay ready, with their kind known.
+ * One round: decide for a batch, and prepare one request.  What it doesn't
+ * take stays ready.
  */
 static bool
 claim_batch(Claim *claim, MappingQueue *queue)
 {
-	int max = Min(claim->connection->throttle.batch_size, REST_COLLECTION_LIMIT);
-	Unit **units = palloc(sizeof(Unit *) * max);
+	int most = Max(claim->connection->throttle.batch_size, REST_RETRIEVE_LIMIT);
+	Unit **units = palloc(sizeof(Unit *) * most);
 	UnitKind *kinds;
-	UnitKind first = UNIT_UNDECIDED;
+	bool reading;
 	bool progress = false;
+	int n = batch_pick(claim->delivery->work, queue, most, units);
 
-	gather(claim, units, batch_pick(claim->delivery->work, queue, max, units));
+	if (n == 0)
+		return false;
+	reading = is_unread(claim, units[0]);
+	gather(claim, units, reading ? n : Min(n, claim->connection->throttle.batch_size));
 	if (claim->n == 0)
 		return false;
-	read_all(claim);
 	kinds = palloc(sizeof(UnitKind) * claim->n);
+	if (!reading || rows_matter(claim))
+		read_all(claim);
+	else
+		read_ids(claim);
 	for (int i = 0; i < claim->n; i++)
 	{
-		kinds[i] = decide(claim, &claim->candidates[i]);
+		Candidate *candidate = &claim->candidates[i];
+
+		kinds[i] = candidate->row ? decide(claim, candidate) : decide_unread(claim, candidate);
 		if (kinds[i] == UNIT_WAITING)
-		{
-			batch_postpone(claim->candidates[i].unit);
-			continue;
-		}
-		if (first == UNIT_UNDECIDED)
-			first = kinds[i];
-		if (kinds[i] == UNIT_UNDECIDED)
-			progress = true;
-		else
-			claim->candidates[i].unit->kind = kinds[i];
+			batch_postpone(candidate->unit);
+		progress |= kinds[i] == UNIT_UNDECIDED;
 	}
-	if (first == UNIT_LOOKUP)
-		prepare_lookup(claim, kinds);
-	else if (first != UNIT_UNDECIDED)
-		prepare_write(claim, first, kinds);
-	for (int i = 0; i < claim->n; i++)
-		if (kinds[i] == first && first != UNIT_UNDECIDED)
-			batch_start(claim->candidates[i].unit);
-	return progress || first != UNIT_UNDECIDED;
+	store_memories(claim);
+	if (send_reads(claim, kinds))
+		return true;
+	return send_writes(claim, kinds) || progress;
 }
 
 static bool
@@ -744,7 +779,15 @@ claim_once(Delivery *delivery, MappingDelivery *state, MappingQueue *queue)
 	claim.mapping = mapping_get(state->id);
 	claim.connection = connection_get(claim.mapping->serverid, claim.mapping->owner);
 	if (may_send(delivery, claim.connection) && ready(&claim))
-		progress = claim_batch(&claim, queue);
+	{
+		if (state->users_wanted)
+		{
+			reads_prepare_users(&claim);
+			progress = true;
+		}
+		else
+			progress = claim_batch(&claim, queue);
+	}
 	MemoryContextSwitchTo(caller);
 	if (list_length(delivery->outgoing) > outgoing)
 		MemoryContextSetParent(claim.context, delivery->context);

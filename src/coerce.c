@@ -151,18 +151,6 @@ check_control_characters(Coercion *c, const char *text)
 	return true;
 }
 
-/* Compares letters of ASCII alone without case, in any locale. */
-static bool
-same_ignoring_case(const char *a, const char *b)
-{
-	while (*a != '\0' && pg_ascii_tolower((unsigned char) *a) == pg_ascii_tolower((unsigned char) *b))
-	{
-		a++;
-		b++;
-	}
-	return *a == *b;
-}
-
 static bool
 check_length(Coercion *c, const char *text)
 {
@@ -186,7 +174,10 @@ coerce_text(Coercion *c, char *text)
 	return check_length(c, text) && accept(c, FV_STRING, text);
 }
 
-/* No more than Salesforce's own check surely refuses (INVALID_EMAIL_ADDRESS). */
+/*
+ * No more than Salesforce's own check surely refuses (INVALID_EMAIL_ADDRESS).
+ * Dots stand between other characters only.
+ */
 static bool
 is_email(const char *text)
 {
@@ -201,7 +192,8 @@ is_email(const char *text)
 			return false;
 	}
 	dot = strrchr(at, '.');
-	return dot != NULL && dot > at + 1 && dot[1] != '\0' && at[1] != '.' && strstr(at, "..") == NULL;
+	return dot != NULL && dot > at + 1 && dot[1] != '\0' && at[1] != '.' && at[-1] != '.' && text[0] != '.' &&
+		   strstr(text, "..") == NULL;
 }
 
 static bool
@@ -237,7 +229,7 @@ picklist_spelling(const SfField *field, const char *text)
 	{
 		if (strcmp(field->picklist[i], text) == 0)
 			return field->picklist[i];
-		if (similar == NULL && same_ignoring_case(field->picklist[i], text))
+		if (similar == NULL && lexical_same_letters(field->picklist[i], text))
 			similar = field->picklist[i];
 	}
 	return similar;
@@ -370,12 +362,14 @@ coerce_checkbox(Coercion *c, const char *text)
 {
 	static const char *const spellings[][2] = {{"false", "true"}, {"f", "t"},    {"no", "yes"},
 											   {"n", "y"},        {"off", "on"}, {"0", "1"}};
+	char *number = c->value->kind == SRC_NUMERIC ? rest_number_key(text) : NULL;
+	const char *word = number != NULL ? number : text;
 
 	for (size_t i = 0; i < lengthof(spellings); i++)
 	{
 		for (int truth = 0; truth < 2; truth++)
 		{
-			if (same_ignoring_case(text, spellings[i][truth]))
+			if (lexical_same_letters(word, spellings[i][truth]))
 			{
 				c->out->boolean = truth == 1;
 				return accept(c, FV_BOOL, NULL);
@@ -617,6 +611,24 @@ coerce_present(Coercion *c, char *text)
 	return refuse(c, pstrdup(type_rules[SF_OTHER].refusal));
 }
 
+/* Is the front of the value all that is needed? */
+static bool
+can_truncate(const Coercion *c)
+{
+	switch (c->field->type)
+	{
+		case SF_STRING:
+		case SF_TEXTAREA:
+		case SF_PHONE:
+		case SF_URL:
+		case SF_COMBOBOX:
+		case SF_ENCRYPTED:
+			return c->options->truncate && c->field->length > 0;
+		default:
+			return false;
+	}
+}
+
 static bool
 coerce(Coercion *c)
 {
@@ -627,8 +639,13 @@ coerce(Coercion *c)
 		return refuse(c, pstrdup(never));
 	if (c->value->isnull)
 		return coerce_null(c);
+	if (c->value->unusable != NULL)
+		return refuse(c, pstrdup(c->value->unusable));
 	if (!valid_utf8(c->value->text))
 		return refuse(c, pstrdup("value is not valid UTF-8"));
+	if (c->value->cut && !can_truncate(c))
+		return refuse(c, psprintf("value has more than %d characters, and field %s takes less",
+								  count_characters(c->value->text), c->field->name));
 	text = lexical_trim(c->value->text, strlen(c->value->text));
 	if (*text == '\0')
 		return coerce_null(c);

@@ -47,6 +47,13 @@
 #define MY_PROC_NUMBER (MyProc->pgprocno)
 #endif
 
+/* table_beginscan takes flags from PostgreSQL 19 on */
+#if PG_VERSION_NUM >= 190000
+#define BEGIN_TABLE_SCAN(rel, snapshot) table_beginscan(rel, snapshot, 0, NULL, 0)
+#else
+#define BEGIN_TABLE_SCAN(rel, snapshot) table_beginscan(rel, snapshot, 0, NULL)
+#endif
+
 /*
  * json-c has a type json_object, the server a function of that name: hide the
  * server's declaration behind another name while both headers are read.

@@ -8,6 +8,8 @@
  */
 #include "compat.h"
 
+#include "access/detoast.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "common/base64.h"
 #include "common/shortest_dec.h"
@@ -15,14 +17,28 @@
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/cash.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
 #include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
+#include "utils/numeric.h"
+#include "utils/pg_locale.h"
 #include "utils/timestamp.h"
 
 #include "datum.h"
+
+/*
+ * Bytes of text that are looked at.  The largest text field takes 131,072
+ * characters; more would only fill the worker's memory.
+ */
+#define TEXT_LIMIT (1024 * 1024)
+
+/* Bytes of other values: as base64, what fits into a request of 50 MB. */
+#define VALUE_LIMIT (36 * 1024 * 1024)
+
+#define CHUNK 4096 /* bytes converted at once for the server */
 
 void
 datum_fix_settings(void)
@@ -35,7 +51,9 @@ datum_fix_settings(void)
 		{"extra_float_digits", "1"},
 		{"bytea_output", "hex"},
 		{"xmlbinary", "base64"},
+		{"xmloption", "content"},
 		{"lc_monetary", "C"},
+		{"lc_numeric", "C"},
 		{"quote_all_identifiers", "off"},
 	};
 
@@ -87,6 +105,7 @@ datum_kind(Oid type)
 		case OIDOID:
 			return SRC_INTEGER;
 		case NUMERICOID:
+		case CASHOID:
 			return SRC_NUMERIC;
 		case FLOAT4OID:
 		case FLOAT8OID:
@@ -168,10 +187,209 @@ base64_text(Datum value)
 	return text;
 }
 
+/*
+ * Convert as much as there is a conversion for.  The result ends with a zero;
+ * *used is how much of the text it stands for.
+ */
 static char *
-to_utf8(char *text)
+convert_front(const char *text, size_t len, int from, int to, size_t *used)
 {
-	return pg_server_to_any(text, strlen(text), PG_UTF8);
+	Oid conversion = FindDefaultConversionProc(from, to);
+	size_t size = len * MAX_CONVERSION_GROWTH + 1;
+	char *result = palloc(size);
+
+	result[0] = '\0';
+	*used = 0;
+	if (OidIsValid(conversion) && len > 0)
+		*used =
+			pg_do_encoding_conversion_buf(conversion, from, to, (unsigned char *) unconstify(char *, text),
+										  len, (unsigned char *) result, size, true);
+	return result;
+}
+
+char *
+datum_to_utf8(const char *text, size_t len)
+{
+	char *result;
+	size_t used;
+
+	if (GetDatabaseEncoding() == PG_UTF8)
+		return pnstrdup(text, len);
+	if (GetDatabaseEncoding() == PG_SQL_ASCII)
+		return pg_verify_mbstr(PG_UTF8, text, len, true) ? pnstrdup(text, len) : NULL;
+	result = convert_front(text, len, GetDatabaseEncoding(), PG_UTF8, &used);
+	return used == len ? result : NULL;
+}
+
+char *
+datum_key_utf8(const char *key)
+{
+	char *result = datum_to_utf8(key, strlen(key));
+
+	return result ? result : psprintf("\xFF%s", key);
+}
+
+/* Bytes that are no UTF-8 as question marks, so that the rest can be shown. */
+static char *
+without_invalid(const char *text)
+{
+	char *copy = pstrdup(text);
+
+	if (!pg_verify_mbstr(PG_UTF8, text, strlen(text), true))
+	{
+		for (unsigned char *p = (unsigned char *) copy; *p; p++)
+			if (*p >= 0x80)
+				*p = '?';
+	}
+	return copy;
+}
+
+char *
+datum_from_utf8(const char *text)
+{
+	const char *rest = without_invalid(text);
+	const char *end = rest + strlen(rest);
+	StringInfoData result;
+
+	if (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII)
+		return unconstify(char *, rest);
+	initStringInfo(&result);
+	while (rest < end)
+	{
+		size_t len = pg_encoding_mbcliplen(PG_UTF8, rest, (int) Min(end - rest, CHUNK), CHUNK);
+		size_t used;
+		char *front = convert_front(rest, len, PG_UTF8, GetDatabaseEncoding(), &used);
+
+		appendStringInfoString(&result, front);
+		pfree(front);
+		rest += used;
+		if (used < len)
+		{
+			appendStringInfoChar(&result, '?');
+			rest += pg_utf_mblen((const unsigned char *) rest);
+		}
+	}
+	return result.data;
+}
+
+static void
+make_unusable(SourceValue *out, const char *reason)
+{
+	out->unusable = reason;
+	out->text = pstrdup("");
+}
+
+/* Text of the server's encoding, or of UTF-8: no more of it than its front, in UTF-8. */
+static void
+set_text(const char *text, size_t len, bool is_utf8, SourceValue *out)
+{
+	if (len > TEXT_LIMIT)
+	{
+		int encoding = is_utf8 || GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
+
+		len = pg_encoding_mbcliplen(encoding, text, len, TEXT_LIMIT);
+		out->cut = true;
+	}
+	out->text = is_utf8 ? pnstrdup(text, len) : datum_to_utf8(text, len);
+	if (!out->text)
+		make_unusable(out, "value has no form in UTF-8: it holds bytes that are invalid, or a character that "
+						   "Unicode lacks");
+}
+
+/* Of a value of 1 GB no more is read than needed. */
+static void
+read_text(Datum value, Oid base, SourceValue *out)
+{
+	struct varlena *front = PG_DETOAST_DATUM_SLICE(value, 0, TEXT_LIMIT + 1);
+	const char *text = VARDATA_ANY(front);
+	size_t len = VARSIZE_ANY_EXHDR(front);
+
+	/* as in the cast to text: the padding of char(n) is no part of the value */
+	while (base == BPCHAROID && len > 0 && text[len - 1] == ' ')
+		len--;
+	set_text(text, len, false, out);
+}
+
+/*
+ * Digits behind the point of money.  Its values keep no note of them: they are
+ * those of the database's lc_monetary, whatever the session or the settings
+ * that are fixed here say.
+ */
+static int
+money_scale(void)
+{
+	static char known_locale[128];
+	static int digits;
+	const char *locale = GetConfigOptionResetString("lc_monetary");
+	int nest_level;
+
+	if (locale[0] && strcmp(locale, known_locale) == 0)
+		return digits;
+	nest_level = NewGUCNestLevel();
+	(void) set_config_option("lc_monetary", locale, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
+	digits = PGLC_localeconv()->frac_digits;
+	AtEOXact_GUC(false, nest_level);
+	if (digits < 0 || digits > 10)
+		digits = 2; /* as the type's own functions */
+	strlcpy(known_locale, locale, sizeof(known_locale));
+	return digits;
+}
+
+static char *
+money_text(Datum value)
+{
+	Numeric amount = int64_div_fast_to_numeric(DatumGetCash(value), money_scale());
+
+	return DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(amount)));
+}
+
+/* One element as to_json gives it. */
+static void
+append_element(StringInfo json, const SourceValue *element)
+{
+	const char *text = element->text;
+
+	if (element->isnull)
+	{
+		appendStringInfoString(json, "null");
+		return;
+	}
+	switch (element->kind)
+	{
+		case SRC_NUMERIC:
+		case SRC_FLOAT:
+			/* NaN and infinity are strings */
+			if (text[0] == 'N' || text[0] == 'I' || text[1] == 'I')
+				break;
+			/* FALLTHROUGH */
+		case SRC_BOOL:
+		case SRC_INTEGER:
+		case SRC_JSON:
+		case SRC_ARRAY:
+			appendStringInfoString(json, text);
+			return;
+		default:
+			break;
+	}
+	escape_json(json, text);
+}
+
+/* The elements from *next on, of the dimensions that are left. */
+static void
+append_dimension(StringInfo json, const SourceValue *elements, int ndim, const int *dims, int *next)
+{
+	appendStringInfoChar(json, '[');
+	for (int i = 0; ndim > 0 && i < dims[0]; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(json, ',');
+		if (ndim > 1)
+			append_dimension(json, elements, ndim - 1, dims + 1, next);
+		else
+			append_element(json, &elements[(*next)++]);
+	}
+	appendStringInfoChar(json, ']');
 }
 
 static void
@@ -185,43 +403,76 @@ read_array(Datum value, Oid base, const char *zone, SourceValue *out)
 	Datum *values;
 	bool *nulls;
 	StringInfoData json;
+	int next = 0;
 
 	get_typlenbyvalalign(element, &typlen, &byval, &align);
 	deconstruct_array(array, element, typlen, byval, align, &values, &nulls, &out->nelems);
 	out->elems = palloc0(sizeof(SourceValue) * Max(out->nelems, 1));
 	for (int i = 0; i < out->nelems; i++)
-		datum_read(values[i], nulls[i], element, zone, &out->elems[i]);
-
-	initStringInfo(&json);
-	appendStringInfoChar(&json, '[');
-	for (int i = 0; i < out->nelems; i++)
 	{
-		if (i > 0)
-			appendStringInfoChar(&json, ',');
-		if (nulls[i])
-			appendStringInfoString(&json, "null");
-		else
-			escape_json(&json, out->elems[i].text);
+		datum_read(values[i], nulls[i], element, zone, &out->elems[i]);
+		if (out->elems[i].unusable)
+		{
+			make_unusable(out, out->elems[i].unusable);
+			return;
+		}
 	}
-	appendStringInfoChar(&json, ']');
-	out->text = json.data;
+	initStringInfo(&json);
+	append_dimension(&json, out->elems, ARR_NDIM(array), ARR_DIMS(array), &next);
+	set_text(json.data, json.len, true, out);
 }
 
-static TimestampTz
-timestamp_in_zone(Datum value, const char *zone)
+/* The instant at which clocks of the zone show the time; near the limits of the type there is none. */
+static void
+read_local_time(Timestamp value, const char *zone, SourceValue *out)
 {
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone, CStringGetTextDatum(zone), value));
+	const int64 margin = 2 * USECS_PER_DAY;
+
+	if (!TIMESTAMP_NOT_FINITE(value))
+	{
+		if (value < MIN_TIMESTAMP + margin || value >= END_TIMESTAMP - margin)
+		{
+			make_unusable(out, "value is too close to the limits of its type to be read in a time zone");
+			return;
+		}
+		value = DatumGetTimestampTz(
+			DirectFunctionCall2(timestamp_zone, CStringGetTextDatum(zone), TimestampGetDatum(value)));
+	}
+	out->text = instant_text(value);
+}
+
+static bool
+too_large(Datum value, Oid base, SourceValue *out)
+{
+	Size size;
+
+	if (get_typlen(base) != -1)
+		return false;
+	size = toast_raw_datum_size(value);
+	if (size <= VALUE_LIMIT)
+		return false;
+	make_unusable(out,
+				  psprintf("value has %zu bytes, and no more than %d fit into a request", size, VALUE_LIMIT));
+	return true;
 }
 
 void
 datum_read(Datum value, bool isnull, Oid type, const char *zone, SourceValue *out)
 {
 	Oid base = getBaseType(type);
+	char *text;
 
 	memset(out, 0, sizeof(*out));
 	out->isnull = isnull;
 	out->kind = datum_kind(type);
 	if (isnull)
+		return;
+	if (base == TEXTOID || base == VARCHAROID || base == BPCHAROID)
+	{
+		read_text(value, base, out);
+		return;
+	}
+	if (too_large(value, base, out))
 		return;
 	switch (out->kind)
 	{
@@ -236,8 +487,10 @@ datum_read(Datum value, bool isnull, Oid type, const char *zone, SourceValue *ou
 			out->text = datetime_text(value, base);
 			break;
 		case SRC_TIMESTAMPTZ:
-			out->text = instant_text(base == TIMESTAMPOID ? timestamp_in_zone(value, zone)
-														  : DatumGetTimestampTz(value));
+			if (base == TIMESTAMPOID)
+				read_local_time(DatumGetTimestamp(value), zone, out);
+			else
+				out->text = instant_text(DatumGetTimestampTz(value));
 			break;
 		case SRC_BYTEA:
 			out->text = base64_text(value);
@@ -246,7 +499,9 @@ datum_read(Datum value, bool isnull, Oid type, const char *zone, SourceValue *ou
 			read_array(value, base, zone, out);
 			break;
 		default:
-			out->text = to_utf8(output_text(value, base));
+			text = base == CASHOID ? money_text(value) : output_text(value, base);
+			set_text(text, strlen(text), false, out);
+			pfree(text);
 	}
 }
 

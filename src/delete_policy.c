@@ -397,3 +397,18 @@ delete_values_record(const Mapping *mapping, const char *key, TimestampTz now, R
 	}
 	return good;
 }
+
+/*
+ * Holding.  Under ignore there is nothing to hold back.  Rows that left with a
+ * partition are of interest as far as their records are known; for the guard any
+ * row is, since a delete also finds records by the key.
+ */
+DeleteHold
+delete_hold(const Mapping *mapping, const Unit *unit, bool record_known, bool in_doubt)
+{
+	if (!unit->hold || strcmp(mapping->on_delete, "ignore") == 0)
+		return DELETE_GOES;
+	if (record_known || in_doubt || !(unit->left || unit->inserted))
+		return DELETE_HELD;
+	return DELETE_NOTHING;
+}

@@ -10,6 +10,7 @@
 #ifndef SFSYNC_DELETE_POLICY_H
 #define SFSYNC_DELETE_POLICY_H
 
+#include "batch.h"
 #include "mapping.h"
 #include "rest.h"
 #include "utils/timestamp.h"
@@ -37,5 +38,19 @@ extern char *delete_values_fault(const char *values, const SfObject *meta, const
  */
 extern bool delete_values_record(const Mapping *mapping, const char *key, TimestampTz now, RestRecord *record,
 								 RestError *error);
+
+/* Does a row's delete wait for a person? */
+typedef enum DeleteHold
+{
+	DELETE_GOES,
+	DELETE_HELD,   /* for unit->hold */
+	DELETE_NOTHING /* it would be held, but no record is known that it could concern */
+} DeleteHold;
+
+/*
+ * record_known: under its key, or one that it had before.  in_doubt: requests of
+ * unknown outcome may have made one.
+ */
+extern DeleteHold delete_hold(const Mapping *mapping, const Unit *unit, bool record_known, bool in_doubt);
 
 #endif /* SFSYNC_DELETE_POLICY_H */

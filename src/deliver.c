@@ -285,7 +285,7 @@ claim_mapping(Delivery *delivery, MappingDelivery *state)
 	round.queue = batch_queue(delivery->work, state->id);
 	MemoryContextSwitchTo(caller);
 	while (round.progress && state->deliverable && !state->blocked &&
-		   (round.queue->nready > 0 || state->needs_metadata))
+		   (round.queue->nready > 0 || state->needs_metadata || state->users_wanted))
 	{
 		if (!delivery_guard(delivery, state, claim, &round))
 			break;
@@ -336,12 +336,11 @@ request_headers(const Request *request)
 	if (request->kind == REQUEST_LOGIN)
 		return headers;
 
-	/* reference, section 13 */
 	headers[n++] = "Sforce-Call-Options: client=sfsync";
 	if (!options->auto_assign)
-		headers[n++] = "Sforce-Auto-Assign: FALSE";
+		headers[n++] = HEADER_NO_ASSIGNMENT;
 	if (options->duplicate_allow_save)
-		headers[n++] = "Sforce-Duplicate-Rule-Header: allowSave=true";
+		headers[n++] = HEADER_ALLOW_SAVE;
 	if (request->if_modified_since)
 		headers[n++] = request->if_modified_since;
 	return headers;
@@ -546,7 +545,7 @@ left_ready(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (queue && queue->nready > 0 && state->deliverable && !state->blocked)
+		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked)
 			return true;
 	}
 	return delivery->look;

@@ -15,6 +15,10 @@
 #include "queue.h"
 #include "rest.h"
 
+/* Headers of requests (reference, section 13). */
+#define HEADER_NO_ASSIGNMENT "Sforce-Auto-Assign: FALSE"
+#define HEADER_ALLOW_SAVE "Sforce-Duplicate-Rule-Header: allowSave=true"
+
 /* What delivery knows of a mapping beside its configuration. */
 
 typedef struct MappingDelivery
@@ -31,6 +35,7 @@ typedef struct MappingDelivery
 	int seen_serial;      /* of the mapping as it was last compared with what was mapped */
 	bool deliverable;     /* as of this turn */
 	bool needs_metadata;  /* even if nothing is to be sent */
+	bool users_wanted;    /* conflicts were added that show a user by the Id alone */
 	MappingCounters counters;
 	bool dirty;
 } MappingDelivery;
@@ -39,11 +44,23 @@ typedef enum RequestKind
 {
 	REQUEST_LOGIN,
 	REQUEST_DESCRIBE,
-	REQUEST_UPSERT,
-	REQUEST_UPDATE,
-	REQUEST_DELETE,
-	REQUEST_LOOKUP
+	REQUEST_WRITE,
+	REQUEST_GUARDED_UPDATE,
+	REQUEST_LOOKUP,
+	REQUEST_RETRIEVE,
+	REQUEST_FIND,
+	REQUEST_GONE,
+	REQUEST_HISTORY,
+	REQUEST_USERS
 } RequestKind;
+
+/* Units of one kind, which are one collection of the request. */
+typedef struct RequestPart
+{
+	UnitKind kind;
+	int first;
+	int n;
+} RequestPart;
 
 typedef struct Request
 {
@@ -60,10 +77,18 @@ typedef struct Request
 	const char *if_modified_since;
 	int nunits;
 	Outcome *outcomes;   /* one a unit, to be completed by the reply */
-	RestRecord *records; /* one a unit; none for deletes and lookups */
-	int nkeys;           /* lookup: record keys asked for, and the keys they are of */
+	RestRecord *records; /* one a unit, of writes; NULL */
+	int nparts;
+	RequestPart parts[REST_PACK_LIMIT];
+	int nkeys; /* lookup: record keys asked for, and the keys they are of */
 	char **keys;
 	char **record_keys;
+	char **fields; /* that are read */
+	int nfields;
+	int serial; /* of the mapping that they are of */
+	bool case_sensitive;
+	const char *history_parent;
+	int64 *unmodified_since; /* guarded updates: one a unit */
 	int64 intent;
 	TimestampTz started;
 	int token_serial; /* of the token it was sent with */
@@ -102,6 +127,7 @@ typedef struct Delivery
 	List *requests; /* in flight */
 	List *outgoing; /* to be sent after commit */
 	List *decided;  /* Outcome * that need no request, to be settled */
+	List *users;    /* RestUser *: names of Salesforce's users, as far as they were asked for */
 } Delivery;
 
 extern Delivery *deliver_create(HttpClient *http);
@@ -166,6 +192,17 @@ extern void fetch_note_chunks(Delivery *delivery);
 
 /* reply.c */
 extern void reply_settle(Delivery *delivery, Request *request, const HttpReply *reply);
+
+/* A read that brought nothing: its units are sent again, as the trouble allows. */
+extern void reply_failed(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
+extern void reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
+extern void reply_mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
+
+/* What was asked for is there: the units go on. */
+extern void reply_go_on(Delivery *delivery, Request *request);
+
+/* reads.c: a reply with status 200. */
+extern void reads_settle(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
 
 /*
  * Settle outcomes of one mapping in a transaction, then let go of their units.

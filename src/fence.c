@@ -87,10 +87,10 @@ PG_FUNCTION_INFO_V1(sfsync_adopt);
 static const char adopt_queue_query[] =
 	"WITH q AS (DELETE FROM sfsync.queue q USING sfsync.mapping m WHERE m.id = q.mapping AND m.server = $1"
 	" RETURNING q.*)"
-	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
+	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, whole_at, old_keys,"
 	" first_event_at, event_at, xid)"
 	" SELECT mapping, key, 'waiting', 'adopted with the database', pg_catalog.clock_timestamp(), 0, true,"
-	" pg_catalog.bool_or(operation = 'D'), pg_catalog.array_agg(old_key) FILTER (WHERE old_key IS NOT NULL),"
+	" pg_catalog.bool_or(operation = 'D'), '-infinity', pg_catalog.array_agg(old_key) FILTER (WHERE old_key IS NOT NULL),"
 	" pg_catalog.min(event_at), pg_catalog.max(event_at), pg_catalog.pg_current_xact_id()"
 	" FROM q GROUP BY mapping, key"
 	" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, deleted = d.deleted OR excluded.deleted,"

@@ -17,11 +17,11 @@
 #include "sfsync.h"
 #include "source.h"
 
-#define AT_HAND_LOW 1500 /* units below which more is read */
-#define AT_HAND_MAX 5000
+#define AT_HAND_LOW 6000 /* units below which more is read */
+#define AT_HAND_MAX 10000
 #define IDLE_MAPPING_MAX 500 /* units at hand of a mapping that can't go */
 #define PAGE 1000
-#define CHUNK_ROWS 1000
+#define CHUNK_ROWS 2000
 
 typedef struct Taking
 {
@@ -38,31 +38,45 @@ take_event(const WorkEvent *event, void *arg)
 	MappingQueue *queue = batch_queue(delivery->work, event->mapping);
 	MappingDelivery *state = delivery_of(delivery, event->mapping);
 	Unit *unit = NULL;
+	Unit *left;
 
 	if (!state->deliverable && queue->nunits >= IDLE_MAPPING_MAX)
 		state->behind = true;
 	else
 		unit = batch_event(delivery->work, event);
+	left = unit && event->old_key ? batch_find(delivery->work, event->mapping, event->old_key) : NULL;
 	MemoryContextSwitchTo(caller);
 	if (unit)
 		taking->fresh = lappend(taking->fresh, unit);
+	if (left)
+		taking->fresh = lappend(taking->fresh, left);
 }
 
 static void
 merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+	Unit *mover;
 
 	unit->deferred = true;
 	unit->inserted = false;
+	if (row->held && row->deleted)
+		batch_join_hold(unit, row->reason);
 	unit->attempts = row->attempts;
+	if (row->whole_at != 0)
+		batch_add_whole(unit, row->whole_at);
 	unit->whole |= row->whole;
 	unit->deleted |= row->deleted;
 	unit->missing_since = row->missing_since;
 	for (int i = 0; i < row->nold; i++)
 		batch_add_old_key(delivery->work, unit, row->old_keys[i]);
-	if (row->changed_len > 0)
-		batch_add_changed(unit, row->changed, row->changed_len);
+	if (row->times && row->ntimes == row->changed_len * 8)
+		batch_add_times(unit, row->changed, row->changed_len, row->times);
+	else
+		batch_add_changed(unit, row->changed, row->changed_len, row->changed_at);
+	mover = unit->key_left ? batch_mover(delivery->work, row->mapping, row->key) : NULL;
+	if (mover && mover != unit && !mover->in_flight)
+		batch_add_changes_of(mover, unit);
 	if (unit->min_xid == 0 || row->xid < unit->min_xid)
 		unit->min_xid = row->xid;
 	if (unit->first_event_at == 0 || row->first_event_at < unit->first_event_at)
@@ -236,9 +250,9 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 		Unit *unit = batch_unit(delivery->work, job->mapping, keys[i]);
 
 		if (job->changed)
-			batch_add_changed(unit, job->changed, job->changed_len);
+			batch_add_changed(unit, job->changed, job->changed_len, BATCH_NEVER);
 		else
-			unit->whole = true;
+			batch_add_whole(unit, BATCH_NEVER);
 		if (unit->min_xid == 0 || job->xid < unit->min_xid)
 			unit->min_xid = job->xid;
 		if (unit->chunk)
@@ -260,7 +274,7 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	char **keys;
 	int nkeys;
 
-	if (!state->deliverable || nchunks > 1 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
+	if (!state->deliverable || nchunks > 2 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
 		return;
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))

@@ -87,7 +87,7 @@ typedef enum SourceKind
 {
 	SRC_BOOL,        /* "true" | "false" */
 	SRC_INTEGER,     /* digits with an optional sign */
-	SRC_NUMERIC,     /* numeric_out: digits, or NaN, Infinity, -Infinity */
+	SRC_NUMERIC,     /* numeric_out: digits, or NaN, Infinity, -Infinity; money */
 	SRC_FLOAT,       /* shortest round-trip, may have an exponent; NaN,
 								 * Infinity, -Infinity */
 	SRC_TEXT,        /* text kinds, enum, uuid, and whatever has no kind
@@ -99,7 +99,7 @@ typedef enum SourceKind
 	SRC_TIME,        /* HH:MM:SS[.ffffff] */
 	SRC_BYTEA,       /* base64, no line breaks */
 	SRC_JSON,        /* JSON text */
-	SRC_ARRAY        /* elements in elems; text is the array as JSON */
+	SRC_ARRAY        /* elements in elems, of all dimensions; text is JSON */
 } SourceKind;
 
 typedef struct SourceValue
@@ -109,6 +109,9 @@ typedef struct SourceValue
 	char *text;
 	int nelems;
 	struct SourceValue *elems;
+	bool cut;             /* text is only the front of a value that no field takes whole */
+	const char *unusable; /* why there is no text (it is empty); else NULL */
+	char *key;            /* of columns that point to a parent: the text as it is in keys */
 } SourceValue;
 
 /* A value as it is sent. */

@@ -34,29 +34,39 @@ lexical_trim(const char *text, size_t len)
 }
 
 /*
- * Lower case of a two-byte UTF-8 character, in place: Latin, Greek, Cyrillic.
- * All lower-case partners have two bytes as well, but for U+0130 and others
- * that are left alone.  Not towlower(), which knows the locale's characters.
+ * Lower case of a character that has two bytes in UTF-8: Latin, Greek,
+ * Cyrillic.  All lower-case partners have two bytes as well, but for U+0130
+ * and others that are left alone.  Not towlower(), which knows the locale's
+ * characters.
  */
-static void
-fold_two_bytes(char *s)
+static unsigned int
+fold_code(unsigned int c)
 {
-	unsigned int c = ((unsigned char) s[0] & 0x1F) << 6 | ((unsigned char) s[1] & 0x3F);
-
 	if ((c >= 0xC0 && c <= 0xDE && c != 0xD7) || /* Latin-1 */
 		(c >= 0x391 && c <= 0x3A9) ||            /* Greek */
 		(c >= 0x410 && c <= 0x42F))              /* Cyrillic */
-		c += 0x20;
-	else if (c >= 0x400 && c <= 0x40F) /* Cyrillic */
-		c += 0x50;
-	else if (((c >= 0x100 && c <= 0x137 && c != 0x130) || /* Latin Extended-A */
-			  (c >= 0x14A && c <= 0x177)) &&
-			 c % 2 == 0)
-		c += 1;
-	else if (((c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17E)) && c % 2 == 1)
-		c += 1;
-	s[0] = (char) (0xC0 | c >> 6);
-	s[1] = (char) (0x80 | (c & 0x3F));
+		return c + 0x20;
+	if (c >= 0x400 && c <= 0x40F) /* Cyrillic */
+		return c + 0x50;
+	if (((c >= 0x100 && c <= 0x137 && c != 0x130) || /* Latin Extended-A */
+		 (c >= 0x14A && c <= 0x177)) &&
+		c % 2 == 0)
+		return c + 1;
+	if (((c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17E)) && c % 2 == 1)
+		return c + 1;
+	return c;
+}
+
+static bool
+has_two_bytes(const char *s)
+{
+	return ((unsigned char) s[0] & 0xE0) == 0xC0 && ((unsigned char) s[1] & 0xC0) == 0x80;
+}
+
+static unsigned int
+code_of_two_bytes(const char *s)
+{
+	return ((unsigned char) s[0] & 0x1F) << 6 | ((unsigned char) s[1] & 0x3F);
 }
 
 char *
@@ -68,10 +78,38 @@ lexical_fold(const char *text)
 	{
 		if (*p >= 'A' && *p <= 'Z')
 			*p += 'a' - 'A';
-		else if (((unsigned char) p[0] & 0xE0) == 0xC0 && ((unsigned char) p[1] & 0xC0) == 0x80)
-			fold_two_bytes(p++);
+		else if (has_two_bytes(p))
+		{
+			unsigned int c = fold_code(code_of_two_bytes(p));
+
+			*p++ = (char) (0xC0 | c >> 6);
+			*p = (char) (0x80 | (c & 0x3F));
+		}
 	}
 	return result;
+}
+
+/* The next byte, or character of two bytes, in lower case; *text moves on. */
+static unsigned int
+next_folded(const char **text)
+{
+	const char *s = *text;
+
+	*text += has_two_bytes(s) ? 2 : 1;
+	if (has_two_bytes(s))
+		return 0x100 + fold_code(code_of_two_bytes(s));
+	return *s >= 'A' && *s <= 'Z' ? *s + ('a' - 'A') : (unsigned char) *s;
+}
+
+bool
+lexical_same_letters(const char *a, const char *b)
+{
+	while (*a != '\0' && *b != '\0')
+	{
+		if (next_folded(&a) != next_folded(&b))
+			return false;
+	}
+	return *a == *b;
 }
 
 /* ------------------------------------------------------------------------

@@ -20,6 +20,9 @@ extern char *lexical_trim(const char *text, size_t len);
  */
 extern char *lexical_fold(const char *text);
 
+/* Are they the same but for the case of letters? */
+extern bool lexical_same_letters(const char *a, const char *b);
+
 /*
  * A number in plain digits, as rest_plain_number gives them, rounded to so
  * many places behind the point, half away from zero as PostgreSQL's round()

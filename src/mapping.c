@@ -107,12 +107,12 @@ mapping_changed(Oid source)
 static const char load_query[] =
 	"SELECT m.name, m.source::oid, m.server, m.object, m.external_id, m.owner::oid, m.on_delete,"
 	" m.conflict_policy, m.timestamp_zone, m.paused, m.key_columns, m.new_columns, m.known_columns,"
-	" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified, m.delete_values::text"
+	" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified, m.delete_values::text, m.updated_at_column"
 	" FROM sfsync.mapping m LEFT JOIN sfsync.object o ON o.server = m.server AND o.object = m.object"
 	" WHERE m.id = $1";
 
 static const char rules_query[] =
-	"SELECT field, column_name, null_rule, overlong FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
+	"SELECT field, column_name, null_rule, overlong, conflict_policy FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
 
 /* What load_query returns beside the Mapping itself. */
 typedef struct Loaded
@@ -124,6 +124,7 @@ typedef struct Loaded
 	RouteRule *rules;
 	char **rule_columns;
 	int nrules;
+	char *updated_at;
 } Loaded;
 
 static bool
@@ -155,6 +156,7 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 		mapping->refresh_wanted = sql_bool(0, 16);
 		mapping->last_modified = sql_text(&scope, 0, 17);
 		mapping->delete_values = sql_text(&scope, 0, 18);
+		loaded->updated_at = sql_text(&scope, 0, 19);
 
 		loaded->nrules = SQL_RUN(&scope, rules_query, sql_arg_int(mapping->id));
 		loaded->rules = MemoryContextAllocZero(scope.caller, sizeof(RouteRule) * Max(loaded->nrules, 1));
@@ -166,10 +168,23 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 			loaded->rule_columns[i] = sql_text(&scope, i, 2);
 			loaded->rules[i].keep_null = strcmp(sql_text(&scope, i, 3), "keep") == 0;
 			loaded->rules[i].truncate = strcmp(sql_text(&scope, i, 4), "truncate") == 0;
+			loaded->rules[i].policy = sql_text(&scope, i, 5);
 		}
 	}
 	sql_close(&scope);
 	return found;
+}
+
+/* Does any field's policy depend on what Salesforce holds? */
+static bool
+checks_records(const Mapping *mapping)
+{
+	if (strcmp(mapping->conflict_policy, "source_wins") != 0)
+		return true;
+	for (int i = 0; i < mapping->nfields; i++)
+		if (mapping->fields[i].policy && strcmp(mapping->fields[i].policy, "source_wins") != 0)
+			return true;
+	return false;
 }
 
 static int
@@ -364,6 +379,7 @@ resolve(Mapping *mapping, Loaded *loaded)
 		field->field = mapping->routes[i].field;
 		field->keep_null = mapping->routes[i].keep_null;
 		field->truncate = mapping->routes[i].truncate;
+		field->policy = mapping->routes[i].policy;
 		if (mapping->routes[i].lookup)
 			set_relation(field, mapping->routes[i].lookup);
 		mapping->nfields++;
@@ -426,7 +442,9 @@ load(int id)
 			if (!server)
 				mapping->broken = psprintf("server \"%s\" does not exist", mapping->server);
 			read_table(mapping);
+			mapping->updated_at = loaded.updated_at ? column_index(mapping, loaded.updated_at) : -1;
 			use_metadata(mapping, &loaded);
+			mapping->checks = checks_records(mapping);
 		}
 	}
 	PG_CATCH();

@@ -28,6 +28,7 @@ typedef struct MappingField
 	const SfField *field;
 	bool keep_null;
 	bool truncate;
+	const char *policy;        /* its own conflict policy; NULL: the mapping's */
 	const RouteLookup *lookup; /* NULL unless it is a lookup by external ID */
 	FieldLookup relation;      /* of the lookup */
 } MappingField;
@@ -46,6 +47,8 @@ typedef struct Mapping
 	char *on_delete;
 	char *delete_values; /* JSON of fields to set by archive and deactivate; NULL */
 	char *conflict_policy;
+	bool checks;    /* records are read before they are written: some field isn't source_wins */
+	int updated_at; /* index of the column that tells when a row was changed; -1 none */
 	char *zone;
 	bool paused;
 	int nkeys;

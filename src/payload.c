@@ -4,6 +4,8 @@
  */
 #include "compat.h"
 
+#include "mb/pg_wchar.h"
+
 #include "coerce.h"
 #include "datum.h"
 #include "payload.h"
@@ -35,7 +37,7 @@ payload_parent_key(const MappingField *field, const SourceRow *row)
 
 		if (value->isnull)
 			return NULL;
-		parts[i] = value->text;
+		parts[i] = value->key;
 	}
 	return key_join(parts, field->lookup->ncolumns);
 }
@@ -54,6 +56,11 @@ lookup_value(const MappingField *field, const SourceRow *row, FieldValue *out, c
 		if (field->field->nillable || field->keep_null)
 			return true;
 		*reason = pstrdup("the field must have a value, and the foreign key is null");
+		return false;
+	}
+	if (pg_encoding_verifymbstr(PG_UTF8, key, (int) strlen(key)) != (int) strlen(key))
+	{
+		*reason = pstrdup("the foreign key has no form in UTF-8");
 		return false;
 	}
 	relation = palloc0(sizeof(FieldLookup));
@@ -137,6 +144,18 @@ payload_build(const Mapping *mapping, const SourceRow *row, const char *external
 		record->nfields++;
 	}
 	return good;
+}
+
+int64
+payload_updated_at(const Mapping *mapping, const SourceRow *row, int64 otherwise)
+{
+	const SourceValue *value;
+	int64 time;
+
+	if (mapping->updated_at < 0 || !row->found)
+		return otherwise;
+	value = &row->values[mapping->updated_at];
+	return !value->isnull && value->text && rest_parse_time(value->text, &time) ? time : otherwise;
 }
 
 bool

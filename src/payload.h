@@ -28,6 +28,9 @@ extern bool payload_build(const Mapping *mapping, const SourceRow *row, const ch
 /* Key of the parent that a lookup field refers to; NULL if the foreign key is null. */
 extern char *payload_parent_key(const MappingField *field, const SourceRow *row);
 
+/* When the row was changed, as its updated_at_column tells; otherwise if it doesn't. */
+extern int64 payload_updated_at(const Mapping *mapping, const SourceRow *row, int64 otherwise);
+
 /* The record as JSON text. */
 extern char *payload_json(const Mapping *mapping, const RestRecord *record);
 

@@ -8,7 +8,6 @@
 #include "compat.h"
 
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -16,6 +15,8 @@
 #include "api.h"
 #include "batch.h"
 #include "capture.h"
+#include "datum.h"
+#include "delete_policy.h"
 #include "payload.h"
 #include "queue.h"
 #include "source.h"
@@ -31,12 +32,6 @@ typedef struct Shown
 	int nfindings;
 } Shown;
 
-static char *
-key_utf8(const char *key)
-{
-	return pg_server_to_any(key, strlen(key), PG_UTF8);
-}
-
 /* Is there a record under the key, or one that the row had before? */
 static bool
 record_known(const Mapping *mapping, const char *key, char *const *old_keys, int nold)
@@ -44,9 +39,9 @@ record_known(const Mapping *mapping, const char *key, char *const *old_keys, int
 	char **record_keys = palloc(sizeof(char *) * (nold + 1));
 	int n;
 
-	record_keys[0] = rest_record_key(key_utf8(key), mapping->key_field->case_sensitive);
+	record_keys[0] = rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive);
 	for (int i = 0; i < nold; i++)
-		record_keys[i + 1] = rest_record_key(key_utf8(old_keys[i]), mapping->key_field->case_sensitive);
+		record_keys[i + 1] = rest_record_key(datum_key_utf8(old_keys[i]), mapping->key_field->case_sensitive);
 	(void) records_of_keys(mapping->id, record_keys, nold + 1, &n);
 	return n > 0;
 }
@@ -60,15 +55,26 @@ show_row(const Mapping *mapping, const Unit *unit, const SourceRow *row, Shown *
 
 	shown->operation = known ? (unit->nold > 0 ? "key_change" : "update") : "upsert";
 	shown->has_payload = true;
-	if (!payload_build(mapping, row, key_utf8(unit->key), whole ? NULL : unit->changed, unit->changed_len,
-					   known ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &shown->record, &error))
-		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
+	if (!payload_build(mapping, row, datum_key_utf8(unit->key), whole ? NULL : unit->changed,
+					   unit->changed_len, known ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &shown->record, &error))
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, datum_from_utf8(error.message));
 	else if (!whole && shown->record.nfields == 0)
 	{
 		shown->operation = NULL;
 		shown->has_payload = false;
 		shown->findings[shown->nfindings++] = pstrdup("nothing that is mapped changed");
 	}
+}
+
+/* The record that archive or deactivate would send. */
+static void
+show_values(const Mapping *mapping, const Unit *unit, Shown *shown)
+{
+	RestError error = {0};
+
+	shown->has_payload = true;
+	if (!delete_values_record(mapping, datum_key_utf8(unit->key), unit->event_at, &shown->record, &error))
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
 }
 
 static void
@@ -83,7 +89,13 @@ show_absent(const Mapping *mapping, const Unit *unit, Shown *shown)
 	else if (unit->inserted && !record_known(mapping, unit->key, NULL, 0))
 		shown->findings[shown->nfindings++] = pstrdup("made and deleted again: nothing is sent");
 	else
-		shown->operation = "delete";
+	{
+		shown->operation = mapping->on_delete;
+		if (unit->hold)
+			shown->findings[shown->nfindings++] = psprintf("held: %s", unit->hold);
+		if (delete_policy_sets_values(mapping->on_delete))
+			show_values(mapping, unit, shown);
+	}
 }
 
 static void
@@ -102,9 +114,7 @@ put_unit(ReturnSetInfo *result, const Mapping *mapping, const Unit *unit)
 	texts[2] = shown.operation;
 	if (shown.has_payload)
 	{
-		char *payload = payload_json(mapping, &shown.record);
-
-		texts[3] = pg_any_to_server(payload, strlen(payload), PG_UTF8);
+		texts[3] = datum_from_utf8(payload_json(mapping, &shown.record));
 		values[3] = sql_arg_jsonb(texts[3]).value;
 	}
 	values[1] = sql_arg_jsonb(source_key_json(mapping, key)).value;

@@ -168,9 +168,10 @@ queue_prepared_transactions(void)
  * Deferred changes
  */
 
-#define DEFERRED_COLUMNS                                                                                     \
-	"d.mapping, d.key, d.state = 'held', d.due_at, d.attempts, d.whole, d.deleted, d.old_keys,"              \
-	" d.changed, d.first_event_at, d.event_at, d.xid, d.missing_since, d.reason"
+#define DEFERRED_COLUMNS                                                                                        \
+	"d.mapping, d.key, d.state = 'held', d.due_at, d.attempts, d.whole, d.deleted, d.old_keys,"                 \
+	" d.changed, d.first_event_at, d.event_at, d.xid, d.missing_since, d.reason, d.state = 'dead', d.whole_at," \
+	" d.changed_at, d.times"
 
 static const char due_query[] =
 	"SELECT " DEFERRED_COLUMNS " FROM sfsync.deferred d WHERE d.state = 'waiting'"
@@ -202,6 +203,10 @@ take_deferred(SqlScope *scope, int n)
 		row->xid = sql_xid(i, 12);
 		row->missing_since = sql_xid(i, 13);
 		row->reason = sql_text(scope, i, 14);
+		row->dead = sql_bool(i, 15);
+		row->whole_at = sql_time(i, 16);
+		row->changed_at = sql_time(i, 17);
+		row->times = sql_times(scope, i, 18, &row->ntimes);
 	}
 	return rows;
 }
@@ -258,63 +263,138 @@ deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n)
  * Records and dead letters
  */
 
+static FieldValueKind
+kind_of_json(const char *type)
+{
+	return strcmp(type, "null") == 0      ? FV_NULL
+		   : strcmp(type, "boolean") == 0 ? FV_BOOL
+		   : strcmp(type, "number") == 0  ? FV_NUMBER
+										  : FV_STRING;
+}
+
+static void
+take_replaced(SqlScope *scope, uint64 row, RecordRow *record)
+{
+	int n;
+	char **names = sql_texts(scope, row, 5, &record->nreplaced);
+	char **types = sql_texts(scope, row, 6, &n);
+	char **values = sql_texts(scope, row, 7, &n);
+
+	record->replaced = MemoryContextAllocZero(scope->caller, sizeof(RestField) * Max(record->nreplaced, 1));
+	for (int i = 0; i < record->nreplaced; i++)
+	{
+		FieldValue *value = &record->replaced[i].value;
+
+		record->replaced[i].name = names[i];
+		value->kind = kind_of_json(types[i]);
+		value->text = values[i] ? pg_server_to_any(values[i], strlen(values[i]), PG_UTF8) : NULL;
+		value->boolean = value->kind == FV_BOOL && strcmp(values[i], "true") == 0;
+	}
+}
+
 RecordRow *
 records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 {
 	SqlScope scope;
 	RecordRow *rows;
+	MemoryContext statement;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN(&scope,
-				 "SELECT record_key, key, salesforce_id FROM sfsync.record"
-				 " WHERE mapping = $1 AND record_key = ANY ($2)",
-				 sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
+	statement = CurrentMemoryContext;
+	*n = SQL_RUN(
+		&scope,
+		"SELECT record_key, key, salesforce_id, memory,"
+		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT e.key FROM pg_catalog.jsonb_each(replaced) e ORDER BY 1) END,"
+		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_typeof(e.value)"
+		" FROM pg_catalog.jsonb_each(replaced) e ORDER BY e.key) END,"
+		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT e.value FROM pg_catalog.jsonb_each_text(replaced) e"
+		" ORDER BY e.key) END FROM sfsync.record"
+		" WHERE mapping = $1 AND record_key = ANY ($2)",
+		sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
 	rows = MemoryContextAllocZero(scope.caller, sizeof(RecordRow) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
 	{
+		uint8 *memory;
+		int len;
+
 		rows[i].record_key = sql_text(&scope, i, 1);
 		rows[i].key = sql_text(&scope, i, 2);
 		rows[i].salesforce_id = sql_text(&scope, i, 3);
+		memory = sql_bytes(&scope, i, 4, &len);
+		MemoryContextSwitchTo(scope.caller);
+		rows[i].memory = memory_read(memory, len);
+		MemoryContextSwitchTo(statement);
+		take_replaced(&scope, i, &rows[i]);
 	}
 	sql_close(&scope);
 	return rows;
 }
 
 static const char record_put_query[] =
-	"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id)"
-	" SELECT $1, u.record_key, u.key, u.id FROM unnest($2, $3, $4) AS u(record_key, key, id)"
-	" ON CONFLICT (mapping, record_key) DO UPDATE SET key = excluded.key, salesforce_id = excluded.salesforce_id"
-	" WHERE r.key <> excluded.key OR r.salesforce_id <> excluded.salesforce_id";
+	"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id, memory)"
+	" SELECT $1, u.record_key, u.key, u.id, u.memory FROM unnest($2, $3, $4, $5) AS u(record_key, key, id, memory)"
+	" ON CONFLICT (mapping, record_key) DO UPDATE SET key = excluded.key, salesforce_id = excluded.salesforce_id,"
+	" memory = excluded.memory WHERE r.key <> excluded.key OR r.salesforce_id <> excluded.salesforce_id"
+	" OR r.memory IS DISTINCT FROM excluded.memory";
 
 void
-record_put(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids, int n)
+record_put(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids,
+		   Memory *const *memories, int n)
+{
+	SqlScope scope;
+	uint8 **bytes = palloc0(sizeof(uint8 *) * Max(n, 1));
+	int *lengths = palloc0(sizeof(int) * Max(n, 1));
+
+	if (n == 0)
+		return;
+	for (int i = 0; i < n; i++)
+		if (memories[i])
+			bytes[i] = memory_write(memories[i], &lengths[i]);
+	sql_open(&scope, false);
+	SQL_RUN(&scope, record_put_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
+			sql_arg_texts(keys, n), sql_arg_texts(salesforce_ids, n), sql_arg_byteas(bytes, lengths, n));
+	sql_close(&scope);
+}
+
+static const char record_meet_query[] =
+	"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id)"
+	" SELECT $1, u.record_key, u.key, u.id FROM unnest($2, $3, $4) AS u(record_key, key, id)"
+	" ON CONFLICT (mapping, record_key) DO UPDATE SET key = excluded.key, salesforce_id = excluded.salesforce_id,"
+	" memory = NULL, replaced = NULL WHERE r.salesforce_id <> excluded.salesforce_id";
+
+void
+record_meet(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids, int n)
 {
 	SqlScope scope;
 
 	if (n == 0)
 		return;
 	sql_open(&scope, false);
-	SQL_RUN(&scope, record_put_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
+	SQL_RUN(&scope, record_meet_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
 			sql_arg_texts(keys, n), sql_arg_texts(salesforce_ids, n));
 	sql_close(&scope);
 }
 
-char **
-dead_letters_of_keys(const Mapping *mapping, char *const *keys, int nkeys, int *n)
+void
+record_forget(int mapping, const char *record_key)
 {
 	SqlScope scope;
-	char **found;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN(&scope,
-				 "SELECT external_id FROM sfsync.dead_letter WHERE mapping = $1"
-				 " AND external_id = ANY ($2) AND status IN ('open', 'retrying')",
-				 sql_arg_text(mapping->name), sql_arg_texts(keys, nkeys));
-	found = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-		found[i] = sql_text(&scope, i, 1);
+	SQL_RUN(&scope, "DELETE FROM sfsync.record WHERE mapping = $1 AND record_key = $2", sql_arg_int(mapping),
+			sql_arg_text(record_key));
 	sql_close(&scope);
-	return found;
+}
+
+void
+record_replaced(int mapping, const char *record_key, const char *replaced)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope, "UPDATE sfsync.record SET replaced = $3 WHERE mapping = $1 AND record_key = $2",
+			sql_arg_int(mapping), sql_arg_text(record_key), sql_arg_jsonb(replaced));
+	sql_close(&scope);
 }
 
 /*
@@ -336,6 +416,28 @@ intent_add(int mapping, const char *operation, char *const *keys, int nkeys, cha
 	id = sql_bigint(0, 1);
 	sql_close(&scope);
 	return id;
+}
+
+IntentRow *
+intents_of_keys(int mapping, char *const *keys, int nkeys, int *n)
+{
+	SqlScope scope;
+	IntentRow *rows;
+
+	sql_open(&scope, false);
+	*n = SQL_RUN(&scope,
+				 "SELECT keys, fields, sent_at FROM sfsync.intent WHERE mapping = $1"
+				 " AND state <> 'in_flight' AND keys && $2",
+				 sql_arg_int(mapping), sql_arg_texts(keys, nkeys));
+	rows = MemoryContextAllocZero(scope.caller, sizeof(IntentRow) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+	{
+		rows[i].keys = sql_texts(&scope, i, 1, &rows[i].nkeys);
+		rows[i].fields = sql_texts(&scope, i, 2, &rows[i].nfields);
+		rows[i].sent_at = sql_time(i, 3);
+	}
+	sql_close(&scope);
+	return rows;
 }
 
 void
@@ -369,14 +471,20 @@ intents_of_dead_worker(void)
 }
 
 static const char verify_query[] =
-	"WITH old AS (DELETE FROM sfsync.intent WHERE state = 'unknown' AND sent_at <= $1 RETURNING *)"
-	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted,"
+	"WITH old AS (UPDATE sfsync.intent SET state = 'verifying' WHERE state = 'unknown' AND sent_at <= $1 RETURNING *)"
+	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at, deleted,"
 	" first_event_at, event_at, xid)"
-	" SELECT o.mapping, k.key, 'waiting', 'sent again: the reply to a request never came',"
-	" pg_catalog.clock_timestamp(), 0, true, pg_catalog.bool_or(o.operation = 'delete'),"
+	" SELECT o.mapping, k.key, 'waiting', 'looked at again: the reply to a request never came',"
+	" pg_catalog.clock_timestamp(), 0, true, '-infinity', pg_catalog.bool_or(o.operation = 'delete'),"
 	" pg_catalog.min(o.sent_at), pg_catalog.max(o.sent_at), pg_catalog.pg_current_xact_id()"
 	" FROM old o, pg_catalog.unnest(o.keys) AS k(key) GROUP BY o.mapping, k.key"
-	" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, deleted = d.deleted OR excluded.deleted";
+	" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, whole_at = coalesce(d.whole_at, '-infinity'),"
+	" deleted = d.deleted OR excluded.deleted";
+
+/* Those that were looked at are over once nothing of theirs waits any more. */
+static const char verified_query[] =
+	"DELETE FROM sfsync.intent i WHERE i.state = 'verifying' AND i.sent_at <= $1 AND NOT EXISTS"
+	" (SELECT FROM sfsync.deferred d WHERE d.mapping = i.mapping AND d.key = ANY (i.keys) AND d.state = 'waiting')";
 
 TimestampTz
 intents_verify(TimestampTz before)
@@ -387,6 +495,7 @@ intents_verify(TimestampTz before)
 	sql_open(&scope, false);
 	SQL_RUN0(&scope, "SELECT pg_catalog.min(sent_at) FROM sfsync.intent WHERE state = 'unknown'");
 	next = sql_time(0, 1);
+	SQL_RUN(&scope, verified_query, sql_arg_time(before));
 	if (next != 0 && next <= before)
 	{
 		SQL_RUN(&scope, verify_query, sql_arg_time(before));

@@ -9,7 +9,9 @@
 #define SFSYNC_QUEUE_H
 
 #include "batch.h"
+#include "conflict.h"
 #include "mapping.h"
+#include "reconcile.h"
 #include "rest.h"
 #include "throttle.h"
 #include "utils/timestamp.h"
@@ -55,6 +57,7 @@ typedef struct DeferredRow
 	int mapping;
 	char *key;
 	bool held;
+	bool dead; /* there is a dead letter */
 	char *reason;
 	TimestampTz due_at;
 	int attempts;
@@ -62,8 +65,12 @@ typedef struct DeferredRow
 	bool deleted;
 	char **old_keys;
 	int nold;
+	TimestampTz whole_at;
 	uint8 *changed;
 	int changed_len;
+	TimestampTz changed_at;
+	TimestampTz *times; /* by bit; NULL */
+	int ntimes;
 	TimestampTz first_event_at;
 	TimestampTz event_at;
 	uint64 xid;
@@ -89,14 +96,22 @@ typedef struct RecordRow
 	char *record_key;
 	char *key;
 	char *salesforce_id;
+	Memory memory;       /* empty if none is kept */
+	RestField *replaced; /* of an archived record: fields that the delete policy set, as they were before */
+	int nreplaced;
 } RecordRow;
 
 extern RecordRow *records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n);
-extern void record_put(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids,
-					   int n);
 
-/* Which of the keys have an unresolved dead letter? */
-extern char **dead_letters_of_keys(const Mapping *mapping, char *const *keys, int nkeys, int *n);
+/* memories[i] NULL: nothing is remembered of its fields. */
+extern void record_put(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids,
+					   Memory *const *memories, int n);
+
+/* The same, but never over a record that is known already. */
+extern void record_meet(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids,
+						int n);
+extern void record_forget(int mapping, const char *record_key);
+extern void record_replaced(int mapping, const char *record_key, const char *replaced);
 
 /*
  * Intents
@@ -104,6 +119,18 @@ extern char **dead_letters_of_keys(const Mapping *mapping, char *const *keys, in
 
 extern int64 intent_add(int mapping, const char *operation, char *const *keys, int nkeys, char *const *fields,
 						int nfields);
+
+/* Requests of unknown outcome that wrote any of these rows. */
+typedef struct IntentRow
+{
+	char **keys;
+	int nkeys;
+	char **fields;
+	int nfields;
+	TimestampTz sent_at;
+} IntentRow;
+
+extern IntentRow *intents_of_keys(int mapping, char *const *keys, int nkeys, int *n);
 extern void intent_remove(int64 id);
 extern void intent_unknown(int64 id);
 
@@ -122,6 +149,7 @@ typedef enum OutcomeKind
 	OUTCOME_SYNCED,
 	OUTCOME_DELETED,
 	OUTCOME_UNCHANGED,
+	OUTCOME_CONFLICT, /* Salesforce's stays, nothing is written */
 	OUTCOME_IGNORED,
 	OUTCOME_DISCARDED, /* the mapping is gone */
 	OUTCOME_DEAD,
@@ -148,6 +176,16 @@ typedef struct Outcome
 	const char *parent_key;
 	bool count_attempt;
 	bool row_remains; /* a delete makes way for the row, which is sent next */
+
+	/* where conflicts are looked for */
+	ConflictNotes conflicts;
+	Memory *memory; /* of the record, as it was read; NULL: none is kept */
+	int nwrote;     /* fields that are written, and hashes of their values */
+	uint64 *wrote;
+	uint64 *wrote_values;
+	TimestampTz written_at; /* by Salesforce's clock */
+	bool set_replaced;
+	const char *replaced; /* JSON; NULL: nothing is replaced any more */
 } Outcome;
 
 /*

@@ -58,6 +58,8 @@ count_outcome(Delivery *delivery, MappingDelivery *state, const Outcome *outcome
 		case OUTCOME_UNCHANGED:
 			state->counters.unchanged++;
 			break;
+		case OUTCOME_CONFLICT:
+			break;
 		case OUTCOME_IGNORED:
 			state->counters.ignored++;
 			break;
@@ -114,6 +116,34 @@ release_unit(Delivery *delivery, const Outcome *outcome)
 	}
 }
 
+static const RestUser *
+find_user(const Delivery *delivery, const char *id)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->users)
+		if (strcmp(((RestUser *) lfirst(lc))->id, id) == 0)
+			return lfirst(lc);
+	return NULL;
+}
+
+/* Ids of users get their names, those that are not known yet later. */
+static void
+name_users(Delivery *delivery, MappingDelivery *state, Outcome *outcomes, int n)
+{
+	for (int i = 0; i < n; i++)
+		for (int c = 0; c < outcomes[i].conflicts.n; c++)
+		{
+			ConflictNote *note = &outcomes[i].conflicts.notes[c];
+			const RestUser *user = note->modified_by ? find_user(delivery, note->modified_by) : NULL;
+
+			if (user)
+				note->modified_by = psprintf("%s (%s)", user->id, user->name);
+			else if (note->modified_by)
+				state->users_wanted = true;
+		}
+}
+
 static bool
 anything_to_write(const Outcome *outcomes, int n, int64 intent)
 {
@@ -137,6 +167,7 @@ reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Reque
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 
 	fold_successors(delivery, outcomes, n);
+	name_users(delivery, state, outcomes, n);
 	MemoryContextSwitchTo(caller);
 	if (anything_to_write(outcomes, n, intent))
 	{
@@ -264,22 +295,51 @@ deleted_kind(const Outcome *outcome)
 	return outcome->row_remains ? OUTCOME_CREATE_AGAIN : OUTCOME_DELETED;
 }
 
+/* No such record any more. */
 static void
-set_failed(Delivery *delivery, const Request *request, int i, const RestError *error, const HttpReply *reply)
+set_gone(const Request *request, UnitKind kind, int i, const RestError *error, const HttpReply *reply)
 {
 	Outcome *outcome = &request->outcomes[i];
 
-	switch (error_classify(200, error->code, error->message))
+	if (kind == UNIT_DELETE)
+		outcome->kind = deleted_kind(outcome);
+	else if (outcome->memory)
+		outcome->kind = OUTCOME_AGAIN; /* it is read again, and seen to be gone */
+	else if (kind == UNIT_UPDATE && (!outcome->unit->whole || strcmp(outcome->operation, "key_change") == 0))
+		outcome->kind = OUTCOME_CREATE_AGAIN;
+	else
+		set_dead(request, i, error, reply);
+}
+
+/* Somebody made the record after it was looked for: it is read again, once. */
+static bool
+came_before_us(const Request *request, UnitKind kind, int i, const RestError *error)
+{
+	Unit *unit = request->outcomes[i].unit;
+
+	if (kind != UNIT_CREATE || unit->refused_once || !error->code ||
+		strcmp(error->code, "DUPLICATE_VALUE") != 0 || strstr(error->message, request->external_id) == NULL)
+		return false;
+	unit->refused_once = true;
+	return true;
+}
+
+static void
+set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, const RestResult *result,
+		   const HttpReply *reply)
+{
+	Outcome *outcome = &request->outcomes[i];
+	const RestError *error = &result->error;
+
+	if (came_before_us(request, kind, i, error))
+	{
+		outcome->kind = OUTCOME_AGAIN;
+		return;
+	}
+	switch (error_classify(error->code ? 200 : result->http_status, error->code, error->message))
 	{
 		case SCOPE_RECORD_GONE:
-			if (request->kind == REQUEST_DELETE)
-				outcome->kind = deleted_kind(outcome);
-			else if (request->kind == REQUEST_UPDATE && !outcome->unit->whole)
-				outcome->kind = OUTCOME_CREATE_AGAIN;
-			else if (request->kind == REQUEST_UPDATE && strcmp(outcome->operation, "key_change") == 0)
-				outcome->kind = OUTCOME_CREATE_AGAIN;
-			else
-				set_dead(request, i, error, reply);
+			set_gone(request, kind, i, error, reply);
 			break;
 		case SCOPE_RECORD_COLLATERAL:
 			outcome->kind = OUTCOME_AGAIN;
@@ -311,38 +371,144 @@ set_failed(Delivery *delivery, const Request *request, int i, const RestError *e
 	}
 }
 
-static bool
-settle_results(Delivery *delivery, Request *request, const HttpReply *reply, char **error)
+/* When Salesforce answered, by its clock. */
+static TimestampTz
+answered_at(const Request *request, const HttpReply *reply)
 {
-	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
+	if (reply->server_date > 0)
+		return (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
+			   USECS_PER_SEC;
+	return GetCurrentTimestamp() + request->connection->clock_skew;
+}
 
-	if (!rest_parse_results(reply->body ? reply->body : "", reply->body_len, request->nunits, results, error))
-		return false;
-
-	/* the server is well, whatever it says of single records below */
-	connection_well(request->connection, reply->elapsed, batch_size(delivery->work) > request->nunits);
-	for (int i = 0; i < request->nunits; i++)
+static void
+set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
+			const HttpReply *reply)
+{
+	for (int i = 0; i < part->n; i++)
 	{
-		Outcome *outcome = &request->outcomes[i];
+		Outcome *outcome = &request->outcomes[part->first + i];
 
 		if (!results[i].success)
 		{
-			set_failed(delivery, request, i, &results[i].error, reply);
+			set_failed(delivery, request, part->kind, part->first + i, &results[i], reply);
 			continue;
 		}
-		outcome->kind = request->kind == REQUEST_DELETE ? deleted_kind(outcome) : OUTCOME_SYNCED;
-		outcome->salesforce_id = results[i].id;
+		outcome->kind = part->kind == UNIT_DELETE ? deleted_kind(outcome) : OUTCOME_SYNCED;
+		outcome->written_at = answered_at(request, reply);
+		if (results[i].id)
+			outcome->salesforce_id = results[i].id;
 	}
-	reply_finish(delivery, request->mapping, request->outcomes, request->nunits, request);
-	return true;
 }
 
-/* All units of a request go back to be sent again. */
+/*
+ * Requests, or parts of them, that are refused as a whole.  Each of the
+ * following says of the units what becomes of them; they are let go of after.
+ */
+
 static void
-send_again(Delivery *delivery, Request *request, bool keep_intent)
+set_again(Request *request, const RequestPart *part)
 {
-	for (int i = 0; i < request->nunits; i++)
-		request->outcomes[i].kind = OUTCOME_AGAIN;
+	for (int i = 0; i < part->n; i++)
+		request->outcomes[part->first + i].kind = OUTCOME_AGAIN;
+}
+
+/* It can't be digested: halve it, down to the record that is the cause. */
+static void
+bisect(Request *request, const RequestPart *part, const RestError *error, const HttpReply *reply)
+{
+	if (part->n == 1 && request->records)
+	{
+		set_dead(request, part->first, error, reply);
+		return;
+	}
+	set_again(request, part);
+	for (int i = 0; i < part->n; i++)
+		request->outcomes[part->first + i].unit->limit = Max(part->n / 2, 1);
+}
+
+static void
+session_ended(Request *request, const char *trouble, TimestampTz now)
+{
+	Connection *connection = request->connection;
+
+	/* of several requests in flight with the token, the first to come back counts */
+	if (connection->token && request->token_serial == connection->token_serial)
+	{
+		connection_drop_token(connection);
+		if (++connection->session_failures > 1)
+			connection_block(connection, trouble, now);
+	}
+}
+
+static void
+block_refused(Delivery *delivery, Request *request, const RequestPart *part, const char *trouble,
+			  TimestampTz now)
+{
+	MappingDelivery *state = delivery_of(delivery, request->mapping);
+	bool again = false;
+
+	for (int i = 0; i < part->n; i++)
+	{
+		Unit *unit = request->outcomes[part->first + i].unit;
+
+		again |= unit->refused_once;
+		unit->refused_once = true;
+	}
+	state->describe_wanted = true;
+	if (!again)
+		return;
+	begin();
+	delivery_block(delivery, state, trouble, now);
+	state->refused_until = state->blocked_until;
+	commit();
+}
+
+/* True if it may have been carried out all the same. */
+static bool
+part_refused(Delivery *delivery, Request *request, const RequestPart *part, int status,
+			 const RestError *error, const HttpReply *reply, TimestampTz now)
+{
+	Connection *connection = request->connection;
+	char *trouble = psprintf("HTTP status %d: %s%s%s", status, error->code ? error->code : "",
+							 error->code ? ": " : "", error->message);
+
+	set_again(request, part);
+	switch (error_classify(status, error->code, error->message))
+	{
+		case SCOPE_SESSION:
+			session_ended(request, trouble, now);
+			return false;
+		case SCOPE_CONNECTION:
+			connection_block(connection, trouble, now);
+			return false;
+		case SCOPE_MAPPING:
+			block_refused(delivery, request, part, trouble, now);
+			return false;
+		case SCOPE_CONCURRENT_LIMIT:
+			connection_limited(connection, trouble, false, now);
+			return false;
+		case SCOPE_DAILY_LIMIT:
+			connection_limited(connection, trouble, true, now);
+			return false;
+		case SCOPE_SERVER:
+		case SCOPE_RECORD_COLLATERAL:
+			connection_failed(connection, trouble, reply->retry_after, now);
+			return true;
+		default:
+			bisect(request, part, error, reply);
+			return false;
+	}
+}
+
+/* What was read before a write that didn't come off is not to be relied on. */
+static void
+finish_write(Delivery *delivery, Request *request, bool keep_intent)
+{
+	if (request->records)
+		for (int i = 0; i < request->nunits; i++)
+			if (request->outcomes[i].kind == OUTCOME_AGAIN)
+				batch_forget_read(request->outcomes[i].unit);
 	if (keep_intent && request->intent != 0)
 	{
 		begin();
@@ -355,117 +521,164 @@ send_again(Delivery *delivery, Request *request, bool keep_intent)
 	reply_finish(delivery, request->mapping, request->outcomes, request->nunits, request);
 }
 
-/*
- * Replies for a request as a whole
- */
-
-/* The request can't be digested: halve it, down to the record that is the cause. */
-static void
-bisect(Delivery *delivery, Request *request, const RestError *error, const HttpReply *reply)
+static RequestPart
+all_of(const Request *request)
 {
-	if (request->nunits == 1 && request->records)
-	{
-		set_dead(request, 0, error, reply);
-		reply_finish(delivery, request->mapping, request->outcomes, 1, request);
-		return;
-	}
-	for (int i = 0; i < request->nunits; i++)
-		request->outcomes[i].unit->limit = Max(request->nunits / 2, 1);
-	send_again(delivery, request, false);
+	RequestPart all = {UNIT_UNDECIDED, 0, request->nunits};
+
+	return all;
 }
 
-static void
-session_ended(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
+void
+reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
-	Connection *connection = request->connection;
-
-	/* of several requests in flight with the token, the first to come back counts */
-	if (connection->token && request->token_serial == connection->token_serial)
-	{
-		connection_drop_token(connection);
-		if (++connection->session_failures > 1)
-			connection_block(connection, trouble, now);
-	}
-	send_again(delivery, request, false);
-}
-
-static void
-mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
-{
-	MappingDelivery *state = delivery_of(delivery, request->mapping);
-	bool again = false;
-
-	for (int i = 0; i < request->nunits; i++)
-	{
-		again |= request->outcomes[i].unit->refused_once;
-		request->outcomes[i].unit->refused_once = true;
-	}
-	send_again(delivery, request, false);
-	state->describe_wanted = true;
-	if (!again)
-		return;
-	begin();
-	delivery_block(delivery, state, trouble, now);
-	state->refused_until = state->blocked_until;
-	commit();
-}
-
-static void
-request_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
-{
-	Connection *connection = request->connection;
+	RequestPart all = all_of(request);
 	RestError error = rest_parse_error(reply->status, reply->body, reply->body_len);
-	char *trouble = psprintf("HTTP status %d: %s%s%s", reply->status, error.code ? error.code : "",
-							 error.code ? ": " : "", error.message);
 
-	switch (error_classify(reply->status, error.code, error.message))
-	{
-		case SCOPE_SESSION:
-			session_ended(delivery, request, trouble, now);
-			break;
-		case SCOPE_CONNECTION:
-			connection_block(connection, trouble, now);
-			send_again(delivery, request, false);
-			break;
-		case SCOPE_MAPPING:
-			mapping_refused(delivery, request, trouble, now);
-			break;
-		case SCOPE_CONCURRENT_LIMIT:
-			connection_limited(connection, trouble, false, now);
-			send_again(delivery, request, false);
-			break;
-		case SCOPE_DAILY_LIMIT:
-			connection_limited(connection, trouble, true, now);
-			send_again(delivery, request, false);
-			break;
-		case SCOPE_SERVER:
-		case SCOPE_RECORD_COLLATERAL:
-			connection_failed(connection, trouble, reply->retry_after, now);
-			send_again(delivery, request, true);
-			break;
-		default:
-			bisect(delivery, request, &error, reply);
-	}
+	finish_write(delivery, request, part_refused(delivery, request, &all, reply->status, &error, reply, now));
+}
+
+void
+reply_mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
+{
+	RequestPart all = all_of(request);
+
+	set_again(request, &all);
+	block_refused(delivery, request, &all, trouble, now);
+	finish_write(delivery, request, false);
 }
 
 static void
 write_failed(Delivery *delivery, Request *request, const char *trouble, bool unknown, TimestampTz now)
 {
+	RequestPart all = all_of(request);
+
 	connection_failed(request->connection, trouble, -1, now);
-	send_again(delivery, request, unknown);
+	set_again(request, &all);
+	finish_write(delivery, request, unknown);
+}
+
+void
+reply_failed(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
+{
+	write_failed(delivery, request, trouble, false, now);
+}
+
+void
+reply_go_on(Delivery *delivery, Request *request)
+{
+	RequestPart all = all_of(request);
+
+	set_again(request, &all);
+	finish_write(delivery, request, false);
+}
+
+/*
+ * Replies to writes
+ */
+
+static bool
+settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, char **error)
+{
+	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
+	bool *failed = palloc0(sizeof(bool) * request->nunits);
+
+	if (!rest_parse_update_if(reply->body ? reply->body : "", reply->body_len, request->records,
+							  request->nunits, results, failed, error))
+		return false;
+	set_results(delivery, request, &request->parts[0], results, reply);
+	for (int i = 0; i < request->nunits; i++)
+		if (failed[i])
+			request->outcomes[i].kind = OUTCOME_AGAIN; /* someone was faster: read, and decide again */
+	finish_write(delivery, request, false);
+	return true;
+}
+
+/* The parts of a reply; one that wasn't packed is the only one. */
+static bool
+unpack(const Request *request, const HttpReply *reply, RestPart *parts, char **error)
+{
+	const char *body = reply->body ? reply->body : "";
+
+	if (request->nparts > 1)
+		return rest_unpack(body, reply->body_len, request->nparts, parts, error);
+	parts[0].http_status = reply->status;
+	parts[0].body = unconstify(char *, body);
+	parts[0].body_len = reply->body_len;
+	return true;
+}
+
+static bool
+settle_parts(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now, char **error)
+{
+	RestPart parts[REST_PACK_LIMIT] = {0};
+	RestResult *results[REST_PACK_LIMIT] = {0};
+	bool unknown = false;
+
+	if (!unpack(request, reply, parts, error))
+		return false;
+	for (int p = 0; p < request->nparts; p++)
+	{
+		results[p] = palloc0(sizeof(RestResult) * request->parts[p].n);
+		if (parts[p].http_status == 200 &&
+			!rest_parse_results(parts[p].body, parts[p].body_len, request->parts[p].n, results[p], error))
+			return false;
+	}
+
+	/* the server is well, whatever it says of single records below */
+	connection_well(request->connection, reply->elapsed, batch_size(delivery->work) > request->nunits);
+	for (int p = 0; p < request->nparts; p++)
+	{
+		RestError refusal;
+
+		if (parts[p].http_status == 200)
+		{
+			set_results(delivery, request, &request->parts[p], results[p], reply);
+			continue;
+		}
+		refusal = rest_parse_error(parts[p].http_status, parts[p].body, parts[p].body_len);
+		unknown |=
+			part_refused(delivery, request, &request->parts[p], parts[p].http_status, &refusal, reply, now);
+	}
+	finish_write(delivery, request, unknown);
+	return true;
 }
 
 static void
 write_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	char *error;
+	bool understood;
 
 	if (reply->outcome != HTTP_REPLIED)
+	{
 		write_failed(delivery, request, reply->error, reply->outcome != HTTP_NOT_SENT, now);
-	else if (reply->status != 200)
-		request_refused(delivery, request, reply, now);
-	else if (!settle_results(delivery, request, reply, &error))
+		return;
+	}
+	if (reply->status != 200)
+	{
+		reply_refused(delivery, request, reply, now);
+		return;
+	}
+	understood = request->kind == REQUEST_GUARDED_UPDATE
+					 ? settle_guarded(delivery, request, reply, &error)
+					 : settle_parts(delivery, request, reply, now, &error);
+	if (!understood)
 		write_failed(delivery, request, psprintf("the reply can't be understood: %s", error), true, now);
+}
+
+static void
+read_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	if (reply->outcome != HTTP_REPLIED)
+		reply_failed(delivery, request, reply->error, now);
+	else if (reply->status != 200)
+		reply_refused(delivery, request, reply, now);
+	else
+	{
+		connection_well(request->connection, reply->elapsed, true);
+		reads_settle(delivery, request, reply, now);
+	}
 }
 
 /*
@@ -497,7 +710,7 @@ remember_found(Request *request, const RestFound *found, int nfound, bool case_s
 			break;
 		}
 	}
-	record_put(request->mapping, record_keys, keys, ids, n);
+	record_meet(request->mapping, record_keys, keys, ids, n);
 }
 
 static void
@@ -512,7 +725,7 @@ lookup_done(Delivery *delivery, Request *request, const RestFound *found, int nf
 	commit();
 	for (int i = 0; i < request->nunits; i++)
 		request->outcomes[i].unit->looked_up = true;
-	send_again(delivery, request, false);
+	reply_go_on(delivery, request);
 }
 
 static void
@@ -528,7 +741,7 @@ lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	if (reply->outcome != HTTP_REPLIED)
 		write_failed(delivery, request, reply->error, false, now);
 	else if (reply->status != 200)
-		request_refused(delivery, request, reply, now);
+		reply_refused(delivery, request, reply, now);
 	else if (rest_parse_lookup(reply->body ? reply->body : "", reply->body_len, request->external_id, &found,
 							   &nfound, &next, &failure, &status, &error))
 	{
@@ -538,8 +751,8 @@ lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	else if (error)
 		write_failed(delivery, request, psprintf("the reply can't be understood: %s", error), false, now);
 	else
-		mapping_refused(delivery, request,
-						psprintf("query of %s failed: %s", request->object, failure.message), now);
+		reply_mapping_refused(delivery, request,
+							  psprintf("query of %s failed: %s", request->object, failure.message), now);
 }
 
 /*
@@ -615,7 +828,7 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 		connection_well(request->connection, reply->elapsed, true);
 	}
 	else
-		request_refused(delivery, request, reply, now);
+		reply_refused(delivery, request, reply, now);
 }
 
 static void
@@ -631,6 +844,13 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 			break;
 		case REQUEST_LOOKUP:
 			lookup_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_RETRIEVE:
+		case REQUEST_FIND:
+		case REQUEST_GONE:
+		case REQUEST_HISTORY:
+		case REQUEST_USERS:
+			read_reply(delivery, request, reply, now);
 			break;
 		default:
 			write_reply(delivery, request, reply, now);

@@ -213,7 +213,8 @@ extern bool rest_parse_find(const char *body, size_t len, const char *ext_field,
 
 /*
  * Records by Id, those in the recycle bin too (section 10).  has_master: the
- * object has the field MasterRecordId.  No values are read.
+ * object has the field MasterRecordId.  No values are read.  What is no Id
+ * counts as taken and is not asked, here and below.
  */
 extern RestCall *rest_find_deleted(const char *api_version, const char *object, bool has_master,
 								   const char *const *ids, int nids, int *taken);

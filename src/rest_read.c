@@ -98,16 +98,32 @@ count_characters(const char *text)
 	return n;
 }
 
-/* A value as a SOQL literal (section 7.2); NULL if no field can hold it. */
+typedef enum LiteralKind
+{
+	LITERAL_TEXT,
+	LITERAL_NUMBER,
+	LITERAL_ID
+} LiteralKind;
+
+/*
+ * A value as a SOQL literal (section 7.2); NULL if no field can hold it.  One
+ * such among many would fail the whole query.
+ */
 static char *
-soql_literal(const char *value, bool is_number)
+soql_literal(const char *value, LiteralKind kind)
 {
 	StringInfoData out;
 
 	if (count_characters(value) > LITERAL_LIMIT)
 		return NULL;
-	if (is_number)
+	if (kind == LITERAL_NUMBER)
 		return rest_number_key(value);
+	if (kind == LITERAL_ID)
+	{
+		char *id = rest_id18(value);
+
+		return id != NULL ? psprintf("'%s'", id) : NULL;
+	}
 	initStringInfo(&out);
 	appendStringInfoChar(&out, '\'');
 	for (; *value != '\0'; value++)
@@ -143,7 +159,7 @@ encoded_length(const char *text)
  * many these are.  Values that no record can have count, and are left out.
  */
 static int
-append_in(StringInfo soql, const char *field, bool is_number, const char *const *values, int nvalues)
+append_in(StringInfo soql, const char *field, LiteralKind kind, const char *const *values, int nvalues)
 {
 	int characters = count_characters(soql->data) + (int) strlen(field);
 	int encoded = 3 * characters;
@@ -152,7 +168,7 @@ append_in(StringInfo soql, const char *field, bool is_number, const char *const 
 
 	for (i = 0; i < nvalues; i++)
 	{
-		char *literal = soql_literal(values[i], is_number);
+		char *literal = soql_literal(values[i], kind);
 
 		if (literal == NULL)
 			continue;
@@ -219,12 +235,13 @@ rest_find(const char *api_version, const char *object, const char *ext_field, bo
 {
 	StringInfoData soql;
 	NameList list = {NULL, 0};
+	LiteralKind key_kind = ext_is_number ? LITERAL_NUMBER : LITERAL_TEXT;
 
 	add_names(&list, always_read, lengthof(always_read));
 	add_names(&list, &ext_field, 1);
 	add_names(&list, fields, nfields);
 	start_select(&soql, &list, object);
-	*taken = append_in(&soql, ext_field, ext_is_number, keys, nkeys);
+	*taken = append_in(&soql, ext_field, key_kind, keys, nkeys);
 	return query_call(api_version, "/query", &soql);
 }
 
@@ -239,7 +256,7 @@ rest_find_deleted(const char *api_version, const char *object, bool has_master, 
 	add_names(&list, always_read, lengthof(always_read));
 	add_names(&list, further, has_master ? 2 : 1);
 	start_select(&soql, &list, object);
-	*taken = append_in(&soql, "Id", false, ids, nids);
+	*taken = append_in(&soql, "Id", LITERAL_ID, ids, nids);
 	return query_call(api_version, "/queryAll", &soql);
 }
 
@@ -285,7 +302,7 @@ rest_history(const char *api_version, const char *history_object, const char *pa
 	append_history_fields(&soql, fields, nfields);
 	if (since > OLDEST_TIME)
 		appendStringInfo(&soql, "CreatedDate >= %s AND ", rest_soql_time(Min(since, LATEST_TIME)));
-	*taken = append_in(&soql, parent_field, false, ids, nids);
+	*taken = append_in(&soql, parent_field, LITERAL_ID, ids, nids);
 	appendStringInfoString(&soql, " ORDER BY CreatedDate DESC");
 	return query_call(api_version, "/query", &soql);
 }
@@ -299,7 +316,7 @@ rest_users(const char *api_version, const char *const *ids, int nids, int *taken
 
 	add_names(&list, names, lengthof(names));
 	start_select(&soql, &list, "User");
-	*taken = append_in(&soql, "Id", false, ids, nids);
+	*taken = append_in(&soql, "Id", LITERAL_ID, ids, nids);
 	return query_call(api_version, "/query", &soql);
 }
 
@@ -309,6 +326,7 @@ rest_lookup(const char *api_version, const char *object, const char *ext_field, 
 {
 	StringInfoData soql[LOOKUP_QUERIES];
 	StringInfoData body;
+	LiteralKind key_kind = ext_is_number ? LITERAL_NUMBER : LITERAL_TEXT;
 	int nparts = 0;
 	int next = 0;
 
@@ -321,7 +339,7 @@ rest_lookup(const char *api_version, const char *object, const char *ext_field, 
 		add_names(&list, always_read, 1);
 		add_names(&list, &ext_field, 1);
 		start_select(&soql[nparts], &list, object);
-		next += append_in(&soql[nparts++], ext_field, ext_is_number, keys + next, nkeys - next);
+		next += append_in(&soql[nparts++], ext_field, key_kind, keys + next, nkeys - next);
 	} while (next < nkeys);
 
 	rest_open_composite(&body);
@@ -443,6 +461,20 @@ close_records(Records *records, bool ok, RestPage *page)
  * ------------------------------------------------------------------------
  */
 
+static bool
+find_member_nocase(json_object *parent, const char *key, json_object **value)
+{
+	json_object_object_foreach(parent, name, candidate)
+	{
+		if (pg_strcasecmp(name, key) == 0)
+		{
+			*value = candidate;
+			return true;
+		}
+	}
+	return false;
+}
+
 /*
  * A member whatever its case: field names come in canonical case, whatever was
  * asked.  False if there is none.
@@ -451,21 +483,8 @@ static bool
 find_member(json_object *parent, const char *key, json_object **value)
 {
 	*value = NULL;
-	if (!json_object_is_type(parent, json_type_object))
-		return false;
-	if (json_object_object_get_ex(parent, key, value))
-		return true;
-	{
-		json_object_object_foreach(parent, name, candidate)
-		{
-			if (pg_strcasecmp(name, key) == 0)
-			{
-				*value = candidate;
-				return true;
-			}
-		}
-	}
-	return false;
+	return json_object_is_type(parent, json_type_object) &&
+		   (json_object_object_get_ex(parent, key, value) || find_member_nocase(parent, key, value));
 }
 
 /* The Id that a member holds; NULL if it is none. */

@@ -507,6 +507,7 @@ add_explicit(Resolver *r, int column, const RouteRule *rule)
 		route = add_field_route(r, column, ROUTE_EXPLICIT, field);
 	route->keep_null = rule->keep_null;
 	route->truncate = rule->truncate;
+	route->policy = rule->policy;
 }
 
 static void

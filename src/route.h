@@ -40,6 +40,7 @@ typedef struct RouteRule
 	const char *field; /* as the user wrote it */
 	bool keep_null;
 	bool truncate;
+	const char *policy; /* conflict policy of the field; NULL: the mapping's */
 } RouteRule;
 
 typedef enum RouteKind
@@ -75,6 +76,7 @@ typedef struct Route
 	char *detail;           /* sentence for users; may be NULL */
 	bool keep_null;
 	bool truncate;
+	const char *policy;
 	const RouteLookup *lookup; /* ROUTE_FOREIGN_KEY */
 } Route;
 

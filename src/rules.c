@@ -35,10 +35,10 @@ static const char *const field_policies[] = {"newest_wins", "strict", "source_wi
 											 "create_only"};
 
 static const char rule_query[] =
-	"INSERT INTO sfsync.rule (mapping, field, column_name, attnum, null_rule, overlong)"
-	" VALUES ($1, $2, $3, $4::smallint, $5, $6)"
+	"INSERT INTO sfsync.rule (mapping, field, column_name, attnum, null_rule, overlong, conflict_policy)"
+	" VALUES ($1, $2, $3, $4::smallint, $5, $6, $7)"
 	" ON CONFLICT (mapping, field) DO UPDATE SET column_name = excluded.column_name, attnum = excluded.attnum,"
-	" null_rule = excluded.null_rule, overlong = excluded.overlong";
+	" null_rule = excluded.null_rule, overlong = excluded.overlong, conflict_policy = excluded.conflict_policy";
 
 static void
 check_rule(FunctionCallInfo fcinfo, const char *null_rule, const char *overlong)
@@ -52,10 +52,7 @@ check_rule(FunctionCallInfo fcinfo, const char *null_rule, const char *overlong)
 	api_choice("null_rule", null_rule, null_rules, lengthof(null_rules));
 	api_choice("overlong", overlong, overlong_rules, lengthof(overlong_rules));
 	if (policy)
-	{
 		api_choice("conflict_policy", policy, field_policies, lengthof(field_policies));
-		api_unsupported("conflict_policy", policy, "Leave the argument out.");
-	}
 	if (!PG_ARGISNULL(3))
 		api_unsupported("expression", api_text(fcinfo, 3),
 						"Add a generated column to the table and map that.");
@@ -96,7 +93,8 @@ sfsync_map_field(PG_FUNCTION_ARGS)
 	SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND field IS NULL AND column_name = $2",
 			sql_arg_int(mapping->id), sql_arg_name(column));
 	SQL_RUN(&scope, rule_query, sql_arg_int(mapping->id), sql_arg_text(field ? field->name : name),
-			sql_arg_name(column), sql_arg_int(attnum), sql_arg_text(null_rule), sql_arg_text(overlong));
+			sql_arg_name(column), sql_arg_int(attnum), sql_arg_text(null_rule), sql_arg_text(overlong),
+			sql_arg_text(api_text(fcinfo, 6)));
 	sql_close(&scope);
 	if (field)
 		drift_begin(mapping, attnum, field);

@@ -7,36 +7,14 @@
  */
 #include "compat.h"
 
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 
+#include "conflict.h"
 #include "queue.h"
+#include "sfsync.h"
 #include "source.h"
 #include "sql.h"
-
-/*
- * Text from the network, in the server's encoding.  What is no UTF-8, or can't
- * be held, becomes question marks: a message must never keep a result from
- * being settled.
- */
-static char *
-from_utf8(const char *text)
-{
-	bool valid;
-	char *copy;
-
-	if (!text)
-		return NULL;
-	valid = pg_verify_mbstr(PG_UTF8, text, strlen(text), true);
-	if (valid && (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII))
-		return unconstify(char *, text);
-	copy = pstrdup(text);
-	for (unsigned char *p = (unsigned char *) copy; *p; p++)
-		if (*p >= 0x80)
-			*p = '?';
-	return copy;
-}
 
 static bool
 leaves_queue(const Outcome *outcome)
@@ -44,10 +22,18 @@ leaves_queue(const Outcome *outcome)
 	return outcome->kind != OUTCOME_AGAIN && outcome->kind != OUTCOME_CREATE_AGAIN;
 }
 
+/* What is dead stays too: a retry, or newer data, go on from there. */
 static bool
 stays_deferred(const Outcome *outcome)
 {
-	return outcome->kind == OUTCOME_DEFERRED || outcome->kind == OUTCOME_HELD;
+	return outcome->kind == OUTCOME_DEFERRED || outcome->kind == OUTCOME_HELD ||
+		   outcome->kind == OUTCOME_DEAD;
+}
+
+static const char *
+deferred_state(const Outcome *outcome)
+{
+	return outcome->kind == OUTCOME_DEAD ? "dead" : outcome->kind == OUTCOME_HELD ? "held" : "waiting";
 }
 
 static const char dequeue_query[] =
@@ -91,33 +77,41 @@ undefer(SqlScope *scope, const Outcome *outcomes, int n)
 
 static const char defer_query[] =
 	"INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
-	" changed, first_event_at, event_at, xid, missing_since, parent_mapping, parent_key)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+	" changed, first_event_at, event_at, xid, missing_since, parent_mapping, parent_key, whole_at, changed_at, times)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
 	" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
 	" due_at = excluded.due_at, attempts = excluded.attempts, whole = excluded.whole, deleted = excluded.deleted,"
 	" old_keys = excluded.old_keys, changed = excluded.changed, first_event_at = excluded.first_event_at,"
 	" event_at = excluded.event_at, xid = excluded.xid, missing_since = excluded.missing_since,"
-	" parent_mapping = excluded.parent_mapping, parent_key = excluded.parent_key";
+	" parent_mapping = excluded.parent_mapping, parent_key = excluded.parent_key, whole_at = excluded.whole_at,"
+	" changed_at = excluded.changed_at, times = excluded.times";
 
 static void
 defer(SqlScope *scope, const Outcome *outcome)
 {
 	const Unit *unit = outcome->unit;
 	TimestampTz event_at = unit->event_at ? unit->event_at : GetCurrentTimestamp();
+	TimestampTz due_at = outcome->due_at ? outcome->due_at
+						 : outcome->kind == OUTCOME_DEAD
+							 ? GetCurrentTimestamp() + sfsync_retry_base_delay * INT64CONST(1000)
+							 : GetCurrentTimestamp();
 	SqlArg old_keys = sql_arg_texts(unit->old_keys, unit->nold);
 	SqlArg parent = sql_arg_int(outcome->parent_mapping);
+	SqlArg times = sql_arg_times(unit->times, unit->times ? unit->changed_len * 8 : 0);
+	const char *reason = outcome->kind == OUTCOME_DEAD ? "there is a dead letter" : outcome->reason;
 
+	times.isnull = unit->times == NULL;
 	old_keys.isnull = unit->nold == 0;
 	parent.isnull = outcome->parent_key == NULL;
 	SQL_RUN(scope, defer_query, sql_arg_int(unit->queue->mapping), sql_arg_text(unit->key),
-			sql_arg_text(outcome->kind == OUTCOME_HELD ? "held" : "waiting"),
-			sql_arg_text(from_utf8(outcome->reason)), sql_arg_time(outcome->due_at),
+			sql_arg_text(deferred_state(outcome)), sql_arg_text(sql_from_utf8(reason)), sql_arg_time(due_at),
 			sql_arg_int(unit->attempts + (outcome->count_attempt ? 1 : 0)), sql_arg_bool(unit->whole),
 			sql_arg_bool(unit->deleted), old_keys,
 			sql_arg_bytes(unit->changed, unit->changed ? unit->changed_len : -1),
 			sql_arg_time(unit->first_event_at ? unit->first_event_at : event_at), sql_arg_time(event_at),
 			sql_arg_xid(unit->min_xid ? unit->min_xid : 3), sql_arg_xid(unit->missing_since), parent,
-			sql_arg_text(from_utf8(outcome->parent_key)));
+			sql_arg_text(sql_from_utf8(outcome->parent_key)), sql_arg_time(unit->whole_at),
+			sql_arg_time(unit->changed_at), times);
 }
 
 /* What waited for the records that are there now is due. */
@@ -137,23 +131,59 @@ wake_children(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, 
 				   sql_arg_int(mapping->id), sql_arg_texts(keys, nkeys)) > 0;
 }
 
+/* What was written is ours now. */
+static void
+note_written(const Outcome *outcome)
+{
+	TimestampTz at = outcome->written_at ? outcome->written_at : GetCurrentTimestamp();
+
+	for (int i = 0; i < outcome->nwrote; i++)
+		memory_wrote(outcome->memory, outcome->wrote[i], outcome->wrote_values[i], at);
+}
+
 static void
 remember_records(const Mapping *mapping, const Outcome *outcomes, int n)
 {
 	char **record_keys = palloc(sizeof(char *) * Max(n, 1));
 	char **keys = palloc(sizeof(char *) * Max(n, 1));
 	char **ids = palloc(sizeof(char *) * Max(n, 1));
+	Memory **memories = palloc(sizeof(Memory *) * Max(n, 1));
 	int nsynced = 0;
 
 	for (int i = 0; i < n; i++)
 	{
 		if (outcomes[i].kind != OUTCOME_SYNCED || !outcomes[i].salesforce_id)
 			continue;
+		if (outcomes[i].memory)
+			note_written(&outcomes[i]);
 		record_keys[nsynced] = unconstify(char *, outcomes[i].record_key);
 		keys[nsynced] = outcomes[i].unit->key;
+		memories[nsynced] = outcomes[i].memory;
 		ids[nsynced++] = unconstify(char *, outcomes[i].salesforce_id);
 	}
-	record_put(mapping->id, record_keys, keys, ids, nsynced);
+	record_put(mapping->id, record_keys, keys, ids, memories, nsynced);
+	for (int i = 0; i < n; i++)
+		if (outcomes[i].kind == OUTCOME_SYNCED && outcomes[i].set_replaced)
+			record_replaced(mapping->id, outcomes[i].record_key, outcomes[i].replaced);
+}
+
+static void
+settle_conflicts(const Mapping *mapping, const Outcome *outcomes, int n)
+{
+	StringInfoData ids;
+	int added = 0;
+
+	initStringInfo(&ids);
+	for (int i = 0; i < n; i++)
+	{
+		const ConflictNotes *notes = &outcomes[i].conflicts;
+
+		if (leaves_queue(&outcomes[i]) && !stays_deferred(&outcomes[i]) &&
+			(notes->n > 0 || notes->nsettled > 0 || notes->record_settled))
+			added += conflicts_settle(mapping, outcomes[i].unit->key, outcomes[i].salesforce_id, notes, &ids);
+	}
+	if (added > 0)
+		conflicts_notify(mapping, ids.data, added);
 }
 
 static const char forget_query[] =
@@ -240,15 +270,15 @@ add_dead_letter(SqlScope *scope, const Mapping *mapping, const Outcome *outcome)
 
 	status.isnull = outcome->http_status == 0;
 	for (int i = 0; i < outcome->error.nfields; i++)
-		fields[i] = from_utf8(outcome->error.fields[i]);
+		fields[i] = sql_from_utf8(outcome->error.fields[i]);
 	SQL_RUN(scope, dead_letter_query, sql_arg_text(mapping->name), sql_arg_oid(mapping->source),
 			sql_arg_jsonb(source_key_json(mapping, unit->key)), sql_arg_text(outcome->operation),
 			sql_arg_text(mapping->object), sql_arg_text(unit->key), sql_arg_text(outcome->salesforce_id),
-			sql_arg_jsonb(from_utf8(outcome->payload)),
-			sql_arg_text(outcome->error.code ? from_utf8(outcome->error.code) : "UNKNOWN"),
-			sql_arg_text(from_utf8(outcome->error.message)), sql_arg_texts(fields, outcome->error.nfields),
-			status, sql_arg_text(outcome->request_id), sql_arg_int(unit->attempts + 1),
-			sql_arg_time(unit->event_at));
+			sql_arg_jsonb(sql_from_utf8(outcome->payload)),
+			sql_arg_text(outcome->error.code ? sql_from_utf8(outcome->error.code) : "UNKNOWN"),
+			sql_arg_text(sql_from_utf8(outcome->error.message)),
+			sql_arg_texts(fields, outcome->error.nfields), status, sql_arg_text(outcome->request_id),
+			sql_arg_int(unit->attempts + 1), sql_arg_time(unit->event_at));
 	return sql_bigint(0, 1);
 }
 
@@ -327,6 +357,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		woken = wake_children(&scope, mapping, outcomes, n);
 		forget_records(&scope, mapping, outcomes, n);
 		remember_records(mapping, outcomes, n);
+		settle_conflicts(mapping, outcomes, n);
 		resolve_dead_letters(&scope, mapping, outcomes, n);
 		add_dead_letters(&scope, mapping, outcomes, n);
 	}

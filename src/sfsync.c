@@ -102,6 +102,7 @@ _PG_init(void)
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
 	mapping_init();
+	capture_init();
 
 	if (process_shared_preload_libraries_in_progress)
 	{

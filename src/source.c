@@ -13,6 +13,7 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "mb/pg_wchar.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -119,7 +120,7 @@ key_arrays(const Mapping *mapping, char *const *keys, int nkeys, Oid *types, Dat
 	}
 }
 
-/* Which columns feed a field, in the order of the statement's result. */
+/* Which columns feed a field, or tell the row's time, in the order of the statement's result. */
 static int
 needed_columns(const Mapping *mapping, int *needed)
 {
@@ -127,7 +128,7 @@ needed_columns(const Mapping *mapping, int *needed)
 
 	for (int c = 0; c < mapping->ncolumns; c++)
 		for (int f = 0; f < mapping->nfields; f++)
-			if (mapping_field_uses(&mapping->fields[f], c))
+			if (mapping_field_uses(&mapping->fields[f], c) || c == mapping->updated_at)
 			{
 				needed[n++] = c;
 				break;
@@ -158,8 +159,19 @@ read_query(const Mapping *mapping, const int *needed, int nneeded)
 	return sql.data;
 }
 
+/* Is the column, or a part of it, a reference to a parent's key? */
+static bool
+is_reference(const Mapping *mapping, int column)
+{
+	for (int f = 0; f < mapping->nfields; f++)
+		if (mapping->fields[f].lookup && mapping_field_uses(&mapping->fields[f], column))
+			return true;
+	return false;
+}
+
 static void
-take_row(const Mapping *mapping, const int *needed, int nneeded, uint64 row, SourceRow *out)
+take_row(const Mapping *mapping, const int *needed, const bool *references, int nneeded, uint64 row,
+		 SourceRow *out)
 {
 	TupleDesc desc = SPI_tuptable->tupdesc;
 
@@ -169,9 +181,12 @@ take_row(const Mapping *mapping, const int *needed, int nneeded, uint64 row, Sou
 	{
 		bool isnull;
 		Datum value = SPI_getbinval(SPI_tuptable->vals[row], desc, i + 2, &isnull);
+		Oid type = TupleDescAttr(desc, i + 1)->atttypid;
+		SourceValue *read = &out->values[needed[i]];
 
-		datum_read(value, isnull, TupleDescAttr(desc, i + 1)->atttypid, mapping->zone,
-				   &out->values[needed[i]]);
+		datum_read(value, isnull, type, mapping->zone, read);
+		if (references[i] && !isnull)
+			read->key = datum_key_utf8(datum_key_text(value, type));
 	}
 }
 
@@ -181,12 +196,15 @@ source_read(const Mapping *mapping, char *const *keys, int nkeys)
 	SourceRow *rows = palloc0(sizeof(SourceRow) * Max(nkeys, 1));
 	int *needed = palloc(sizeof(int) * Max(mapping->ncolumns, 1));
 	int nneeded = needed_columns(mapping, needed);
+	bool *references = palloc(sizeof(bool) * Max(nneeded, 1));
 	Oid *types = palloc(sizeof(Oid) * mapping->nkeys);
 	Datum *values = palloc(sizeof(Datum) * mapping->nkeys);
 	OwnerScope scope;
 
 	if (nkeys == 0)
 		return rows;
+	for (int i = 0; i < nneeded; i++)
+		references[i] = is_reference(mapping, needed[i]);
 	open_scope(&scope, mapping);
 	key_arrays(mapping, keys, nkeys, types, values);
 	run(read_query(mapping, needed, nneeded), mapping->nkeys, types, values);
@@ -197,7 +215,7 @@ source_read(const Mapping *mapping, char *const *keys, int nkeys)
 		int64 ordinal =
 			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
 
-		take_row(mapping, needed, nneeded, i, &rows[ordinal - 1]);
+		take_row(mapping, needed, references, nneeded, i, &rows[ordinal - 1]);
 	}
 	close_scope(&scope);
 	return rows;

@@ -10,12 +10,16 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
+#include "mb/pg_wchar.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
+#include "datum.h"
 #include "sql.h"
+
+#define MAX_ARGS 24
 
 typedef struct KeptPlan
 {
@@ -50,7 +54,7 @@ static SPIPlanPtr
 kept_plan(const char *query, const SqlArg *args, int nargs)
 {
 	KeptPlan *kept;
-	Oid types[16];
+	Oid types[MAX_ARGS];
 	bool found;
 
 	Assert(nargs <= lengthof(types));
@@ -79,11 +83,14 @@ kept_plan(const char *query, const SqlArg *args, int nargs)
 uint64
 sql_run(SqlScope *scope, const char *query, const SqlArg *args, int nargs, long limit)
 {
-	Datum values[16];
-	char nulls[16];
-	SPIPlanPtr plan = kept_plan(query, args, nargs);
+	Datum values[MAX_ARGS];
+	char nulls[MAX_ARGS];
+	SPIPlanPtr plan;
 	int result;
 
+	if (nargs > MAX_ARGS)
+		elog(ERROR, "a statement has %d arguments", nargs);
+	plan = kept_plan(query, args, nargs);
 	for (int i = 0; i < nargs; i++)
 	{
 		values[i] = args[i].value;
@@ -243,6 +250,45 @@ sql_arg_xids(const uint64 *values, int n)
 			   false);
 }
 
+SqlArg
+sql_arg_times(const TimestampTz *values, int n)
+{
+	Datum *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = TimestampTzGetDatum(values[i]);
+	return arg(TIMESTAMPTZARRAYOID,
+			   PointerGetDatum(construct_array(elements, n, TIMESTAMPTZOID, sizeof(TimestampTz),
+											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)),
+			   false);
+}
+
+SqlArg
+sql_arg_byteas(uint8 *const *values, const int *lengths, int n)
+{
+	Datum *elements = palloc0(sizeof(Datum) * Max(n, 1));
+	bool *nulls = palloc(sizeof(bool) * Max(n, 1));
+	int dims[1] = {n};
+	int lower[1] = {1};
+
+	for (int i = 0; i < n; i++)
+	{
+		nulls[i] = values[i] == NULL;
+		if (!nulls[i])
+			elements[i] = sql_arg_bytes(values[i], lengths[i]).value;
+	}
+	return arg(BYTEAARRAYOID,
+			   PointerGetDatum(
+				   construct_md_array(elements, nulls, 1, dims, lower, BYTEAOID, -1, false, TYPALIGN_INT)),
+			   false);
+}
+
+char *
+sql_from_utf8(const char *text)
+{
+	return text ? datum_from_utf8(text) : NULL;
+}
+
 /*
  * Results
  */
@@ -381,4 +427,25 @@ sql_texts(SqlScope *scope, uint64 row, int col, int *n)
 			texts[i] = MemoryContextStrdup(scope->caller, TextDatumGetCString(elements[i]));
 	}
 	return texts;
+}
+
+TimestampTz *
+sql_times(SqlScope *scope, uint64 row, int col, int *n)
+{
+	bool isnull;
+	Datum datum = value(row, col, &isnull);
+	Datum *elements;
+	bool *nulls;
+	TimestampTz *times;
+
+	*n = 0;
+	if (isnull)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(datum), TIMESTAMPTZOID, sizeof(TimestampTz), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &elements, &nulls, n);
+	times = MemoryContextAllocZero(scope->caller, sizeof(TimestampTz) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		if (!nulls[i])
+			times[i] = DatumGetTimestampTz(elements[i]);
+	return times;
 }

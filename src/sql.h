@@ -57,6 +57,11 @@ extern SqlArg sql_arg_names(char *const *values, int n);
 extern SqlArg sql_arg_ints(const int32 *values, int n);
 extern SqlArg sql_arg_smallints(const int16 *values, int n);
 extern SqlArg sql_arg_xids(const uint64 *values, int n);
+extern SqlArg sql_arg_times(const TimestampTz *values, int n);
+extern SqlArg sql_arg_byteas(uint8 *const *values, const int *lengths, int n); /* elements may be NULL */
+
+/* Text from the network in the server's encoding, what it can't hold as question marks; NULL for NULL. */
+extern char *sql_from_utf8(const char *text);
 
 /* Results: column col (from 1) of row row (from 0), copied to the caller's context. */
 extern bool sql_isnull(uint64 row, int col);
@@ -70,5 +75,6 @@ extern uint64 sql_xid(uint64 row, int col);
 extern char *sql_text(SqlScope *scope, uint64 row, int col);             /* any type by its output; NULL */
 extern uint8 *sql_bytes(SqlScope *scope, uint64 row, int col, int *len); /* -1 where null */
 extern char **sql_texts(SqlScope *scope, uint64 row, int col, int *n);   /* text[] or name[] */
+extern TimestampTz *sql_times(SqlScope *scope, uint64 row, int col, int *n); /* timestamptz[]; NULL */
 
 #endif /* SFSYNC_SQL_H */

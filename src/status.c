@@ -26,6 +26,7 @@
 #include "utils/wait_event.h"
 
 #include "api.h"
+#include "capture.h"
 #include "payload.h"
 #include "queue.h"
 #include "secret.h"
@@ -316,14 +317,15 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
  */
 
 static const char retry_query[] =
-	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted,"
-	" first_event_at, event_at, xid)"
+	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at,"
+	" deleted, first_event_at, event_at, xid)"
 	" SELECT m.id, l.external_id, 'waiting', 'retry of a dead letter', pg_catalog.clock_timestamp(), 0, true,"
+	" coalesce(l.event_at, l.first_failed_at),"
 	" l.operation IN ('delete', 'hard_delete', 'archive', 'deactivate'),"
 	" coalesce(l.event_at, l.first_failed_at), coalesce(l.event_at, l.first_failed_at), pg_catalog.pg_current_xact_id()"
 	" FROM sfsync.dead_letter l JOIN sfsync.mapping m ON m.name = l.mapping WHERE l.id = $1"
-	" ON CONFLICT (mapping, key) DO UPDATE SET state = 'waiting', due_at = excluded.due_at, whole = true,"
-	" deleted = d.deleted OR excluded.deleted";
+	" ON CONFLICT (mapping, key) DO UPDATE SET state = 'waiting', due_at = excluded.due_at, attempts = 0,"
+	" reason = excluded.reason";
 
 /* The mapping of an open dead letter, whose owner the caller must be; NULL if it isn't open. */
 static char *
@@ -385,6 +387,11 @@ sfsync_discard(PG_FUNCTION_ARGS)
 				   "UPDATE sfsync.dead_letter SET status = 'discarded', note = $2,"
 				   " resolved_at = pg_catalog.clock_timestamp() WHERE id = $1 AND status = 'open'",
 				   sql_arg_bigint(PG_GETARG_INT64(0)), sql_arg_text(reason)) > 0;
+	if (open)
+		SQL_RUN(&scope,
+				"DELETE FROM sfsync.deferred d USING sfsync.dead_letter l, sfsync.mapping m WHERE l.id = $1"
+				" AND m.name = l.mapping AND d.mapping = m.id AND d.key = l.external_id AND d.state = 'dead'",
+				sql_arg_bigint(PG_GETARG_INT64(0)));
 	sql_close(&scope);
 	PG_RETURN_BOOL(open);
 }
@@ -472,7 +479,11 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 	}
 	else if (OidIsValid(sfsync_relation("mapping")) &&
 			 (IsA(data->parsetree, CreateStmt) || IsA(data->parsetree, AlterTableStmt)))
+	{
 		follow_partitions();
+		if (IsA(data->parsetree, AlterTableStmt))
+			capture_altered_table((AlterTableStmt *) data->parsetree);
+	}
 	shmem_wake_at_commit();
 	PG_RETURN_NULL();
 }

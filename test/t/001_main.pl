@@ -82,6 +82,7 @@ sql(q{CREATE TABLE account (id integer PRIMARY KEY, name text NOT NULL, phone te
 sql(q{INSERT INTO account SELECT i, 'Account ' || i, '555-' || i, NULL, i * 1000, i, 'gold', 'hidden ' || i FROM generate_series(1, 700) i});
 is(sql(q{SELECT sfsync.create_mapping('account', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')}),
 	'account', 'create_mapping returns the name');
+sql(q{SELECT sfsync.set_delete_policy('account', NULL, delete_guard => 0)});
 in_step('backfill');
 is($sim->created('Account'), 700, 'each row was created once');
 is(sql(q{SELECT state, rows_done, rows_total, percent FROM sfsync.backfill_progress}), 'done|700|700|100.0', 'progress of the backfill');

@@ -276,6 +276,100 @@ random_histories(void **state)
 		assert_int_equal(settled[n], 1);
 }
 
+/* Deletes that a person decides on. */
+static void
+a_held_delete_stays_held(void **state)
+{
+	Work *work = batch_create();
+	Unit *unit = event(work, EVENT_UPDATE, "a", NULL, 1, 2);
+
+	assert_null(unit->hold);
+	assert_ptr_equal(event(work, EVENT_HELD_DELETE, "a", NULL, 2, 0), unit);
+	assert_true(unit->deleted);
+	assert_non_null(strstr(unit->hold, "delete_guard"));
+	assert_false(unit->left);
+	(void) event(work, EVENT_DELETE, "a", NULL, 3, 0);
+	assert_non_null(unit->hold);
+	unit = event(work, EVENT_PARTITION_LEFT, "b", "public.p1", 4, 0);
+	assert_true(unit->deleted && unit->left);
+	assert_non_null(strstr(unit->hold, "partition public.p1 left the table"));
+	assert_int_equal(unit->nold, 0);
+	assert_null(event(work, EVENT_DELETE, "c", NULL, 5, 0)->hold);
+}
+
+static void
+a_row_that_is_there_again_is_not_held(void **state)
+{
+	static const char operations[] = {EVENT_INSERT, EVENT_UPDATE, EVENT_KEY_CHANGE};
+
+	for (int i = 0; i < 3; i++)
+	{
+		Work *work = batch_create();
+		Unit *unit = event(work, EVENT_HELD_DELETE, "a", NULL, 1, 0);
+
+		assert_ptr_equal(event(work, operations[i], "a", "b", 2, 1), unit);
+		assert_null(unit->hold);
+		assert_ptr_equal(event(work, EVENT_DELETE, "a", NULL, 3, 0), unit);
+		assert_null(unit->hold);
+		assert_ptr_equal(event(work, EVENT_HELD_DELETE, "a", NULL, 4, 0), unit);
+		assert_non_null(unit->hold);
+	}
+}
+
+static void
+a_key_that_was_left_is_not_held(void **state)
+{
+	Work *work = batch_create();
+	Unit *unit = event(work, EVENT_HELD_DELETE, "a", NULL, 1, 0);
+
+	(void) event(work, EVENT_KEY_CHANGE, "b", "a", 2, 0);
+	assert_null(unit->hold);
+}
+
+static void
+an_older_hold_joins_deletes_alone(void **state)
+{
+	Work *work = batch_create();
+	Unit *unit = event(work, EVENT_DELETE, "a", NULL, 1, 0);
+
+	batch_join_hold(unit, NULL);
+	assert_null(unit->hold);
+	batch_join_hold(unit, "older");
+	assert_string_equal(unit->hold, "older");
+	batch_join_hold(unit, "another");
+	assert_string_equal(unit->hold, "older");
+	unit = event(work, EVENT_INSERT, "b", NULL, 2, 0);
+	(void) event(work, EVENT_DELETE, "b", NULL, 3, 0);
+	batch_join_hold(unit, "older");
+	assert_null(unit->hold);
+	unit = event(work, EVENT_UPDATE, "c", NULL, 4, 2);
+	batch_join_hold(unit, "older");
+	assert_null(unit->hold);
+}
+
+static void
+a_successor_decides_on_the_hold(void **state)
+{
+	Work *work = batch_create();
+	Unit *held = event(work, EVENT_HELD_DELETE, "a", NULL, 1, 0);
+	Unit *cancelled = event(work, EVENT_HELD_DELETE, "b", NULL, 2, 0);
+	Unit *late = event(work, EVENT_DELETE, "c", NULL, 3, 0);
+
+	batch_start(held);
+	batch_start(cancelled);
+	batch_start(late);
+	(void) event(work, EVENT_DELETE, "a", NULL, 4, 0);
+	(void) event(work, EVENT_INSERT, "b", NULL, 5, 0);
+	(void) event(work, EVENT_PARTITION_LEFT, "c", "p", 6, 0);
+	batch_fold_next(work, held);
+	batch_fold_next(work, cancelled);
+	batch_fold_next(work, late);
+	assert_non_null(strstr(held->hold, "delete_guard"));
+	assert_null(cancelled->hold);
+	assert_non_null(strstr(late->hold, "partition p"));
+	assert_true(late->left);
+}
+
 int
 main(void)
 {
@@ -291,6 +385,11 @@ main(void)
 		cmocka_unit_test(swapped_keys_do_not_wait_for_each_other),
 		cmocka_unit_test(a_key_change_waits_for_its_old_key_in_flight),
 		cmocka_unit_test(random_histories),
+		cmocka_unit_test(a_held_delete_stays_held),
+		cmocka_unit_test(a_row_that_is_there_again_is_not_held),
+		cmocka_unit_test(a_key_that_was_left_is_not_held),
+		cmocka_unit_test(an_older_hold_joins_deletes_alone),
+		cmocka_unit_test(a_successor_decides_on_the_hold),
 	};
 
 	return cmocka_run_group_tests_name("batch", tests, NULL, NULL);

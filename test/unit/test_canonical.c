@@ -426,31 +426,6 @@ hashes_spread(void **state)
  * ------------------------------------------------------------------------
  */
 
-/* Values tried per property: SFSYNC_TEST_VALUES; the seed: SFSYNC_TEST_SEED. */
-static int
-trials(void)
-{
-	const char *n = getenv("SFSYNC_TEST_VALUES");
-
-	return n != NULL ? atoi(n) : 20000;
-}
-
-static uint64_t
-seed_of(const char *property)
-{
-	const char *given = getenv("SFSYNC_TEST_SEED");
-	uint64_t seed = given != NULL ? strtoull(given, NULL, 10) : 20261124;
-
-	diag("%s: SFSYNC_TEST_SEED=%llu SFSYNC_TEST_VALUES=%d", property, (unsigned long long) seed, trials());
-	return seed;
-}
-
-static const char *
-one_of(uint64_t *seed, const char *const *pieces, int n)
-{
-	return pieces[next_random(seed) % n];
-}
-
 /* Text with everything in it that a rule looks for. */
 static char *
 random_text(uint64_t *seed)
@@ -544,7 +519,7 @@ instants(void **state)
 		/* the years 1700 to 4000 */
 		int64 seconds =
 			INT64CONST(-8520336000) +
-			(int64) (((uint64) next_random(&seed) << 32 | next_random(&seed)) % UINT64CONST(72613756800));
+			(int64) (((uint64) next_random(&seed) << 32 | next_random(&seed)) % UINT64CONST(72612547200));
 		int minutes = (int) (next_random(&seed) % (2 * 14 * 60)) - 14 * 60;
 		time_t local = (time_t) (seconds + minutes * 60);
 		struct tm tm;
@@ -566,6 +541,184 @@ instants(void **state)
 	}
 }
 
+/* ------------------------------------------------------------------------
+ * A value goes to Salesforce and comes back
+ * ------------------------------------------------------------------------
+ */
+
+/* A source value that a field of the type takes, more or less. */
+static char *
+random_source(uint64_t *seed, SfType type)
+{
+	static const char *const choices[] = {"Gold", "gold", "SILVER", "Silver", "été", "ÉTÉ"};
+	static const char *const texts[] = {"a",      "B",          "ä",      "€",  " ",    "  ",
+										"\u00a0", "\n",         "\r\n",   "\t", "\x7f", "0",
+										";",      "\U0001F600", "\u3000", "\"", "\\"};
+	static const char *const ids[] = {"001Vr00000m4eGC", "001Vr00000m4eGCIAY", "A00000000000000"};
+	char *text = pstrdup("");
+
+	switch (type)
+	{
+		case SF_PICKLIST:
+			return pstrdup(one_of(seed, choices, lengthof(choices)));
+		case SF_MULTIPICKLIST:
+			for (int i = 1 + next_random(seed) % 4; i > 0; i--)
+				text = psprintf("%s;%s ", text, one_of(seed, choices, lengthof(choices)));
+			return text;
+		case SF_EMAIL:
+			return psprintf(" Ann.%X@Example%c.COM", (unsigned int) next_random(seed),
+							'A' + next_random(seed) % 26);
+		case SF_BOOLEAN:
+			return pstrdup(next_random(seed) % 2 ? "yes" : "OFF");
+		case SF_INT:
+		case SF_LONG:
+			return psprintf("%d", (int32) next_random(seed));
+		case SF_DOUBLE:
+		case SF_CURRENCY:
+		case SF_PERCENT:
+			return psprintf("%s%u%0*u.%u", next_random(seed) % 2 ? "-" : "",
+							(unsigned int) next_random(seed) % 100, (int) (next_random(seed) % 11), 0u,
+							(unsigned int) next_random(seed));
+		case SF_DATE:
+			return psprintf("%04d-%02d-%02d", 1700 + (int) (next_random(seed) % 2300),
+							1 + next_random(seed) % 12, 1 + next_random(seed) % 28);
+		case SF_DATETIME:
+			return psprintf("%04d-%02d-%02dT%02u:59:%02u.%u+0%u:30", 1701 + (int) (next_random(seed) % 2299),
+							1 + next_random(seed) % 12, 1 + next_random(seed) % 28, next_random(seed) % 24,
+							next_random(seed) % 60, next_random(seed), next_random(seed) % 10);
+		case SF_TIME:
+			return psprintf("%02d:%02d:%02d.%d", next_random(seed) % 24, next_random(seed) % 60,
+							next_random(seed) % 60, next_random(seed) % 1000000);
+		case SF_REFERENCE:
+			return pstrdup(one_of(seed, ids, lengthof(ids)));
+		default:
+			for (int i = next_random(seed) % 12; i > 0; i--)
+				text = psprintf("%s%s", text, one_of(seed, texts, lengthof(texts)));
+			return text;
+	}
+}
+
+/* As Salesforce stores and prints text: trimmed more or less, and lines ended in its way. */
+static char *
+text_back(uint64_t *seed, char *text)
+{
+	static const char *const blanks[] = {" ", "\t", "\r", "\n", "\u00a0", "\u3000"};
+	int n = next_random(seed) % 2 ? lengthof(blanks) : 4;
+	char *back = pstrdup("");
+
+	for (int i = 0; i < n;)
+	{
+		size_t len = strlen(text);
+		size_t blank = strlen(blanks[i]);
+
+		if (strncmp(text, blanks[i], blank) == 0)
+			text += blank;
+		else if (len >= blank && strcmp(text + len - blank, blanks[i]) == 0)
+			text[len - blank] = '\0';
+		else
+		{
+			i++;
+			continue;
+		}
+		i = 0;
+	}
+	for (int unix_lines = next_random(seed) % 2; *text != '\0'; text++)
+	{
+		if (*text == '\x7f' && next_random(seed) % 2)
+			continue;
+		if (*text == '\n' && !unix_lines && back[0] != '\0' && back[strlen(back) - 1] != '\r')
+			back = psprintf("%s\r", back);
+		back = psprintf("%s%c", back, *text);
+	}
+	return *back != '\0' ? back : NULL;
+}
+
+/* Parts turned around, and letters of ASCII in another case. */
+static char *
+choices_back(uint64_t *seed, char *text)
+{
+	char *back = NULL;
+
+	for (char *part = strtok(text, ";"); part != NULL; part = strtok(NULL, ";"))
+		back =
+			back == NULL ? pstrdup(part) : psprintf("%s%s%s", part, next_random(seed) % 2 ? "; " : ";", back);
+	for (char *p = back; *p != '\0'; p++)
+	{
+		if (*p >= 'a' && *p <= 'z' && next_random(seed) % 4 == 0)
+			*p -= 'a' - 'A';
+	}
+	return back;
+}
+
+static void
+comes_back(uint64_t *seed, SfType type, FieldValue *value)
+{
+	switch (type)
+	{
+		case SF_BOOLEAN:
+			return;
+		case SF_INT:
+		case SF_LONG:
+			value->text = psprintf("%s%s", value->text, next_random(seed) % 2 ? ".0" : "");
+			return;
+		case SF_DOUBLE:
+		case SF_CURRENCY:
+		case SF_PERCENT:
+			value->text = psprintf("%.16E", strtod(value->text, NULL));
+			return;
+		case SF_DATETIME:
+			value->text = psprintf("%.19s.000+0000", value->text);
+			return;
+		case SF_DATE:
+		case SF_TIME:
+		case SF_REFERENCE:
+			return;
+		case SF_PICKLIST:
+		case SF_MULTIPICKLIST:
+			value->text = choices_back(seed, pstrdup(value->text));
+			return;
+		case SF_EMAIL:
+			value->text = pstrdup(value->text);
+			for (char *p = value->text; *p != '\0'; p++)
+				*p = pg_ascii_tolower((unsigned char) *p);
+			return;
+		default:
+			value->text = text_back(seed, pstrdup(value->text));
+			value->kind = value->text != NULL ? FV_STRING : FV_NULL;
+	}
+}
+
+/* What coercion makes of a value and what reads back for it are one. */
+static void
+round_trips(void **state)
+{
+	static const CoerceOptions plain = {false, false};
+	uint64_t seed = seed_of("round_trips");
+	int compared = 0;
+
+	(void) state;
+	for (int i = 0; i < trials(); i++)
+	{
+		SfType type = (SfType) (SF_REFERENCE + next_random(&seed) % (SF_TIME - SF_REFERENCE + 1));
+		SfField field = field_of(type);
+		SourceValue source = {.kind = SRC_TEXT, .text = random_source(&seed, type)};
+		FieldValue sent;
+		FieldValue read;
+		char *reason;
+
+		if (!coerce_value(&source, &field, &plain, &sent, &reason))
+			fail_msg("type %d \"%s\": %s", type, source.text, reason);
+		read = sent;
+		if (read.kind != FV_NULL)
+			comes_back(&seed, type, &read);
+		if (!same(canonical_value(&sent, &field), canonical_value(&read, &field)))
+			fail_msg("type %d \"%s\": sent \"%s\", read \"%s\"", type, source.text,
+					 sent.text ? sent.text : "", read.text ? read.text : "NULL");
+		compared += read.kind != FV_NULL;
+	}
+	assert_true(compared > trials() / 2);
+}
+
 int
 main(void)
 {
@@ -581,6 +734,7 @@ main(void)
 		cmocka_unit_test(idempotent),
 		cmocka_unit_test(doubles_read_back),
 		cmocka_unit_test(instants),
+		cmocka_unit_test(round_trips),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

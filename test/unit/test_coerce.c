@@ -235,6 +235,89 @@ every_cent(void **state)
 	}
 }
 
+static __int128
+power_of_ten(int n)
+{
+	__int128 power = 1;
+
+	while (n-- > 0)
+		power *= 10;
+	return power;
+}
+
+/* Digits of a number without its point, as a whole number; *scale is how many were behind it. */
+static __int128
+whole_of(const char *text, int *scale)
+{
+	bool negative = *text == '-';
+	__int128 whole = 0;
+	bool behind = false;
+
+	*scale = 0;
+	for (text += negative; *text != '\0'; text++)
+	{
+		if (*text == '.')
+		{
+			behind = true;
+			continue;
+		}
+		assert_in_range(*text, '0', '9');
+		whole = whole * 10 + (*text - '0');
+		*scale += behind;
+	}
+	return negative ? -whole : whole;
+}
+
+/* Rounding and the check of size, by whole numbers of 128 bits instead of digits. */
+static void
+random_numbers(void **state)
+{
+	uint64_t seed = seed_of("random_numbers");
+	int refused = 0;
+
+	(void) state;
+	for (int i = 0; i < trials(); i++)
+	{
+		SfField field = field_of(SF_DOUBLE);
+		int left = 1 + next_random(&seed) % 19;
+		int right = next_random(&seed) % 18;
+		char *source = pstrdup(next_random(&seed) % 2 ? "-" : "");
+		bool nines = next_random(&seed) % 4 == 0;
+		int scale;
+		int sent_scale;
+		__int128 wanted;
+		__int128 sent;
+		FieldValue out;
+		char *reason;
+		bool ok;
+
+		field.scale = next_random(&seed) % 8;
+		for (int d = -left; d < right; d++)
+			source = psprintf("%s%s%d", source, d == 0 ? "." : "",
+							  nines && d != right - 1 ? 9 : (int) (next_random(&seed) % 10));
+		wanted = whole_of(source, &scale);
+		for (; scale < field.scale; scale++)
+			wanted *= 10;
+		if (scale > field.scale)
+		{
+			__int128 unit = power_of_ten(scale - field.scale);
+
+			wanted = (wanted + (wanted < 0 ? -unit / 2 : unit / 2)) / unit;
+		}
+		ok = coerce_text_value(SRC_NUMERIC, source, &field, &plain, &out, &reason);
+		if (ok != (wanted < power_of_ten(18) && wanted > -power_of_ten(18)))
+			fail_msg("%s to scale %d: %s", source, field.scale, ok ? out.text : reason);
+		refused += !ok;
+		if (!ok)
+			continue;
+		sent = whole_of(out.text, &sent_scale);
+		assert_in_range(sent_scale, 0, field.scale);
+		if (sent * power_of_ten(field.scale - sent_scale) != wanted || strncmp(out.text, "-0", 3) == 0)
+			fail_msg("%s to scale %d: %s", source, field.scale, out.text);
+	}
+	assert_in_range(refused, trials() / 50, trials() / 2);
+}
+
 static void
 checkboxes(void **state)
 {
@@ -246,6 +329,11 @@ checkboxes(void **state)
 		{SRC_TEXT, SF_BOOLEAN, "t", FV_BOOL, "true", NULL},
 		{SRC_INTEGER, SF_BOOLEAN, "1", FV_BOOL, "true", NULL},
 		{SRC_INTEGER, SF_BOOLEAN, "0", FV_BOOL, "false", NULL},
+		{SRC_NUMERIC, SF_BOOLEAN, "1.00", FV_BOOL, "true", NULL},
+		{SRC_NUMERIC, SF_BOOLEAN, "0.0", FV_BOOL, "false", NULL},
+		{SRC_NUMERIC, SF_BOOLEAN, "1.01", REFUSED("neither true nor false")},
+		{SRC_NUMERIC, SF_BOOLEAN, "NaN", REFUSED("neither true nor false")},
+		{SRC_FLOAT, SF_BOOLEAN, "1", FV_BOOL, "true", NULL},
 		{SRC_INTEGER, SF_BOOLEAN, "2", REFUSED("neither true nor false")},
 		{SRC_TEXT, SF_BOOLEAN, "truest", REFUSED("neither true nor false")},
 		{SRC_TEXT, SF_BOOLEAN, "", FV_BOOL, "false", NULL},
@@ -314,6 +402,10 @@ texts(void **state)
 		{SRC_TEXT, SF_EMAIL, "a@b@c.d", REFUSED("not an e-mail address")},
 		{SRC_TEXT, SF_EMAIL, "a b@c.d", REFUSED("not an e-mail address")},
 		{SRC_TEXT, SF_EMAIL, "a@b.c\nBcc: d", REFUSED("not an e-mail address")},
+		{SRC_TEXT, SF_EMAIL, ".a@b.c", REFUSED("not an e-mail address")},
+		{SRC_TEXT, SF_EMAIL, "a.@b.c", REFUSED("not an e-mail address")},
+		{SRC_TEXT, SF_EMAIL, "a..b@c.d", REFUSED("not an e-mail address")},
+		{SRC_TEXT, SF_EMAIL, "a.b+c'd@e-f.gh", STRING("a.b+c'd@e-f.gh")},
 		{SRC_TEXT, SF_EMAIL, "123", REFUSED("not an e-mail address")},
 		{SRC_TEXT, SF_EMAIL, "somebody@example.commm", REFUSED("has 22 characters")},
 		{SRC_TEXT, SF_REFERENCE, "000000000000000", STRING("000000000000000AAA")},
@@ -372,6 +464,14 @@ picklists(void **state)
 
 	(void) state;
 	RUN(cases);
+
+	/* letters of all kinds, in any case, become the list's spelling */
+	open.npicklist = 4;
+	assert_true(coerce_text_value(SRC_TEXT, "éTÉ", &open, &plain, &out, &reason));
+	assert_string_equal(out.text, "Été");
+	assert_false(coerce_text_value(SRC_TEXT, "éT", &open, &plain, &out, &reason));
+	assert_false(coerce_text_value(SRC_TEXT, "éTÉs", &open, &plain, &out, &reason));
+	open.npicklist = 3;
 
 	/* a list that is not restricted swallows any value of up to 255 characters */
 	open.restricted_picklist = false;
@@ -549,6 +649,29 @@ nulls(void **state)
 	assert_true(out.boolean);
 }
 
+/* What has no text at all, and of what only the front is there. */
+static void
+unusable_values(void **state)
+{
+	SourceValue unusable = {.kind = SRC_TEXT, .text = "", .unusable = "value is a riddle"};
+	SourceValue front = {.kind = SRC_TEXT, .text = "0000000000000000000000000001", .cut = true};
+	SfField text = field_of(SF_STRING);
+	SfField number = field_of(SF_DOUBLE);
+	FieldValue out;
+	char *reason;
+
+	(void) state;
+	assert_false(coerce_value(&unusable, &text, &plain, &out, &reason));
+	assert_string_equal(reason, "value is a riddle");
+	assert_false(coerce_value(&front, &text, &plain, &out, &reason));
+	assert_string_equal(reason, "value has more than 28 characters, and field F__c takes less");
+	assert_true(coerce_value(&front, &text, &truncating, &out, &reason));
+	assert_string_equal(out.text, "00000000000000000000");
+	assert_false(coerce_value(&front, &number, &truncating, &out, &reason));
+	text.length = 0;
+	assert_false(coerce_value(&front, &text, &truncating, &out, &reason));
+}
+
 /* Long values, and what could break a log line, are not shown. */
 static void
 reasons_are_short(void **state)
@@ -646,6 +769,120 @@ never_compatible(void **state)
 	}
 }
 
+/* ------------------------------------------------------------------------
+ * The README's table of what goes where, made from the code
+ * ------------------------------------------------------------------------
+ */
+
+static const struct
+{
+	SourceKind kind;
+	const char *types;
+} column_types[] = {
+	{SRC_BOOL, "`boolean`"},
+	{SRC_INTEGER, "`smallint`, `integer`, `bigint`, `oid`"},
+	{SRC_NUMERIC, "`numeric`, `money`"},
+	{SRC_FLOAT, "`real`, `double precision`"},
+	{SRC_TEXT,
+	 "`text`, `varchar`, `char(40)`, `name`, `\"char\"`, `uuid`, `xml`, `interval`, `timetz`, `bit(8)`, `varbit`, "
+	 "`inet`, `cidr`, `macaddr`, `macaddr8`, `point`, `line`, `lseg`, `box`, `path`, `polygon`, `circle`, "
+	 "`tsvector`, `tsquery`, `jsonpath`, `int4range`, `numrange`, `tstzrange`, `daterange`, `int8multirange`, "
+	 "`pg_lsn`, `xid8`, `regclass`"},
+	{SRC_DATE, "`date`"},
+	{SRC_TIMESTAMPTZ, "`timestamp`, `timestamptz`"},
+	{SRC_TIME, "`time`"},
+	{SRC_BYTEA, "`bytea`"},
+	{SRC_JSON, "`json`, `jsonb`"},
+	{SRC_ARRAY, "`integer[]`, `text[]`, `point[]`"},
+};
+
+/* Fields of the types in a column of the table are alike; SF_ID ends a list. */
+static const struct
+{
+	const char *name;
+	SfType types[5];
+} field_types[] = {
+	{"Text", {SF_STRING, SF_TEXTAREA, SF_COMBOBOX, SF_ENCRYPTED}},
+	{"Phone, URL", {SF_PHONE, SF_URL}},
+	{"Email", {SF_EMAIL}},
+	{"Picklist", {SF_PICKLIST}},
+	{"Multi-select", {SF_MULTIPICKLIST}},
+	{"Checkbox", {SF_BOOLEAN}},
+	{"Number", {SF_DOUBLE, SF_CURRENCY, SF_PERCENT, SF_INT, SF_LONG}},
+	{"Date", {SF_DATE}},
+	{"Date/Time", {SF_DATETIME}},
+	{"Time", {SF_TIME}},
+	{"Lookup", {SF_REFERENCE}},
+	{"Base64", {SF_BASE64}},
+};
+
+static bool
+goes(SourceKind kind, int column)
+{
+	SfField first = field_of(field_types[column].types[0]);
+	bool compatible = coerce_incompatible(kind, &first) == NULL;
+
+	for (int i = 1; i < lengthof(field_types[column].types) && field_types[column].types[i] != SF_ID; i++)
+	{
+		SfField field = field_of(field_types[column].types[i]);
+
+		assert_int_equal(coerce_incompatible(kind, &field) == NULL, compatible);
+	}
+	return compatible;
+}
+
+static char *
+conversion_table(void)
+{
+	char *table = pstrdup("| column type |");
+
+	for (int c = 0; c < lengthof(field_types); c++)
+		table = psprintf("%s %s |", table, field_types[c].name);
+	table = psprintf("%s\n| --- |", table);
+	for (int c = 0; c < lengthof(field_types); c++)
+		table = psprintf("%s :-: |", table);
+	for (int r = 0; r < lengthof(column_types); r++)
+	{
+		table = psprintf("%s\n| %s |", table, column_types[r].types);
+		for (int c = 0; c < lengthof(field_types); c++)
+			table = psprintf("%s %s |", table, goes(column_types[r].kind, c) ? "✓" : "–");
+	}
+	return psprintf("%s\n\n", table);
+}
+
+static char *
+read_file(const char *name)
+{
+	FILE *file = fopen(name, "r");
+	char *text = palloc0(1000000);
+
+	assert_non_null(file);
+	assert_true(fread(text, 1, 999999, file) > 0);
+	fclose(file);
+	return text;
+}
+
+/* Every kind and every type that can be written is in it, and the README has it to the letter. */
+static void
+readme_table(void **state)
+{
+	char *table = conversion_table();
+	int named = 0;
+
+	(void) state;
+	assert_int_equal(lengthof(column_types), SRC_ARRAY - SRC_BOOL + 1);
+	for (int c = 0; c < lengthof(field_types); c++)
+	{
+		for (int i = 0; i < lengthof(field_types[c].types) && field_types[c].types[i] != SF_ID; i++)
+			named++;
+	}
+	assert_int_equal(named, SF_OTHER - SF_REFERENCE);
+	if (strstr(read_file("../../README.md"), table) != NULL)
+		return;
+	fputs(table, stdout);
+	fail_msg("README.md should have the table above");
+}
+
 int
 main(void)
 {
@@ -653,6 +890,7 @@ main(void)
 		cmocka_unit_test(numbers),
 		cmocka_unit_test(huge_numbers),
 		cmocka_unit_test(every_cent),
+		cmocka_unit_test(random_numbers),
 		cmocka_unit_test(checkboxes),
 		cmocka_unit_test(texts),
 		cmocka_unit_test(truncation),
@@ -660,9 +898,11 @@ main(void)
 		cmocka_unit_test(arrays_to_multipicklists),
 		cmocka_unit_test(dates_and_times),
 		cmocka_unit_test(nulls),
+		cmocka_unit_test(unusable_values),
 		cmocka_unit_test(reasons_are_short),
 		cmocka_unit_test(every_combination),
 		cmocka_unit_test(never_compatible),
+		cmocka_unit_test(readme_table),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -213,6 +213,15 @@ find_deleted_request(void **state)
 	assert_int_equal(taken, 2);
 	assert_string_equal(soql_of(rest_find_deleted("66.0", "B__c", false, ids, 1, &taken), "queryAll"),
 						SELECTED "IsDeleted FROM B__c WHERE Id IN ('" ID1 "')");
+
+	/* what is no Id would fail the whole query */
+	many[0] = "x";
+	many[1] = "001xx0000004GxE";
+	many[2] = "') OR (Name != '";
+	many[3] = "001xx0000004GxDAAV";
+	assert_string_equal(soql_of(rest_find_deleted("66.0", "B__c", false, many, 4, &taken), "queryAll"),
+						SELECTED "IsDeleted FROM B__c WHERE Id IN ('" ID2 "')");
+	assert_int_equal(taken, 4);
 	for (int i = 0; i < 2000; i++)
 		many[i] = ID1;
 	(void) rest_find_deleted("66.0", "Account", true, many, 2000, &taken);

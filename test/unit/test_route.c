@@ -216,7 +216,7 @@ columns_that_match_one_field(void **state)
 		column("name", 2, SRC_TEXT),
 		column("annualrevenue", 3, SRC_NUMERIC),
 	};
-	RouteRule excluded = {true, 3, NULL, false, false};
+	RouteRule excluded = {.exclude = true, .attnum = 3};
 	int n;
 	Route *routes = route_resolve(columns, 3, NULL, 0, &object, "Pg_Id__c", &n);
 
@@ -267,14 +267,18 @@ explicit_rules(void **state)
 		column("photo", 10, SRC_BYTEA),
 	};
 	RouteRule rules[] = {
-		{false, 2, "NAME", true, true},      /* wins over column name */
-		{false, 5, "Site__c", false, false}, /* replaces the rule of column site */
-		{false, 2, "gone__c", false, false}, /* title feeds two fields */
-		{true, 8, NULL, false, false},
-		{true, 2, NULL, false, false}, /* explicit comes first */
-		{false, 9, "pg_id__c", false, false},
-		{false, 10, "AnnualRevenue", false, false},
-		{false, 0, "Loyalty_Tier__c", false, false}, /* its column is gone */
+		{.attnum = 2,
+		 .field = "NAME",
+		 .keep_null = true,
+		 .truncate = true,
+		 .policy = "create_only"},         /* wins over column name */
+		{.attnum = 5, .field = "Site__c"}, /* replaces the rule of column site */
+		{.attnum = 2, .field = "gone__c"}, /* title feeds two fields */
+		{.exclude = true, .attnum = 8},
+		{.exclude = true, .attnum = 2}, /* explicit comes first */
+		{.attnum = 9, .field = "pg_id__c"},
+		{.attnum = 10, .field = "AnnualRevenue"},
+		{.attnum = 0, .field = "Loyalty_Tier__c"}, /* its column is gone */
 	};
 	int n;
 	Route *r = route_resolve(columns, 7, rules, 8, &object, "Pg_Id__c", &n);
@@ -289,6 +293,7 @@ explicit_rules(void **state)
 	assert_int_equal(r[1].status, ROUTE_MAPPED);
 	assert_string_equal(r[1].field_name, "Name");
 	assert_true(r[1].keep_null && r[1].truncate);
+	assert_string_equal(r[1].policy, "create_only");
 	assert_int_equal(r[2].column, 1);
 	assert_int_equal(r[2].status, ROUTE_QUARANTINED);
 	assert_null(r[2].field);
@@ -297,6 +302,7 @@ explicit_rules(void **state)
 		r[2].detail,
 		"field gone__c is not visible on Account: it does not exist or the integration user lacks the permission");
 	assert_false(r[2].keep_null || r[2].truncate);
+	assert_null(r[2].policy);
 
 	assert_int_equal(r[3].column, 2);
 	assert_string_equal(r[3].field_name, "Site__c");
@@ -316,7 +322,7 @@ nothing_to_resolve(void **state)
 {
 	SfObject empty = {"X", "X", NULL, true, true, true, true, NULL, 0};
 	RouteColumn c = column("name", 1, SRC_TEXT);
-	RouteRule rule = {false, 1, "Name", false, false};
+	RouteRule rule = {.attnum = 1, .field = "Name"};
 	int n;
 	Route *r;
 
@@ -336,7 +342,7 @@ order_does_not_matter(void **state)
 {
 	RouteColumn columns[] = {column("site", 5, SRC_TEXT), column("name", 1, SRC_TEXT),
 							 column("grade", 3, SRC_TEXT)};
-	RouteRule rules[] = {{false, 5, "Site__c", false, false}, {true, 1, NULL, false, false}};
+	RouteRule rules[] = {{.attnum = 5, .field = "Site__c"}, {.exclude = true, .attnum = 1}};
 	int n;
 	Route *r;
 	SfField swapped = fields[9];

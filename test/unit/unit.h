@@ -56,4 +56,30 @@ next_fraction(uint64_t *seed)
 	return (double) next_random(seed) / 4294967296.0;
 }
 
+/* Values that tests of properties try: SFSYNC_TEST_VALUES. */
+static inline int
+trials(void)
+{
+	const char *n = getenv("SFSYNC_TEST_VALUES");
+
+	return n != NULL ? atoi(n) : 20000;
+}
+
+/* Where their random values start: SFSYNC_TEST_SEED; shown, so that a failure can be seen again. */
+static inline uint64_t
+seed_of(const char *property)
+{
+	const char *given = getenv("SFSYNC_TEST_SEED");
+	uint64_t seed = given != NULL ? strtoull(given, NULL, 10) : 20261124;
+
+	diag("%s: SFSYNC_TEST_SEED=%llu SFSYNC_TEST_VALUES=%d", property, (unsigned long long) seed, trials());
+	return seed;
+}
+
+static inline const char *
+one_of(uint64_t *seed, const char *const *pieces, int n)
+{
+	return pieces[next_random(seed) % n];
+}
+
 #endif /* UNIT_H */

@@ -50,6 +50,36 @@ class TestDeletesAndHistory(Base):
         self.assertEqual(self.rows(f"SELECT NewValue FROM Invoice__History WHERE ParentId = '{made}' AND Field = 'Amount__c'", "NewValue"), [2])
 
 
+    def test_history_of_lookups(self):
+        """Two rows, of name and id; a standard lookup goes by the name of its relation."""
+        for obj, field in (("Contact", "AccountId"), ("Contact", "OwnerId"), ("Invoice__c", "Account__c")):
+            self.control("POST", "schema", {"object": obj, "field": field, "action": "modify", "definition": {"trackHistory": True}})
+        one, two = (self.create("Account", Name=n) for n in "ab")
+        owner = self.rows("SELECT Id FROM User WHERE Name = 'Sales Representative'", "Id")[0]
+        contact = self.create("Contact", LastName="c", AccountId=one)
+        self.call("PATCH", f"sobjects/Contact/{contact}", {"AccountId": two, "OwnerId": owner})
+        self.call("PATCH", f"sobjects/Contact/{contact}", {"AccountId": None})
+        rows = self.rows(f"SELECT Field, DataType, OldValue, NewValue FROM ContactHistory WHERE ContactId = '{contact}' AND "
+                         "Field = 'Account' ORDER BY Id", "a", "b")
+        self.assertEqual([(r["DataType"], r["OldValue"], r["NewValue"]) for r in rows],
+                         [("Text", "a", "b"), ("EntityId", one, two), ("Text", "b", None), ("EntityId", two, None)])
+        self.assertEqual(self.rows(f"SELECT NewValue FROM ContactHistory WHERE ContactId = '{contact}' AND Field = 'Owner' "
+                                   "ORDER BY Id", "NewValue"), ["Sales Representative", owner])
+        invoice = self.create("Invoice__c", Account__c=one)
+        self.call("PATCH", f"sobjects/Invoice__c/{invoice}", {"Account__c": two})
+        self.assertEqual(self.rows(f"SELECT NewValue FROM Invoice__History WHERE ParentId = '{invoice}' AND Field = 'Account__c' "
+                                   "ORDER BY Id", "NewValue"), ["b", two])
+
+    def test_history_of_automation(self):
+        """What a flow changes in the same save is history too."""
+        account = self.create("Account", Name="a", Phone="1")
+        self.control("POST", "automation", {"object": "Account", "when": "save", "set": {"Phone": "9"}})
+        for _ in range(2):
+            self.call("PATCH", f"sobjects/Account/{account}", {"Site": "x"})
+        rows = self.rows(f"SELECT OldValue, NewValue FROM AccountHistory WHERE AccountId = '{account}' AND Field = 'Phone'", "a", "b")
+        self.assertEqual([(r["OldValue"], r["NewValue"]) for r in rows], [("1", "9")])
+
+
 class TestTooling(Base):
     META = {"label": "Foo", "type": "Text", "length": 20}
 

@@ -173,7 +173,8 @@ class Dml:
         """Moves LastModifiedDate even if nothing changes (reference 7.3)."""
         self.admit(actor)
         tracked, unique = self.tracked(obj), unique_fields(obj)
-        watch = ["IsDeleted"] + [f.name for f in tracked if f.name in new] + [
+        touched = self.touched(obj, new, actor)
+        watch = ["IsDeleted"] + [f.name for f in tracked if f.name in touched] + [
             f.name for f in unique if f.name in new and f not in tracked]
         old = self.store.columns_of(obj, record_id, watch)
         if old is None:
@@ -225,6 +226,11 @@ class Dml:
     def everything(self, obj, record_id):
         return self.store.columns_of(obj, record_id, [f.name for f in obj.columns]) or {}
 
+    def touched(self, obj, new, actor):
+        """The names of the fields that a save may change: those given, and those of flows."""
+        flows = [f for f in self.sim.automation if f["object"].lower() == obj.name.lower()] if actor.api else ()
+        return {*new, *(obj.by_lower[name.lower()].name for flow in flows for name in flow["set"])}
+
     def flows(self, obj, row, actor):
         """Automation that runs on saves by the API (reference 16, 37)."""
         if actor.api:
@@ -251,10 +257,25 @@ class Dml:
             old = new = None
         kind = {"string": "Text", "phone": "Phone", "picklist": "DynamicEnum", "currency": "Currency",
                 "double": "Double", "email": "Email", "boolean": "Boolean"}
-        self.store.insert(history, {
-            "Id": self.store.new_id(history.prefix), "IsDeleted": 0, history.history_parent: record_id,
-            "CreatedById": actor.user_id, "CreatedDate": actor.stamp, "Field": what,
-            "DataType": kind.get(field.type, "Text") if field else "Text", "OldValue": old, "NewValue": new})
+        changes = [(kind.get(field.type, "Text") if field else "Text", old, new)]
+        if field is not None and field.type == "reference":
+            # two rows, of names and of ids; a standard lookup goes by the name of its relation
+            what = what if field.custom else field.relationship
+            changes = [("Text", self.name_of(old), self.name_of(new)), ("EntityId", old, new)]
+        for data_type, before, after in changes:
+            self.store.insert(history, {
+                "Id": self.store.new_id(history.prefix), "IsDeleted": 0, history.history_parent: record_id,
+                "CreatedById": actor.user_id, "CreatedDate": actor.stamp, "Field": what, "DataType": data_type,
+                "OldValue": before, "NewValue": after})
+
+    def name_of(self, record_id):
+        """What a lookup to the record shows."""
+        target = self.schema.by_prefix.get(record_id[:3]) if record_id else None
+        if target is None or target.name_field is None:
+            return None
+        fields = (["FirstName", "LastName"] if "LastName" in target.by_name else [target.name_field.name])
+        row = self.store.columns_of(target, record_id, fields) or {}
+        return " ".join(row[f] for f in fields if row.get(f)) or None
 
     # ---- delete (reference 10) ----
 

@@ -1,0 +1,91 @@
+/*
+ * claim.h
+ *		What is at hand while a batch of units is decided: for claim.c, which
+ *		decides, and reads.c, which has Salesforce's side read before.
+ */
+#ifndef SFSYNC_CLAIM_H
+#define SFSYNC_CLAIM_H
+
+#include "deliver.h"
+#include "source.h"
+
+/* A unit while it is decided. */
+typedef struct Candidate
+{
+	Unit *unit;
+	char *record_key;
+	SourceRow *row;              /* NULL: not read (yet) */
+	const RecordRow *record;     /* that we know under its key; NULL */
+	const RecordRow *old_record; /* under a key that the row had before; NULL */
+	RestRecord payload;
+	const char *operation;
+	const char *salesforce_id;
+	int64 unmodified_since; /* guarded updates */
+	Outcome noted;          /* conflicts, memory: for the outcome */
+	bool memory_changed;
+	const char **parent_ids; /* by field of the mapping; NULL where there is none, or it is not known */
+} Candidate;
+
+typedef struct Claim
+{
+	Delivery *delivery;
+	MappingDelivery *state;
+	Mapping *mapping;
+	Connection *connection;
+	MemoryContext context; /* becomes the request's */
+	int n;
+	Candidate *candidates;
+	RecordRow *records;
+	int nrecords;
+	char **fields; /* that reads ask for */
+	int nfields;
+	IntentRow *intents; /* requests of unknown outcome that wrote some of the rows */
+	int nintents;
+} Claim;
+
+extern Request *claim_request(Claim *claim, RequestKind kind);
+
+/* Is the unit's record read before it is written? */
+extern bool claim_reads_first(const Claim *claim, const Unit *unit);
+
+/*
+ * decide.c
+ */
+
+/* The request that a unit needs whose row was read; UNIT_UNDECIDED: none. */
+extern UnitKind decide(Claim *claim, Candidate *candidate);
+
+/* The same before anything was read: for changes of columns. */
+extern UnitKind decide_unread(Claim *claim, Candidate *candidate);
+
+/*
+ * reads.c
+ */
+
+struct UnitRead
+{
+	int serial; /* of the mapping whose fields were read */
+	TimestampTz read_at;
+	int64 server_at; /* the same by Salesforce's clock, in whole seconds */
+	RestRead record;
+	bool ambiguous; /* several records have the key */
+	bool gone_read;
+	RestRead gone; /* what became of a record that is not there any more */
+	bool history_read;
+	RestChange *history;
+	int nhistory;
+};
+
+/* Has the record been read, lately enough, for the mapping as it is? */
+extern bool read_is_fresh(const Mapping *mapping, const Unit *unit);
+
+/*
+ * Prepare one request that reads for candidates whose kind is UNIT_READ; the
+ * kinds of those that it doesn't take become UNIT_WAITING.
+ */
+extern void reads_prepare(Claim *claim, UnitKind *kinds);
+
+/* Ask for the names of users that conflicts show by their Ids alone. */
+extern void reads_prepare_users(Claim *claim);
+
+#endif /* SFSYNC_CLAIM_H */

@@ -1,0 +1,158 @@
+/*
+ * conflict.c
+ *		Decisions against the row, written and ended.
+ */
+#include "compat.h"
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "utils/json.h"
+
+#include "conflict.h"
+#include "source.h"
+#include "sql.h"
+
+char *
+conflict_value(const FieldValue *value)
+{
+	StringInfoData json;
+
+	switch (value->kind)
+	{
+		case FV_ABSENT:
+		case FV_NULL:
+			return pstrdup("null");
+		case FV_BOOL:
+			return pstrdup(value->boolean ? "true" : "false");
+		case FV_NUMBER:
+			return pstrdup(value->text);
+		default:
+			initStringInfo(&json);
+			escape_json(&json, value->text);
+			return json.data;
+	}
+}
+
+/* JSON for a jsonb column: what the server can't hold becomes question marks. */
+static SqlArg
+json_arg(const char *json)
+{
+	return sql_arg_jsonb(sql_from_utf8(json));
+}
+
+static const char over_query[] =
+	"UPDATE sfsync.conflict SET resolution = 'superseded', resolved_at = pg_catalog.clock_timestamp()"
+	" WHERE mapping = $1 AND source_key = $2 AND resolution IS NULL"
+	" AND (field = ANY ($3) OR (field IS NULL AND $4))";
+
+static void
+end_settled(SqlScope *scope, const Mapping *mapping, SqlArg key, const ConflictNotes *notes)
+{
+	if (notes->nsettled == 0 && !notes->record_settled)
+		return;
+	SQL_RUN(scope, over_query, sql_arg_text(mapping->name), key,
+			sql_arg_texts((char *const *) notes->settled, notes->nsettled),
+			sql_arg_bool(notes->record_settled));
+}
+
+static const char same_query[] =
+	"SELECT FROM sfsync.conflict WHERE mapping = $1 AND source_key = $2 AND resolution IS NULL"
+	" AND field IS NOT DISTINCT FROM $3 AND source_value IS NOT DISTINCT FROM $4"
+	" AND salesforce_value IS NOT DISTINCT FROM $5";
+
+static const char supersede_query[] =
+	"UPDATE sfsync.conflict SET resolution = 'superseded', resolved_at = pg_catalog.clock_timestamp()"
+	" WHERE mapping = $1 AND source_key = $2 AND resolution IS NULL AND field IS NOT DISTINCT FROM $3";
+
+static const char add_query[] =
+	"INSERT INTO sfsync.conflict (mapping, source_key, field, source_value, salesforce_value, salesforce_id,"
+	" event_at, salesforce_modified_at, salesforce_modified_by, policy)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id";
+
+/* Its id; 0 if the same is open already. */
+static int64
+add(SqlScope *scope, const Mapping *mapping, SqlArg key, const char *salesforce_id, const ConflictNote *note)
+{
+	SqlArg name = sql_arg_text(mapping->name);
+	SqlArg field = sql_arg_text(note->field);
+	SqlArg ours = json_arg(note->source_value);
+	SqlArg theirs = json_arg(note->salesforce_value);
+
+	if (SQL_RUN(scope, same_query, name, key, field, ours, theirs) > 0)
+		return 0;
+	SQL_RUN(scope, supersede_query, name, key, field);
+	SQL_RUN(scope, add_query, name, key, field, ours, theirs, sql_arg_text(salesforce_id),
+			sql_arg_time(note->event_at), sql_arg_time(note->modified_at), sql_arg_text(note->modified_by),
+			sql_arg_text(note->policy));
+	return sql_bigint(0, 1);
+}
+
+int
+conflicts_settle(const Mapping *mapping, const char *key, const char *salesforce_id,
+				 const ConflictNotes *notes, StringInfo ids)
+{
+	SqlScope scope;
+	int added = 0;
+	SqlArg source_key = sql_arg_jsonb(source_key_json(mapping, key));
+
+	sql_open(&scope, false);
+	end_settled(&scope, mapping, source_key, notes);
+	for (int i = 0; i < notes->n; i++)
+	{
+		int64 id = add(&scope, mapping, source_key, salesforce_id, &notes->notes[i]);
+
+		if (id != 0)
+			appendStringInfo(ids, "%s" INT64_FORMAT, ids->len > 0 ? "," : "", id);
+		added += id != 0;
+	}
+	sql_close(&scope);
+	return added;
+}
+
+void
+conflicts_notify(const Mapping *mapping, const char *ids, int n)
+{
+	SqlScope scope;
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"mapping\":");
+	escape_json(&json, mapping->name);
+	appendStringInfo(&json, ",\"ids\":[%s],\"count\":%d}", ids, n);
+	sql_open(&scope, false);
+	SQL_RUN(&scope, "SELECT pg_catalog.pg_notify('sfsync_conflict', $1)", sql_arg_text(json.data));
+	sql_close(&scope);
+}
+
+static const char unnamed_query[] =
+	"SELECT DISTINCT c.salesforce_modified_by FROM sfsync.conflict c JOIN sfsync.mapping m ON m.name = c.mapping"
+	" WHERE m.server = $1 AND c.resolution IS NULL AND pg_catalog.length(c.salesforce_modified_by) = 18 LIMIT 200";
+
+char **
+conflicts_unnamed(const char *server, int *n)
+{
+	SqlScope scope;
+	char **ids;
+
+	sql_open(&scope, false);
+	*n = SQL_RUN(&scope, unnamed_query, sql_arg_name(server));
+	ids = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		ids[i] = sql_text(&scope, i, 1);
+	sql_close(&scope);
+	return ids;
+}
+
+void
+conflicts_name(const char *server, const char *id, const char *name)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(
+		&scope,
+		"UPDATE sfsync.conflict c SET salesforce_modified_by = $2 || ' (' || $3 || ')' FROM sfsync.mapping m"
+		" WHERE m.name = c.mapping AND m.server = $1 AND c.salesforce_modified_by = $2",
+		sql_arg_name(server), sql_arg_text(id), sql_arg_text(sql_from_utf8(name)));
+	sql_close(&scope);
+}

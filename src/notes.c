@@ -1,0 +1,470 @@
+/*
+ * notes.c
+ *		The transaction's buffer of captured changes, and its way into the queue.
+ *
+ * The queue is written in bulk just before commit or prepare, when deferred
+ * triggers have run.  Notes of a rolled back subtransaction are cut off, which
+ * is why they can't go to the queue at once: written under a savepoint's xid
+ * they would be lost to the transaction's own later part as well.  A buffer
+ * over work_mem goes on in a temporary file.
+ */
+#include "compat.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/buffile.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "batch.h"
+#include "capture.h"
+#include "guard.h"
+#include "notes.h"
+#include "sfsync.h"
+#include "shmem.h"
+
+typedef struct Mark
+{
+	int level;    /* of the subtransaction */
+	int64 length; /* of the buffer when it began */
+} Mark;
+
+/* The buffer: a file, empty at most times, and behind it a piece in memory. */
+typedef struct Notes
+{
+	BufFile *file;
+	int64 file_length;
+	StringInfoData memory;
+	int nmarks;
+	int max_marks;
+	Mark *marks;
+	int nmappings; /* that there are deletes of */
+	NotedMapping *mappings;
+} Notes;
+
+static Notes *buffer = NULL; /* in TopTransactionContext */
+
+static void
+make_buffer(void)
+{
+	MemoryContext caller;
+
+	if (buffer)
+		return;
+	caller = MemoryContextSwitchTo(TopTransactionContext);
+	buffer = palloc0(sizeof(Notes));
+	initStringInfo(&buffer->memory);
+	MemoryContextSwitchTo(caller);
+}
+
+static int64
+buffer_length(void)
+{
+	return buffer ? buffer->file_length + buffer->memory.len : 0;
+}
+
+static void
+seek(int64 offset)
+{
+	if (BufFileSeek(buffer->file, 0, offset, SEEK_SET) != 0)
+		ereport(ERROR, (errcode_for_file_access(),
+						errmsg("could not seek in the temporary file of captured changes: %m")));
+}
+
+/* The file must outlive the subtransaction that happens to fill the memory. */
+static void
+spill(void)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
+
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	if (!buffer->file)
+		buffer->file = BufFileCreateTemp(false);
+	seek(buffer->file_length);
+	BufFileWrite(buffer->file, buffer->memory.data, buffer->memory.len);
+	buffer->file_length += buffer->memory.len;
+	resetStringInfo(&buffer->memory);
+	CurrentResourceOwner = owner;
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+cut_buffer(int64 length)
+{
+	if (length < buffer->file_length)
+	{
+		buffer->file_length = length;
+		resetStringInfo(&buffer->memory);
+	}
+	else
+	{
+		buffer->memory.len = length - buffer->file_length;
+		buffer->memory.data[buffer->memory.len] = '\0';
+	}
+}
+
+void
+notes_add(int mapping, char operation, const char *key, const char *old_key, const uint8 *changed,
+		  int changed_len)
+{
+	Note note = {0};
+
+	make_buffer();
+	note.at = GetCurrentTimestamp();
+	note.mapping = mapping;
+	note.operation = operation;
+	note.key_len = strlen(key);
+	note.old_len = old_key ? (int) strlen(old_key) : -1;
+	note.changed_len = changed_len;
+	appendBinaryStringInfo(&buffer->memory, (char *) &note, sizeof(note));
+	appendBinaryStringInfo(&buffer->memory, key, note.key_len);
+	if (old_key)
+		appendBinaryStringInfo(&buffer->memory, old_key, note.old_len);
+	if (changed_len > 0)
+		appendBinaryStringInfo(&buffer->memory, (const char *) changed, changed_len);
+	if (buffer->memory.len > work_mem * (int64) 1024)
+		spill();
+}
+
+void
+notes_add_delete(const NotedMapping *mapping, char operation, const char *key, const char *old_key)
+{
+	NotedMapping *noted = NULL;
+
+	make_buffer();
+	for (int i = 0; i < buffer->nmappings && !noted; i++)
+		if (buffer->mappings[i].mapping == mapping->mapping)
+			noted = &buffer->mappings[i];
+	if (!noted)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
+
+		buffer->mappings = buffer->mappings
+							   ? repalloc(buffer->mappings, sizeof(NotedMapping) * (buffer->nmappings + 1))
+							   : palloc(sizeof(NotedMapping));
+		noted = &buffer->mappings[buffer->nmappings++];
+		MemoryContextSwitchTo(caller);
+		*noted = *mapping;
+		noted->deletes = 0;
+	}
+	noted->guard = mapping->guard;
+	noted->deletes++;
+	notes_add(mapping->mapping, operation, key, old_key, NULL, -1);
+}
+
+void
+capture_at_subxact(SubXactEvent event)
+{
+	int level = GetCurrentTransactionNestLevel();
+	int64 length = -1;
+
+	/* without a buffer no mark is needed: one that is made later begins empty */
+	if (event == SUBXACT_EVENT_PRE_COMMIT_SUB || !buffer)
+		return;
+	while (buffer->nmarks > 0 && buffer->marks[buffer->nmarks - 1].level >= level)
+		length = buffer->marks[--buffer->nmarks].length;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		cut_buffer(length < 0 ? 0 : length);
+	if (event != SUBXACT_EVENT_START_SUB)
+		return;
+	if (buffer->nmarks == buffer->max_marks)
+	{
+		buffer->max_marks = buffer->max_marks ? buffer->max_marks * 2 : 16;
+		buffer->marks = buffer->marks
+							? repalloc(buffer->marks, buffer->max_marks * sizeof(Mark))
+							: MemoryContextAlloc(TopTransactionContext, buffer->max_marks * sizeof(Mark));
+	}
+	buffer->marks[buffer->nmarks].level = level;
+	buffer->marks[buffer->nmarks++].length = buffer_length();
+}
+
+/*
+ * Writing the queue
+ */
+
+#define INSERT_BATCH 500
+#define QUEUE_COLUMNS 8
+
+typedef struct Writer
+{
+	Relation queue;
+	Relation index;
+	IndexInfo *index_info;
+	BulkInsertState bulk;
+	MemoryContext context; /* of one batch */
+	TupleTableSlot *slots[INSERT_BATCH];
+	int nslots;
+	int max_slots;
+	FullTransactionId xid;
+	int32 n;
+	bool *held; /* by buffer->mappings: its deletes are too many to be sent */
+	bool *gone; /* its table was dropped: partitions have not left it, but went with it */
+} Writer;
+
+static void
+write_batch(Writer *writer)
+{
+	Datum values[INDEX_MAX_KEYS];
+	bool nulls[INDEX_MAX_KEYS];
+
+	table_multi_insert(writer->queue, writer->slots, writer->nslots, GetCurrentCommandId(true), 0,
+					   writer->bulk);
+	for (int i = 0; i < writer->nslots; i++)
+	{
+		TupleTableSlot *slot = writer->slots[i];
+
+		FormIndexDatum(writer->index_info, slot, NULL, values, nulls);
+		(void) index_insert(writer->index, values, nulls, &slot->tts_tid, writer->queue, UNIQUE_CHECK_NO,
+							false, writer->index_info);
+		ExecClearTuple(slot);
+	}
+	writer->nslots = 0;
+	MemoryContextReset(writer->context);
+}
+
+static Datum
+bytes_datum(const char *bytes, int len)
+{
+	bytea *value = palloc(VARHDRSZ + len);
+
+	SET_VARSIZE(value, VARHDRSZ + len);
+	memcpy(VARDATA(value), bytes, len);
+	return PointerGetDatum(value);
+}
+
+static bool
+noted(const bool *flags, int mapping)
+{
+	for (int i = 0; i < buffer->nmappings; i++)
+		if (buffer->mappings[i].mapping == mapping)
+			return flags[i];
+	return false;
+}
+
+static void
+write_note(const Note *note, const char *data, void *arg)
+{
+	Writer *writer = arg;
+	char operation = note->operation;
+	TupleTableSlot *slot;
+	MemoryContext caller;
+
+	if (operation == EVENT_PARTITION_LEFT && noted(writer->gone, note->mapping))
+		return;
+	if (operation == EVENT_DELETE && noted(writer->held, note->mapping))
+		operation = EVENT_HELD_DELETE;
+	if (writer->nslots == writer->max_slots)
+		writer->slots[writer->max_slots++] =
+			MakeSingleTupleTableSlot(RelationGetDescr(writer->queue), table_slot_callbacks(writer->queue));
+	slot = writer->slots[writer->nslots++];
+	caller = MemoryContextSwitchTo(writer->context);
+
+	memset(slot->tts_isnull, false, QUEUE_COLUMNS * sizeof(bool));
+	slot->tts_values[0] = FullTransactionIdGetDatum(writer->xid);
+	slot->tts_values[1] = TimestampTzGetDatum(note->at);
+	slot->tts_values[2] = Int32GetDatum(writer->n++);
+	slot->tts_values[3] = Int32GetDatum(note->mapping);
+	slot->tts_values[4] = CharGetDatum(operation);
+	slot->tts_values[5] = bytes_datum(data, note->key_len);
+	data += note->key_len;
+	slot->tts_isnull[6] = note->old_len < 0;
+	if (note->old_len >= 0)
+	{
+		slot->tts_values[6] = bytes_datum(data, note->old_len);
+		data += note->old_len;
+	}
+	slot->tts_isnull[7] = note->changed_len < 0;
+	if (note->changed_len >= 0)
+		slot->tts_values[7] = bytes_datum(data, note->changed_len);
+	ExecStoreVirtualTuple(slot);
+	MemoryContextSwitchTo(caller);
+	if (writer->nslots == INSERT_BATCH)
+		write_batch(writer);
+}
+
+static int
+note_data_length(const Note *note)
+{
+	return note->key_len + Max(note->old_len, 0) + Max(note->changed_len, 0);
+}
+
+static void
+read_file(void *into, size_t size)
+{
+	if (BufFileRead(buffer->file, into, size) != size)
+		ereport(ERROR,
+				(errcode_for_file_access(), errmsg("could not read the temporary file of captured changes")));
+}
+
+/* The note at an offset; its data either in the buffer's memory or read into data. */
+static const char *
+read_note(int64 at, Note *note, StringInfo data)
+{
+	if (at >= buffer->file_length)
+	{
+		const char *start = buffer->memory.data + (at - buffer->file_length);
+
+		memcpy(note, start, sizeof(*note));
+		return start + sizeof(*note);
+	}
+	seek(at);
+	read_file(note, sizeof(*note));
+	resetStringInfo(data);
+	enlargeStringInfo(data, note_data_length(note));
+	read_file(data->data, note_data_length(note));
+	return data->data;
+}
+
+void
+notes_each(NoteFunction function, void *arg)
+{
+	int64 end = buffer_length();
+	StringInfoData data;
+	Note note;
+
+	initStringInfo(&data);
+	for (int64 at = 0; at < end; at += sizeof(note) + note_data_length(&note))
+		function(&note, read_note(at, &note, &data), arg);
+	pfree(data.data);
+}
+
+typedef struct Showing
+{
+	CaptureFunction show;
+	void *arg;
+	bool *held; /* by buffer->mappings */
+} Showing;
+
+static void
+show_note(const Note *note, const char *data, void *arg)
+{
+	Showing *showing = arg;
+	const char *old_key = data + note->key_len;
+	WorkEvent event = {0};
+
+	event.mapping = note->mapping;
+	event.operation = note->operation;
+	if (note->operation == EVENT_DELETE && noted(showing->held, note->mapping))
+		event.operation = EVENT_HELD_DELETE;
+	event.key = pnstrdup(data, note->key_len);
+	event.old_key = note->old_len < 0 ? NULL : pnstrdup(old_key, note->old_len);
+	event.changed = (const uint8 *) old_key + Max(note->old_len, 0);
+	event.changed_len = note->changed_len;
+	event.event_at = note->at;
+	showing->show(&event, showing->arg);
+}
+
+void
+capture_each(CaptureFunction show, void *arg)
+{
+	int n = buffer ? buffer->nmappings : 0;
+	Showing showing = {show, arg, palloc(sizeof(bool) * Max(n, 1))};
+
+	for (int i = 0; i < n; i++)
+		showing.held[i] = guard_exceeded(&buffer->mappings[i]) > 0;
+	notes_each(show_note, &showing);
+}
+
+static bool
+is_held(const NotedMapping *mapping)
+{
+	int64 deleted = guard_exceeded(mapping);
+
+	if (deleted > 0)
+		ereport(
+			LOG,
+			(errmsg(
+				 "sfsync: a transaction deletes %lld rows of table \"%s\", more than delete_guard (%d): they are held",
+				 (long long) deleted, get_rel_name(mapping->source), mapping->guard),
+			 errhint("sfsync.release_deletes sends the deletes, sfsync.discard_deletes gives them up.")));
+	return deleted > 0;
+}
+
+static void
+look_at_mappings(Writer *writer)
+{
+	writer->held = palloc0(sizeof(bool) * Max(buffer->nmappings, 1));
+	writer->gone = palloc0(sizeof(bool) * Max(buffer->nmappings, 1));
+	for (int i = 0; i < buffer->nmappings; i++)
+	{
+		const NotedMapping *mapping = &buffer->mappings[i];
+
+		writer->held[i] = is_held(mapping);
+		writer->gone[i] = !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(mapping->source));
+	}
+}
+
+/*
+ * Write what the transaction captured into the queue.  Straight into table and
+ * index, as COPY does: nobody has triggers or rules there, and the transaction
+ * needs no rights on it.
+ */
+static void
+flush_buffer(void)
+{
+	Oid queue = sfsync_relation("queue");
+	Oid index = sfsync_relation("queue_order");
+	Writer *writer;
+
+	if (!OidIsValid(queue) || !OidIsValid(index))
+		return; /* the extension was dropped by this very transaction */
+	PushActiveSnapshot(GetTransactionSnapshot());
+	writer = palloc0(sizeof(Writer));
+	writer->queue = table_open(queue, RowExclusiveLock);
+	writer->index = index_open(index, RowExclusiveLock);
+	writer->index_info = BuildIndexInfo(writer->index);
+	writer->bulk = buffer_length() > 64 * 1024 ? GetBulkInsertState() : NULL;
+	writer->context =
+		AllocSetContextCreate(CurrentMemoryContext, "sfsync queue rows", ALLOCSET_DEFAULT_SIZES);
+	writer->xid = GetTopFullTransactionId();
+	look_at_mappings(writer);
+
+	notes_each(write_note, writer);
+	if (writer->nslots > 0)
+		write_batch(writer);
+
+	for (int i = 0; i < writer->max_slots; i++)
+		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	if (writer->bulk)
+	{
+		table_finish_bulk_insert(writer->queue, 0);
+		FreeBulkInsertState(writer->bulk);
+	}
+	MemoryContextDelete(writer->context);
+	index_close(writer->index, RowExclusiveLock);
+	table_close(writer->queue, RowExclusiveLock);
+	pfree(writer);
+	PopActiveSnapshot();
+	shmem_wake_at_commit();
+}
+
+void
+capture_at_xact(XactEvent event)
+{
+	if (!buffer)
+		return;
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+	{
+		if (buffer_length() > 0)
+			flush_buffer();
+		if (buffer->file)
+			BufFileClose(buffer->file);
+		buffer = NULL;
+	}
+	else if (event == XACT_EVENT_ABORT)
+		buffer = NULL; /* memory and file go with the transaction */
+}

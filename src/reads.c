@@ -1,0 +1,505 @@
+/*
+ * reads.c
+ *		Has records read before they are written: what Salesforce holds, what
+ *		became of records that are gone, when fields were changed, and by whom.
+ *
+ * What is read is kept with the unit, in a memory context of its own, and is
+ * good for a moment only.
+ */
+#include "compat.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "claim.h"
+#include "datum.h"
+#include "judge.h"
+#include "payload.h"
+
+/* A read that is older is repeated: the record may be another by now. */
+#define FRESH_MS 5000
+
+bool
+read_is_fresh(const Mapping *mapping, const Unit *unit)
+{
+	return unit->read && unit->read->serial == mapping->serial &&
+		   !TimestampDifferenceExceeds(unit->read->read_at, GetCurrentTimestamp(), FRESH_MS);
+}
+
+/*
+ * Requests
+ */
+
+static RequestKind
+kind_of_read(const Claim *claim, const Candidate *candidate)
+{
+	const Unit *unit = candidate->unit;
+
+	if (!read_is_fresh(claim->mapping, unit))
+		return candidate->record || candidate->old_record ? REQUEST_RETRIEVE : REQUEST_FIND;
+	return unit->read->record.found ? REQUEST_HISTORY : REQUEST_GONE;
+}
+
+static int
+most_of(RequestKind kind)
+{
+	return kind == REQUEST_HISTORY ? REST_COLLECTION_LIMIT : REST_RETRIEVE_LIMIT;
+}
+
+static void
+add_keys(Request *request, const Claim *claim, const Unit *unit)
+{
+	for (int k = -1; k < unit->nold; k++)
+	{
+		const char *key = k < 0 ? unit->key : unit->old_keys[k];
+
+		request->keys[request->nkeys] = pstrdup(key);
+		request->record_keys[request->nkeys++] =
+			rest_record_key(datum_key_utf8(key), claim->mapping->key_field->case_sensitive);
+	}
+}
+
+static void
+add_candidate(Request *request, const Claim *claim, const Candidate *candidate)
+{
+	Outcome *outcome = &request->outcomes[request->nunits++];
+	const RecordRow *record = candidate->record ? candidate->record : candidate->old_record;
+
+	outcome->unit = candidate->unit;
+	outcome->record_key = candidate->record_key;
+	outcome->salesforce_id = record ? pstrdup(record->salesforce_id) : NULL;
+	if (request->kind == REQUEST_FIND)
+		add_keys(request, claim, candidate->unit);
+}
+
+static const char *const *
+ids_of(const Request *request)
+{
+	const char **ids = palloc(sizeof(char *) * Max(request->nunits, 1));
+
+	for (int i = 0; i < request->nunits; i++)
+		ids[i] = request->outcomes[i].salesforce_id;
+	return ids;
+}
+
+static bool
+has_master_record(const Mapping *mapping)
+{
+	for (int i = 0; i < mapping->meta->nfields; i++)
+		if (strcmp(mapping->meta->fields[i].name, "MasterRecordId") == 0)
+			return true;
+	return false;
+}
+
+/* Units beyond what fits are let go of. */
+static void
+keep_first(Request *request, int taken)
+{
+	int nkeys = 0;
+
+	if (request->kind != REQUEST_FIND)
+	{
+		request->nunits = Min(request->nunits, taken);
+		return;
+	}
+	for (int i = 0; i < request->nunits; i++)
+	{
+		nkeys += 1 + request->outcomes[i].unit->nold;
+		if (nkeys > taken)
+			request->nunits = i;
+	}
+	request->nkeys = Min(request->nkeys, taken);
+}
+
+static void
+build_read(const Claim *claim, Request *request)
+{
+	const char *version = claim->connection->options->api_version;
+	const char *const *fields = (const char *const *) request->fields;
+	const char **asked;
+	int taken = REST_RETRIEVE_LIMIT;
+
+	switch (request->kind)
+	{
+		case REQUEST_RETRIEVE:
+			request->call = rest_retrieve(version, request->object, ids_of(request), request->nunits, fields,
+										  request->nfields);
+			break;
+		case REQUEST_FIND:
+			asked = palloc(sizeof(char *) * request->nkeys);
+			for (int i = 0; i < request->nkeys; i++)
+				asked[i] = datum_key_utf8(request->keys[i]);
+			request->call = rest_find(version, request->object, request->external_id, request->key_is_number,
+									  asked, request->nkeys, fields, request->nfields, &taken);
+			break;
+		case REQUEST_HISTORY:
+			request->history_parent = pstrdup(claim->mapping->meta->history_parent);
+			request->call =
+				rest_history(version, claim->mapping->meta->history_object, request->history_parent,
+							 ids_of(request), request->nunits, fields, request->nfields, 0, &taken);
+			break;
+		default:
+			request->call = rest_find_deleted(version, request->object, has_master_record(claim->mapping),
+											  ids_of(request), request->nunits, &taken);
+	}
+	keep_first(request, taken);
+}
+
+void
+reads_prepare(Claim *claim, UnitKind *kinds)
+{
+	Request *request = claim_request(claim, REQUEST_RETRIEVE);
+	int nkeys = 0;
+	int n = 0;
+
+	for (int i = 0; i < claim->n; i++)
+		nkeys += 1 + claim->candidates[i].unit->nold;
+	request->outcomes = palloc0(sizeof(Outcome) * claim->n);
+	request->keys = palloc(sizeof(char *) * nkeys);
+	request->record_keys = palloc(sizeof(char *) * nkeys);
+	request->fields = judge_fields(claim->mapping, &request->nfields);
+	request->serial = claim->mapping->serial;
+	request->case_sensitive = claim->mapping->key_field->case_sensitive;
+	for (int i = 0; i < claim->n; i++)
+	{
+		RequestKind kind;
+
+		if (kinds[i] != UNIT_READ)
+			continue;
+		kind = kind_of_read(claim, &claim->candidates[i]);
+		if (request->nunits == 0)
+			request->kind = kind;
+		if (kind == request->kind && request->nunits < most_of(kind))
+			add_candidate(request, claim, &claim->candidates[i]);
+		else
+			kinds[i] = UNIT_WAITING;
+	}
+	build_read(claim, request);
+	for (int i = 0; i < claim->n; i++)
+		if (kinds[i] == UNIT_READ && n++ >= request->nunits)
+			kinds[i] = UNIT_WAITING;
+	delivery_send_later(claim->delivery, request);
+}
+
+void
+reads_prepare_users(Claim *claim)
+{
+	Request *request;
+	int n;
+	int taken;
+	char **ids = conflicts_unnamed(claim->mapping->server, &n);
+
+	claim->state->users_wanted = false;
+	if (n == 0)
+		return;
+	request = claim_request(claim, REQUEST_USERS);
+	request->call = rest_users(claim->connection->options->api_version, (const char *const *) ids, n, &taken);
+	delivery_send_later(claim->delivery, request);
+}
+
+/*
+ * Replies
+ */
+
+static char *
+copy_text(const char *text)
+{
+	return text ? pstrdup(text) : NULL;
+}
+
+static RestRead
+copy_read(const RestRead *read, int nfields)
+{
+	RestRead copy = *read;
+
+	copy.id = copy_text(read->id);
+	copy.key = copy_text(read->key);
+	copy.last_modified_by = copy_text(read->last_modified_by);
+	copy.master_record_id = copy_text(read->master_record_id);
+	copy.values = NULL;
+	if (!read->values)
+		return copy;
+	copy.values = palloc(sizeof(FieldValue) * Max(nfields, 1));
+	for (int i = 0; i < nfields; i++)
+	{
+		copy.values[i] = read->values[i];
+		copy.values[i].text = copy_text(read->values[i].text);
+	}
+	return copy;
+}
+
+static UnitRead *
+attach(Delivery *delivery, const Request *request, Unit *unit, const HttpReply *reply, const RestRead *read)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	UnitRead *made;
+
+	batch_forget_read(unit);
+	unit->read_context = AllocSetContextCreate(delivery->context, "sfsync read", ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(unit->read_context);
+	made = palloc0(sizeof(UnitRead));
+	made->serial = request->serial;
+	made->read_at = GetCurrentTimestamp();
+	made->server_at = made->read_at + request->connection->clock_skew;
+	if (read)
+		made->record = copy_read(read, request->nfields);
+	MemoryContextSwitchTo(caller);
+	unit->read = made;
+	return made;
+}
+
+static void
+settle_retrieve(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	RestRead *reads = palloc0(sizeof(RestRead) * request->nunits);
+	char *error = NULL;
+
+	if (!rest_parse_retrieve(reply->body ? reply->body : "", reply->body_len, ids_of(request),
+							 request->nunits, (const char *const *) request->fields, request->nfields, reads,
+							 &error))
+	{
+		reply_failed(delivery, request, psprintf("the reply can't be understood: %s", error), now);
+		return;
+	}
+	for (int i = 0; i < request->nunits; i++)
+		attach(delivery, request, request->outcomes[i].unit, reply, &reads[i]);
+	reply_go_on(delivery, request);
+}
+
+/* A query that failed, or whose reply is none. */
+static void
+page_failed(Delivery *delivery, Request *request, const RestPage *page, TimestampTz now)
+{
+	if (page->error)
+		reply_failed(delivery, request, psprintf("the reply can't be understood: %s", page->error), now);
+	else
+		reply_mapping_refused(delivery, request,
+							  psprintf("a query of %s failed: %s", request->object, page->failure.message),
+							  now);
+}
+
+/* Records found by a key, own or old, are known from now on. */
+static void
+meet_found(const Request *request, const RestRead *reads, int nreads)
+{
+	char **record_keys = palloc(sizeof(char *) * Max(request->nkeys, 1));
+	char **keys = palloc(sizeof(char *) * Max(request->nkeys, 1));
+	char **ids = palloc(sizeof(char *) * Max(request->nkeys, 1));
+	int n = 0;
+
+	for (int k = 0; k < request->nkeys; k++)
+	{
+		const RestRead *found = NULL;
+		bool twice = false;
+
+		for (int j = 0; j < k && !twice; j++)
+			twice = strcmp(request->record_keys[j], request->record_keys[k]) == 0;
+		for (int r = 0; r < nreads && !twice; r++)
+		{
+			if (!reads[r].key ||
+				strcmp(rest_record_key(reads[r].key, request->case_sensitive), request->record_keys[k]) != 0)
+				continue;
+			twice = found != NULL;
+			found = &reads[r];
+		}
+		if (twice || !found)
+			continue;
+		record_keys[n] = request->record_keys[k];
+		keys[n] = request->keys[k];
+		ids[n++] = found->id;
+	}
+	record_meet(request->mapping, record_keys, keys, ids, n);
+}
+
+static int
+find_key(const Request *request, const RestRead *reads, int nreads, const char *record_key, int *count)
+{
+	int found = -1;
+
+	*count = 0;
+	for (int r = 0; r < nreads; r++)
+		if (reads[r].key && strcmp(rest_record_key(reads[r].key, request->case_sensitive), record_key) == 0)
+		{
+			found = r;
+			(*count)++;
+		}
+	return found;
+}
+
+/*
+ * A unit whose record has its own key has it read by now.  One that is known
+ * by an old key alone has that record read next, by Id.  Where the answer goes
+ * on with another page, those not found yet are asked for again.
+ */
+static void
+attach_found(Delivery *delivery, Request *request, const HttpReply *reply, const RestRead *reads, int nreads,
+			 bool all)
+{
+	int k = 0;
+
+	for (int i = 0; i < request->nunits; i++)
+	{
+		Unit *unit = request->outcomes[i].unit;
+		int count;
+		int found = find_key(request, reads, nreads, request->record_keys[k], &count);
+		bool by_old_key = false;
+
+		for (int o = 1; o <= unit->nold; o++)
+		{
+			int old_count;
+
+			by_old_key |= find_key(request, reads, nreads, request->record_keys[k + o], &old_count) >= 0;
+		}
+		k += 1 + unit->nold;
+		if (found >= 0)
+			attach(delivery, request, unit, reply, count == 1 ? &reads[found] : NULL)->ambiguous = count > 1;
+		else if (all && !by_old_key)
+			attach(delivery, request, unit, reply, NULL);
+		unit->looked_up = all;
+	}
+}
+
+static void
+settle_find(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	RestRead *reads;
+	int nreads;
+	RestPage page = {0};
+
+	if (!rest_parse_find(reply->body ? reply->body : "", reply->body_len, request->external_id,
+						 (const char *const *) request->fields, request->nfields, &reads, &nreads, &page))
+	{
+		page_failed(delivery, request, &page, now);
+		return;
+	}
+	if (page.next && nreads == 0)
+	{
+		reply_failed(delivery, request, "a page of a query is empty, and there is another", now);
+		return;
+	}
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	meet_found(request, reads, nreads);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	attach_found(delivery, request, reply, reads, nreads, page.next == NULL);
+	reply_go_on(delivery, request);
+}
+
+static void
+settle_gone(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	RestRead *reads;
+	int nreads;
+	RestPage page = {0};
+
+	if (!rest_parse_find_deleted(reply->body ? reply->body : "", reply->body_len, &reads, &nreads, &page))
+	{
+		page_failed(delivery, request, &page, now);
+		return;
+	}
+	for (int i = 0; i < request->nunits; i++)
+	{
+		Unit *unit = request->outcomes[i].unit;
+		MemoryContext caller;
+
+		if (!unit->read)
+			continue;
+		caller = MemoryContextSwitchTo(unit->read_context);
+		for (int r = 0; r < nreads; r++)
+			if (strcmp(reads[r].id, request->outcomes[i].salesforce_id) == 0)
+				unit->read->gone = copy_read(&reads[r], 0);
+		unit->read->gone_read = unit->read->gone.found || page.next == NULL;
+		MemoryContextSwitchTo(caller);
+	}
+	reply_go_on(delivery, request);
+}
+
+static void
+settle_history(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	RestChange *changes;
+	int nchanges;
+	RestPage page = {0};
+
+	/* without it the record's own time decides */
+	if (!rest_parse_history(reply->body ? reply->body : "", reply->body_len, request->history_parent,
+							(const char *const *) request->fields, request->nfields, &changes, &nchanges,
+							&page))
+		nchanges = 0;
+	for (int i = 0; i < request->nunits; i++)
+	{
+		UnitRead *read = request->outcomes[i].unit->read;
+		MemoryContext caller;
+
+		if (!read)
+			continue;
+		caller = MemoryContextSwitchTo(request->outcomes[i].unit->read_context);
+		read->history = palloc(sizeof(RestChange) * Max(nchanges, 1));
+		for (int c = 0; c < nchanges; c++)
+		{
+			if (strcmp(changes[c].id, read->record.id) != 0)
+				continue;
+			read->history[read->nhistory] = changes[c];
+			read->history[read->nhistory].id = copy_text(changes[c].id);
+			read->history[read->nhistory++].by = copy_text(changes[c].by);
+		}
+		read->history_read = true;
+		MemoryContextSwitchTo(caller);
+	}
+	reply_go_on(delivery, request);
+}
+
+static void
+settle_users(Delivery *delivery, Request *request, const HttpReply *reply)
+{
+	RestUser *users;
+	int nusers;
+	RestPage page = {0};
+	MemoryContext caller;
+
+	if (!rest_parse_users(reply->body ? reply->body : "", reply->body_len, &users, &nusers, &page))
+		return; /* Ids alone have to do */
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	for (int i = 0; i < nusers; i++)
+		conflicts_name(request->server, users[i].id, users[i].name);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	caller = MemoryContextSwitchTo(delivery->context);
+	for (int i = 0; i < nusers; i++)
+	{
+		RestUser *user = palloc(sizeof(RestUser));
+
+		user->id = pstrdup(users[i].id);
+		user->name = pstrdup(users[i].name);
+		delivery->users = lappend(delivery->users, user);
+	}
+	MemoryContextSwitchTo(caller);
+}
+
+void
+reads_settle(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	MemoryContext caller = MemoryContextSwitchTo(request->context);
+
+	switch (request->kind)
+	{
+		case REQUEST_RETRIEVE:
+			settle_retrieve(delivery, request, reply, now);
+			break;
+		case REQUEST_FIND:
+			settle_find(delivery, request, reply, now);
+			break;
+		case REQUEST_GONE:
+			settle_gone(delivery, request, reply, now);
+			break;
+		case REQUEST_HISTORY:
+			settle_history(delivery, request, reply, now);
+			break;
+		default:
+			settle_users(delivery, request, reply);
+	}
+	MemoryContextSwitchTo(caller);
+}
