@@ -8,7 +8,11 @@ OBJS = \
 	src/auth.o \
 	src/batch.o \
 	src/bulk.o \
+	src/bulk_gather.o \
+	src/bulk_job.o \
 	src/bulk_reply.o \
+	src/bulk_settle.o \
+	src/bulk_store.o \
 	src/canonical.o \
 	src/capture.o \
 	src/capture_table.o \

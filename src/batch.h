@@ -94,6 +94,8 @@ typedef struct Unit
 	UnitRead *read; /* NULL: not read */
 	MemoryContext read_context;
 	bool refused_once; /* for a reason that new metadata may have cured */
+	bool by_rest;      /* not by a bulk job (again) */
+	bool restored;     /* in a bulk job from before the worker started */
 	int limit;         /* size of the next request with it; 0 any */
 	Chunk *chunk;
 	struct Unit *next; /* successor */
@@ -143,6 +145,9 @@ extern Unit *batch_unit(Work *work, int mapping, const char *key);
 
 /* Is there a unit, in flight or not?  The first of them. */
 extern Unit *batch_find(Work *work, int mapping, const char *key);
+
+/* An event that the unit settles. */
+extern void batch_add_ref(Unit *unit, QueueRef ref);
 
 extern void batch_add_old_key(Work *work, Unit *unit, const char *old_key);
 

@@ -12,6 +12,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "deliver.h"
 #include "drift.h"
 #include "mapping.h"
@@ -206,6 +207,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	TimestampTz again;
 
 	state->deliverable = state->needs_metadata = false;
+	state->bulk_threshold = 0;
 	if (!mapping)
 	{
 		state->deliverable = true; /* what is left of it is thrown away */
@@ -228,7 +230,9 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	{
 		delivery_unblock(state);
 		state->deliverable = true;
-		state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted;
+		state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted ||
+								(!connection->token && bulk_has_job(delivery, mapping->id));
+		state->bulk_threshold = bulk_threshold(mapping, connection);
 		state->has_lookups = false;
 		for (int i = 0; i < mapping->nfields; i++)
 			if (mapping->fields[i].lookup && mapping->fields[i].lookup->parent_mapping != mapping->id)
@@ -332,7 +336,7 @@ request_headers(const Request *request)
 	const char **headers = palloc0(sizeof(char *) * 8);
 	int n = 0;
 
-	headers[n++] = "Accept: application/json";
+	headers[n++] = request->kind == REQUEST_BULK ? bulk_accept(request) : "Accept: application/json";
 	if (request->kind == REQUEST_LOGIN)
 		return headers;
 
@@ -375,6 +379,8 @@ send(Delivery *delivery, Request *request)
 		http.body = request->call->body;
 		http.body_len = request->call->body_len;
 	}
+	if (request->kind == REQUEST_BULK)
+		bulk_fill(request, &http);
 	return http_submit(delivery->http, &http);
 }
 
@@ -566,6 +572,7 @@ time_to_wait(Delivery *delivery)
 	soonest(&next, delivery->next_due);
 	soonest(&next, delivery->next_verify);
 	soonest(&next, delivery->next_retry);
+	soonest(&next, bulk_jobs_next(delivery));
 	if (delivery->prepared)
 		soonest(&next, now + USECS_PER_SEC);
 	if (state_dirty(delivery))
@@ -587,18 +594,21 @@ deliver_turn(Delivery *delivery, bool woken)
 	}
 	else if (delivery->prepared)
 		delivery->look = true;
+	delivery->turn_started = GetCurrentTimestamp();
 	begin_turn();
 	MemoryContextSwitchTo(delivery->turn_context);
 	look_at_mappings(delivery);
 	verify_intents(delivery);
 	fetch(delivery);
 	claim_all(delivery);
+	bulk_jobs_turn(delivery);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
 	MemoryContextSwitchTo(delivery->turn_context);
 	send_outgoing(delivery);
 	settle_decided(delivery);
+	bulk_jobs_release(delivery);
 	finish_turn(delivery);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(delivery->turn_context);
@@ -635,10 +645,13 @@ deliver_recover(Delivery *delivery)
 			request->connection->login_in_flight = false;
 		if (request->kind == REQUEST_DESCRIBE)
 			delivery_of(delivery, request->mapping)->describe_in_flight = false;
+		if (request->kind == REQUEST_BULK)
+			request->bulk->in_flight = false;
 		MemoryContextDelete(request->context);
 	}
 	list_free(delivery->outgoing);
 	delivery->outgoing = NIL;
+	bulk_jobs_recover(delivery);
 	delivery->look = true;
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(delivery->turn_context);

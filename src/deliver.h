@@ -10,6 +10,8 @@
 #ifndef SFSYNC_DELIVER_H
 #define SFSYNC_DELIVER_H
 
+#include "nodes/pg_list.h"
+
 #include "batch.h"
 #include "connection.h"
 #include "queue.h"
@@ -32,6 +34,12 @@ typedef struct MappingDelivery
 	bool describe_wanted; /* before anything else is sent */
 	bool behind;          /* events were passed over while it couldn't be delivered */
 	bool has_lookups;     /* to other mappings: they go first */
+	bool bulk;            /* bulk jobs take what they can */
+	int bulk_threshold;   /* as of this turn; 0: none may be used */
+	TimestampTz bulk_off_until; /* they were refused */
+	TimestampTz hard_deleted_at; /* when the last job of hard deletes began */
+	TimestampTz hard_deletes_off_until;
+	char *hard_deletes_refused; /* why; NULL */
 	int seen_serial;      /* of the mapping as it was last compared with what was mapped */
 	bool deliverable;     /* as of this turn */
 	bool needs_metadata;  /* even if nothing is to be sent */
@@ -51,7 +59,8 @@ typedef enum RequestKind
 	REQUEST_FIND,
 	REQUEST_GONE,
 	REQUEST_HISTORY,
-	REQUEST_USERS
+	REQUEST_USERS,
+	REQUEST_BULK
 } RequestKind;
 
 /* Units of one kind, which are one collection of the request. */
@@ -75,6 +84,7 @@ typedef struct Request
 	RestCall *call;
 	AuthCall *login;
 	const char *if_modified_since;
+	struct BulkJob *bulk; /* that it is of */
 	int nunits;
 	Outcome *outcomes;   /* one a unit, to be completed by the reply */
 	RestRecord *records; /* one a unit, of writes; NULL */
@@ -126,6 +136,8 @@ typedef struct Delivery
 	List *mappings; /* MappingDelivery */
 	List *requests; /* in flight */
 	List *outgoing; /* to be sent after commit */
+	List *bulk_jobs; /* BulkJob */
+	TimestampTz turn_started;
 	List *decided;  /* Outcome * that need no request, to be settled */
 	List *users;    /* RestUser *: names of Salesforce's users, as far as they were asked for */
 } Delivery;
@@ -203,6 +215,10 @@ extern void reply_go_on(Delivery *delivery, Request *request);
 
 /* reads.c: a reply with status 200. */
 extern void reads_settle(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
+
+/* Results of the records of a part, as outcomes; not settled yet. */
+extern void reply_set_results(Delivery *delivery, Request *request, const RequestPart *part,
+							  const RestResult *results, const HttpReply *reply);
 
 /*
  * Settle outcomes of one mapping in a transaction, then let go of their units.

@@ -126,6 +126,8 @@ sfsync_adopt(PG_FUNCTION_ARGS)
 				"UPDATE sfsync.mapping_state s SET mapped = NULL"
 				" FROM sfsync.mapping m WHERE m.id = s.mapping AND m.server = $1",
 				sql_arg_name(server));
+		/* they are the other database's; what their rows stand for is still to be sent */
+		SQL_RUN(&scope, "DELETE FROM sfsync.bulk_job WHERE server = $1", sql_arg_name(server));
 		SQL_RUN(&scope,
 				"UPDATE sfsync.intent i SET state = 'unknown'"
 				" FROM sfsync.mapping m WHERE m.id = i.mapping AND m.server = $1",

@@ -176,6 +176,7 @@ typedef struct Outcome
 	const char *parent_key;
 	bool count_attempt;
 	bool row_remains; /* a delete makes way for the row, which is sent next */
+	int64 bulk_job;   /* that it comes from, and leaves; 0: none */
 
 	/* where conflicts are looked for */
 	ConflictNotes conflicts;

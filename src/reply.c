@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "deliver.h"
 #include "describe.h"
 #include "errors.h"
@@ -150,7 +151,7 @@ anything_to_write(const Outcome *outcomes, int n, int64 intent)
 	if (intent != 0)
 		return true;
 	for (int i = 0; i < n; i++)
-		if (outcomes[i].kind != OUTCOME_AGAIN)
+		if (outcomes[i].kind != OUTCOME_AGAIN || outcomes[i].bulk_job != 0)
 			return true;
 	return false;
 }
@@ -381,8 +382,8 @@ answered_at(const Request *request, const HttpReply *reply)
 	return GetCurrentTimestamp() + request->connection->clock_skew;
 }
 
-static void
-set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
+void
+reply_set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
 			const HttpReply *reply)
 {
 	for (int i = 0; i < part->n; i++)
@@ -586,7 +587,7 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 	if (!rest_parse_update_if(reply->body ? reply->body : "", reply->body_len, request->records,
 							  request->nunits, results, failed, error))
 		return false;
-	set_results(delivery, request, &request->parts[0], results, reply);
+	reply_set_results(delivery, request, &request->parts[0], results, reply);
 	for (int i = 0; i < request->nunits; i++)
 		if (failed[i])
 			request->outcomes[i].kind = OUTCOME_AGAIN; /* someone was faster: read, and decide again */
@@ -633,7 +634,7 @@ settle_parts(Delivery *delivery, Request *request, const HttpReply *reply, Times
 
 		if (parts[p].http_status == 200)
 		{
-			set_results(delivery, request, &request->parts[p], results[p], reply);
+			reply_set_results(delivery, request, &request->parts[p], results[p], reply);
 			continue;
 		}
 		refusal = rest_parse_error(parts[p].http_status, parts[p].body, parts[p].body_len);
@@ -844,6 +845,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 			break;
 		case REQUEST_LOOKUP:
 			lookup_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_BULK:
+			bulk_reply(delivery, request, reply, now);
 			break;
 		case REQUEST_RETRIEVE:
 		case REQUEST_FIND:
