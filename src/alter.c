@@ -75,6 +75,33 @@ check_zone(const char *zone)
 						errhint("For example UTC, or Europe/Vienna.")));
 }
 
+/*
+ * A backfill applies the filter to the rows that exist: it looks at all of them,
+ * and sends those that newly pass, and the deletes of those that no longer do.
+ */
+static void
+alter_filter(const Mapping *mapping, const char *text)
+{
+	Expression none = {0};
+	Expression *filter = text[0] == '\0' ? &none : api_expression(mapping, "filter", text, true);
+	uint8 changed[MAPPING_FILTER_ATTNUM / 8 + 1] = {0};
+	int bit = MAPPING_FILTER_ATTNUM - 1;
+	SqlScope scope;
+	bool is_new;
+
+	sql_open(&scope, false);
+	is_new = SQL_RUN(&scope,
+					 "UPDATE sfsync.mapping SET filter = $2, filter_columns = $3, filter_attnums = $4"
+					 " WHERE id = $1 AND filter IS DISTINCT FROM $2",
+					 sql_arg_int(mapping->id), sql_arg_text(filter->text),
+					 sql_arg_names(filter->names, filter->ncolumns),
+					 sql_arg_smallints(filter->attnums, filter->ncolumns)) > 0;
+	sql_close(&scope);
+	changed[bit / 8] = 1 << (bit % 8);
+	if (is_new)
+		(void) api_start_backfill(mapping->id, source_row_count(mapping, NULL), changed, bit / 8 + 1);
+}
+
 static const char alter_query[] =
 	"UPDATE sfsync.mapping SET conflict_policy = coalesce($2, conflict_policy), new_columns = coalesce($3, new_columns),"
 	" updated_at_column = CASE WHEN $4 IS NULL THEN updated_at_column ELSE NULLIF($4, '')::name END,"
@@ -89,6 +116,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	SqlScope scope;
 	char *policy = api_text(fcinfo, 1);
 	char *columns = api_text(fcinfo, 2);
+	char *filter = api_text(fcinfo, 3);
 	char *updated_at = api_name(fcinfo, 4);
 	char *zone = api_text(fcinfo, 5);
 
@@ -98,7 +126,6 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 		api_check_conflict_policy(policy);
 	if (columns)
 		api_check_new_columns(columns);
-	api_refuse_filter(api_text(fcinfo, 3));
 	if (!PG_ARGISNULL(6) && PG_GETARG_BOOL(6))
 		api_unsupported("capture_replicated", "true",
 						"Rows that arrive by logical replication are not captured.");
@@ -121,6 +148,8 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 		SQL_RUN(&scope, "UPDATE sfsync.record SET memory = NULL WHERE mapping = $1 AND memory IS NOT NULL",
 				sql_arg_int(mapping->id));
 	sql_close(&scope);
+	if (filter)
+		alter_filter(mapping, filter);
 	api_changed(mapping);
 	PG_RETURN_TEXT_P(cstring_to_text(mapping->name));
 }
@@ -270,15 +299,20 @@ Datum
 sfsync_backfill(PG_FUNCTION_ARGS)
 {
 	Mapping *mapping;
+	char *text = api_text(fcinfo, 1);
+	Expression *filter;
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
-	api_refuse_filter(api_text(fcinfo, 1));
 	if (!mapping->source_name)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("mapping \"%s\" can't be backfilled", mapping->name),
 						errdetail("%s", mapping->broken)));
-	PG_RETURN_INT64(api_start_backfill(mapping->id, source_row_count(mapping), NULL, 0));
+	if (!text || text[0] == '\0')
+		PG_RETURN_INT64(api_start_backfill(mapping->id, source_row_count(mapping, NULL), NULL, 0));
+	filter = api_expression(mapping, "filter", text, true);
+	PG_RETURN_INT64(
+		api_start_filtered_backfill(mapping->id, source_row_count(mapping, filter->text), filter->text));
 }
 
 PG_FUNCTION_INFO_V1(sfsync_cancel_backfill);

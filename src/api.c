@@ -127,15 +127,6 @@ void
 api_check_new_columns(const char *value)
 {
 	api_choice("new_columns", value, column_policies, lengthof(column_policies));
-	if (strcmp(value, "create_field") == 0)
-		api_unsupported("new_columns", value, "Use 'auto' and create the field in Salesforce, or 'ignore'.");
-}
-
-void
-api_refuse_filter(const char *filter)
-{
-	if (filter && filter[0] != '\0')
-		api_unsupported("filter", filter, "Map all rows of the table.");
 }
 
 /*
@@ -246,6 +237,16 @@ api_column(const Mapping *mapping, const char *name)
 	return attnum;
 }
 
+Expression *
+api_expression(const Mapping *mapping, const char *argument, const char *text, bool is_filter)
+{
+	Relation rel = table_open(mapping->source, AccessShareLock);
+	Expression *expression = expression_parse(rel, mapping->owner, argument, text, is_filter);
+
+	table_close(rel, NoLock);
+	return expression;
+}
+
 const SfField *
 api_field(const Mapping *mapping, const char *name)
 {
@@ -301,21 +302,34 @@ api_attach_triggers(Oid relid)
 	sql_close(&scope);
 }
 
-/* Queue a backfill; changed NULL: whole rows. */
-int64
-api_start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len)
+static int64
+start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len, const char *filter)
 {
 	SqlScope scope;
 	int64 id;
 
 	sql_open(&scope, false);
 	SQL_RUN(&scope,
-			"INSERT INTO sfsync.backfill_job (mapping, rows_total, changed) VALUES ($1, $2, $3) RETURNING id",
-			sql_arg_int(mapping), sql_arg_bigint(rows), sql_arg_bytes(changed, changed ? changed_len : -1));
+			"INSERT INTO sfsync.backfill_job (mapping, rows_total, changed, filter) VALUES ($1, $2, $3, $4)"
+			" RETURNING id",
+			sql_arg_int(mapping), sql_arg_bigint(rows), sql_arg_bytes(changed, changed ? changed_len : -1),
+			sql_arg_text(filter));
 	id = sql_bigint(0, 1);
 	sql_close(&scope);
 	shmem_wake_at_commit();
 	return id;
+}
+
+int64
+api_start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len)
+{
+	return start_backfill(mapping, rows, changed, changed_len, NULL);
+}
+
+int64
+api_start_filtered_backfill(int mapping, int64 rows, const char *filter)
+{
+	return start_backfill(mapping, rows, NULL, 0, filter);
 }
 
 /*

@@ -11,6 +11,9 @@
 
 #include "batch.h"
 
+/* Rows that wait for each other in a circle, at most. */
+#define MAX_CIRCLE 100
+
 /* Map of "mapping:key" to a unit: those at hand, and those a key moved to. */
 typedef struct UnitEntry
 {
@@ -527,12 +530,21 @@ batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked)
 	return n;
 }
 
+static void
+forget_parent(Unit *unit)
+{
+	if (unit->waits_key)
+		pfree(unit->waits_key);
+	unit->waits_key = NULL;
+}
+
 void
 batch_start(Unit *unit)
 {
 	dlist_delete(&unit->node);
 	unit->queue->nready--;
 	unit->in_flight = true;
+	forget_parent(unit);
 }
 
 void
@@ -540,6 +552,32 @@ batch_postpone(Unit *unit)
 {
 	dlist_delete(&unit->node);
 	dlist_push_tail(&unit->queue->ready, &unit->node);
+}
+
+void
+batch_set_parent(Unit *unit, int parent_mapping, const char *parent_key)
+{
+	forget_parent(unit);
+	unit->waits_mapping = parent_mapping;
+	unit->waits_key = pstrdup(parent_key);
+}
+
+bool
+batch_waits_for(const Work *work, int mapping, const char *key, const Unit *unit)
+{
+	for (int i = 0; i < MAX_CIRCLE && key; i++)
+	{
+		const Unit *next;
+
+		if (mapping == unit->queue->mapping && strcmp(key, unit->key) == 0)
+			return true;
+		next = map_get(work->at_hand, mapping, key);
+		if (!next)
+			return false;
+		mapping = next->waits_mapping;
+		key = next->waits_key;
+	}
+	return false;
 }
 
 void
@@ -563,6 +601,7 @@ free_unit(Unit *unit)
 	batch_forget_read(unit);
 	if (unit->refs)
 		pfree(unit->refs);
+	forget_parent(unit);
 	batch_hold(unit, NULL);
 	pfree(unit->key);
 	pfree(unit);

@@ -89,7 +89,9 @@ typedef struct Unit
 	uint64 min_xid;
 	uint64 missing_since;
 	/* during delivery */
-	int waits;      /* times that it waited for a parent */
+	int waits;         /* times that it waited for a parent */
+	int waits_mapping; /* that parent; key NULL: it doesn't wait */
+	char *waits_key;
 	bool looked_up; /* Salesforce was asked for its Id: there is none */
 	UnitRead *read; /* NULL: not read */
 	MemoryContext read_context;
@@ -186,6 +188,12 @@ extern void batch_start(Unit *unit);
 
 /* Still ready, but after all others of its mapping. */
 extern void batch_postpone(Unit *unit);
+
+/* The row that it waits for, while it is ready. */
+extern void batch_set_parent(Unit *unit, int parent_mapping, const char *parent_key);
+
+/* Does the row of this mapping and key, by what it waits for, wait for the unit? */
+extern bool batch_waits_for(const Work *work, int mapping, const char *key, const Unit *unit);
 
 /* Ready again, before others. */
 extern void batch_again(Unit *unit);

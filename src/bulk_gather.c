@@ -328,8 +328,8 @@ is_unusual(const Claim *claim, const Candidate *candidate)
 	const Unit *unit = candidate->unit;
 	const Outcome *noted = &candidate->noted;
 
-	return unit->by_rest || unit->limit > 0 || unit->refused_once || unit->nold > 0 || unit->key_left ||
-		   unit->times || noted->set_replaced || noted->conflicts.n > 0 ||
+	return candidate->fill || unit->by_rest || unit->limit > 0 || unit->refused_once || unit->nold > 0 ||
+		   unit->key_left || unit->times || noted->set_replaced || noted->conflicts.n > 0 ||
 		   (unit->read && unit->read->ambiguous);
 }
 

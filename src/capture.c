@@ -161,7 +161,8 @@ load_target(Target *target, Relation rel, HeapTuple row, TupleDesc desc)
 
 static const char load_query[] =
 	"SELECT m.id, m.source::oid, m.key_columns,"
-	" ARRAY(SELECT r.column_name FROM sfsync.rule r WHERE r.mapping = m.id AND r.field IS NULL),"
+	" ARRAY(SELECT r.column_name FROM sfsync.rule r WHERE r.mapping = m.id AND r.field IS NULL"
+	" AND r.column_name <> ALL (m.filter_columns)),"
 	" m.name, m.delete_guard, m.on_truncate = 'apply'"
 	" FROM sfsync.mapping m WHERE m.source::oid = ANY($1) ORDER BY m.id";
 

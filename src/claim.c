@@ -20,6 +20,7 @@
 #include "claim.h"
 #include "datum.h"
 #include "delete_policy.h"
+#include "drift.h"
 #include "judge.h"
 #include "payload.h"
 #include "sfsync.h"
@@ -412,6 +413,7 @@ add_unit(Request *request, const Candidate *candidate, UnitKind kind)
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id ? pstrdup(candidate->salesforce_id) : NULL;
 	outcome->row_remains = candidate->row->found;
+	circle_outcome(candidate, outcome);
 	*record = candidate->payload;
 	if (kind == UNIT_UPDATE || kind == UNIT_GUARDED_UPDATE)
 	{
@@ -668,6 +670,8 @@ store_memories(Claim *claim)
 static bool
 rows_matter(const Claim *claim)
 {
+	if (claim->mapping->filter)
+		return true; /* those out of it cost no call */
 	for (int i = 0; i < claim->n; i++)
 	{
 		const Unit *unit = claim->candidates[i].unit;
@@ -693,8 +697,12 @@ send_reads(Claim *claim, UnitKind *kinds)
 static bool
 send_writes(Claim *claim, UnitKind *kinds)
 {
-	bool taken = bulk_take(claim, kinds);
-	bool sent = prepare_writes(claim, kinds) || taken;
+	bool taken;
+	bool sent;
+
+	family_keep_together(claim, kinds);
+	taken = bulk_take(claim, kinds);
+	sent = prepare_writes(claim, kinds) || taken;
 
 	if (!sent && count_kind(kinds, claim->n, UNIT_LOOKUP) > 0)
 	{
@@ -705,6 +713,28 @@ send_writes(Claim *claim, UnitKind *kinds)
 		if (kinds[i] == UNIT_LOOKUP)
 			claim->candidates[i].unit->kind = UNIT_LOOKUP;
 	return sent;
+}
+
+/* What changed of columns whose field is in quarantine is settled without them, and sent later. */
+static void
+keep_quarantined(const Claim *claim)
+{
+	DriftChange *changes;
+	int n = 0;
+
+	if (!drift_in_quarantine(claim->mapping))
+		return;
+	changes = palloc(sizeof(DriftChange) * Max(claim->n, 1));
+	for (int i = 0; i < claim->n; i++)
+	{
+		const Candidate *candidate = &claim->candidates[i];
+		const Unit *unit = candidate->unit;
+
+		if (unit->changed && !unit->deleted)
+			changes[n++] = (DriftChange){unit->key, unit->changed, unit->changed_len,
+										 unit->event_at ? unit->event_at : GetCurrentTimestamp()};
+	}
+	drift_note(claim->mapping, changes, n);
 }
 
 /*
@@ -732,6 +762,8 @@ claim_batch(Claim *claim, MappingQueue *queue)
 		read_all(claim);
 	else
 		read_ids(claim);
+	keep_quarantined(claim);
+	circle_find(claim);
 	for (int i = 0; i < claim->n; i++)
 	{
 		Candidate *candidate = &claim->candidates[i];
@@ -747,8 +779,8 @@ claim_batch(Claim *claim, MappingQueue *queue)
 	return send_writes(claim, kinds) || progress;
 }
 
-static bool
-may_send(const Delivery *delivery, const Connection *connection)
+bool
+claim_may_send(const Delivery *delivery, const Connection *connection)
 {
 	int waiting = 0;
 	ListCell *lc;
@@ -781,7 +813,7 @@ claim_once(Delivery *delivery, MappingDelivery *state, MappingQueue *queue)
 	}
 	claim.mapping = mapping_get(state->id);
 	claim.connection = connection_get(claim.mapping->serverid, claim.mapping->owner);
-	if (may_send(delivery, claim.connection) && ready(&claim))
+	if (claim_may_send(delivery, claim.connection) && ready(&claim))
 	{
 		if (state->users_wanted)
 		{

@@ -13,6 +13,7 @@
 #include "utils/snapmgr.h"
 
 #include "bulk_job.h"
+#include "create_field.h"
 #include "deliver.h"
 #include "drift.h"
 #include "mapping.h"
@@ -198,6 +199,60 @@ follow_drift(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
 	state->seen_serial = mapping->serial;
 }
 
+/* Parents go before children, and neither at the same time as its relatives. */
+static void
+look_at_lookups(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
+{
+	state->has_lookups = false;
+	for (int i = 0; i < mapping->nfields; i++)
+	{
+		const RouteLookup *lookup = mapping->fields[i].lookup;
+
+		if (!lookup)
+			continue;
+		state->has_lookups |= lookup->parent_mapping != mapping->id;
+		state->has_family = delivery_of(delivery, lookup->parent_mapping)->has_family = true;
+	}
+}
+
+/* What is blocked for its metadata, or in quarantine, is looked at again though nothing is to be sent. */
+static void
+look_at_metadata(MappingDelivery *state, const Mapping *mapping, Look *look)
+{
+	TimestampTz stale_at = mapping->metadata_at + (int64) sfsync_schema_ttl * 1000;
+
+	state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted;
+	if (!mapping->broken && !drift_in_quarantine(mapping))
+		return;
+	if (stale_at <= look->now)
+		state->needs_metadata = true;
+	else
+		soonest(&look->next, stale_at);
+}
+
+/* The token for the creation of a field is asked for like that for metadata. */
+static void
+look_at_creation(MappingDelivery *state, const Mapping *mapping, const Connection *connection, Look *look)
+{
+	TimestampTz due = create_field_due(state, mapping);
+
+	state->creation_due = due != 0 && due <= look->now;
+	if (!state->creation_due)
+		soonest(&look->next, due);
+	else if (!connection->token)
+		state->needs_metadata = true;
+}
+
+/* So is that for a job. */
+static void
+look_at_bulk(const Delivery *delivery, MappingDelivery *state, const Mapping *mapping,
+			 const Connection *connection)
+{
+	state->bulk_threshold = bulk_threshold(mapping, connection);
+	if (!connection->token && bulk_has_job(delivery, mapping->id))
+		state->needs_metadata = true;
+}
+
 static void
 look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 {
@@ -206,7 +261,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	Connection *connection;
 	TimestampTz again;
 
-	state->deliverable = state->needs_metadata = false;
+	state->deliverable = state->needs_metadata = state->creation_due = false;
 	state->bulk_threshold = 0;
 	if (!mapping)
 	{
@@ -226,21 +281,26 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		return;
 	}
 	connection = connection_get(mapping->serverid, mapping->owner);
-	if (connection_usable(connection, look->now, &again))
+	if (!connection_usable(connection, look->now, &again))
 	{
-		delivery_unblock(state);
-		state->deliverable = true;
-		state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted ||
-								(!connection->token && bulk_has_job(delivery, mapping->id));
-		state->bulk_threshold = bulk_threshold(mapping, connection);
-		state->has_lookups = false;
-		for (int i = 0; i < mapping->nfields; i++)
-			if (mapping->fields[i].lookup && mapping->fields[i].lookup->parent_mapping != mapping->id)
-				state->has_lookups = true;
-		follow_drift(delivery, state, mapping);
-	}
-	else
 		soonest(&look->next, again);
+		return;
+	}
+	look_at_metadata(state, mapping, look);
+	if (mapping->broken && !state->needs_metadata)
+	{
+		delivery_block(delivery, state, mapping->broken, look->now);
+		soonest(&look->next, state->blocked_until);
+		return;
+	}
+	delivery_unblock(state);
+	state->deliverable = true;
+	look_at_bulk(delivery, state, mapping, connection);
+	look_at_lookups(delivery, state, mapping);
+	if (mapping->refresh_wanted || state->describe_wanted)
+		return; /* what follows is for metadata that hold */
+	follow_drift(delivery, state, mapping);
+	look_at_creation(state, mapping, connection, look);
 }
 
 /* A change of configuration or catalog may have mended what blocks a mapping. */
@@ -302,6 +362,13 @@ claim_all(Delivery *delivery)
 {
 	ListCell *lc;
 
+	foreach(lc, delivery->mappings)
+	{
+		MappingDelivery *state = lfirst(lc);
+
+		if (state->creation_due && state->deliverable && !state->blocked)
+			(void) delivery_guard(delivery, state, create_field_step, NULL);
+	}
 	foreach(lc, delivery->mappings)
 		if (!((MappingDelivery *) lfirst(lc))->has_lookups)
 			claim_mapping(delivery, lfirst(lc));
@@ -647,6 +714,8 @@ deliver_recover(Delivery *delivery)
 			delivery_of(delivery, request->mapping)->describe_in_flight = false;
 		if (request->kind == REQUEST_BULK)
 			request->bulk->in_flight = false;
+		if (request->kind == REQUEST_CREATE_FIELD)
+			create_field_recover(delivery_of(delivery, request->mapping));
 		MemoryContextDelete(request->context);
 	}
 	list_free(delivery->outgoing);

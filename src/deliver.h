@@ -23,6 +23,8 @@
 
 /* What delivery knows of a mapping beside its configuration. */
 
+struct FieldCreation;
+
 typedef struct MappingDelivery
 {
 	int id;
@@ -31,19 +33,24 @@ typedef struct MappingDelivery
 	TimestampTz refused_until; /* Salesforce refused it with new metadata, too */
 	int failures;              /* errors in a row */
 	bool describe_in_flight;
-	bool describe_wanted; /* before anything else is sent */
-	bool behind;          /* events were passed over while it couldn't be delivered */
-	bool has_lookups;     /* to other mappings: they go first */
-	bool bulk;            /* bulk jobs take what they can */
-	int bulk_threshold;   /* as of this turn; 0: none may be used */
-	TimestampTz bulk_off_until; /* they were refused */
+	bool describe_wanted;           /* before anything else is sent */
+	TimestampTz suspected_at;       /* metadata, of being old, for what a record's error says */
+	bool behind;                    /* events were passed over while it couldn't be delivered */
+	bool has_lookups;               /* to other mappings: they go first */
+	bool has_family;                /* its rows are parents or children of mapped ones */
+	int seen_serial;                /* of the mapping as it was last compared with what was mapped */
+	bool deliverable;               /* as of this turn */
+	bool needs_metadata;            /* even if nothing is to be sent */
+	bool creation_due;              /* of a field for a new column */
+	struct FieldCreation *creation; /* under way; NULL */
+	bool creation_in_flight;
+	bool users_wanted;           /* conflicts were added that show a user by the Id alone */
+	bool bulk;                   /* bulk jobs take what they can */
+	int bulk_threshold;          /* as of this turn; 0: none may be used */
+	TimestampTz bulk_off_until;  /* they were refused */
 	TimestampTz hard_deleted_at; /* when the last job of hard deletes began */
 	TimestampTz hard_deletes_off_until;
 	char *hard_deletes_refused; /* why; NULL */
-	int seen_serial;      /* of the mapping as it was last compared with what was mapped */
-	bool deliverable;     /* as of this turn */
-	bool needs_metadata;  /* even if nothing is to be sent */
-	bool users_wanted;    /* conflicts were added that show a user by the Id alone */
 	MappingCounters counters;
 	bool dirty;
 } MappingDelivery;
@@ -60,7 +67,8 @@ typedef enum RequestKind
 	REQUEST_GONE,
 	REQUEST_HISTORY,
 	REQUEST_USERS,
-	REQUEST_BULK
+	REQUEST_BULK,
+	REQUEST_CREATE_FIELD
 } RequestKind;
 
 /* Units of one kind, which are one collection of the request. */
@@ -132,14 +140,14 @@ typedef struct Delivery
 	TimestampTz next_retry;    /* of a server or mapping that can't be used now; 0 none */
 	TimestampTz state_written;
 	bool backfills_running;
-	List *chunks;   /* BackfillChunk, in order of key */
-	List *mappings; /* MappingDelivery */
-	List *requests; /* in flight */
-	List *outgoing; /* to be sent after commit */
+	List *chunks;    /* BackfillChunk, in order of key */
+	List *mappings;  /* MappingDelivery */
+	List *requests;  /* in flight */
+	List *outgoing;  /* to be sent after commit */
 	List *bulk_jobs; /* BulkJob */
 	TimestampTz turn_started;
-	List *decided;  /* Outcome * that need no request, to be settled */
-	List *users;    /* RestUser *: names of Salesforce's users, as far as they were asked for */
+	List *decided; /* Outcome * that need no request, to be settled */
+	List *users;   /* RestUser *: names of Salesforce's users, as far as they were asked for */
 } Delivery;
 
 extern Delivery *deliver_create(HttpClient *http);
@@ -197,6 +205,9 @@ typedef struct ClaimRound
 } ClaimRound;
 
 extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
+
+/* Does the server's throttle let one more request go, beside those prepared? */
+extern bool claim_may_send(const Delivery *delivery, const Connection *connection);
 
 /* fetch.c */
 extern void fetch(Delivery *delivery);

@@ -36,7 +36,7 @@ extern ErrorScope error_classify(int http_status, const char *code, const char *
 /* Classify a reply of the token endpoint (section 1.2). */
 extern ErrorScope error_classify_oauth(int http_status, const char *error, const char *description);
 
-/* A sentence on what to do about a code, ours included; never NULL. */
+/* hints.c: a sentence on what to do about a code, ours included; never NULL. */
 extern const char *error_hint(const char *code);
 
 #endif /* SFSYNC_ERRORS_H */

@@ -143,6 +143,20 @@ sfsync_adopt(PG_FUNCTION_ARGS)
 			"UPDATE sfsync.rule r SET attnum = a.attnum FROM sfsync.mapping m, pg_catalog.pg_attribute a"
 			" WHERE m.id = r.mapping AND m.server = $1 AND a.attrelid = m.source AND a.attname = r.column_name",
 			sql_arg_name(server));
+		SQL_RUN(
+			&scope,
+			"UPDATE sfsync.mapping m SET filter_attnums ="
+			" ARRAY(SELECT coalesce(a.attnum, 0) FROM pg_catalog.unnest(m.filter_columns) WITH ORDINALITY k(c, o)"
+			" LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = m.source AND a.attname = k.c ORDER BY k.o)"
+			" WHERE m.server = $1 AND m.filter IS NOT NULL",
+			sql_arg_name(server));
+		SQL_RUN(
+			&scope,
+			"UPDATE sfsync.rule r SET expression_attnums ="
+			" ARRAY(SELECT coalesce(a.attnum, 0) FROM pg_catalog.unnest(r.expression_columns) WITH ORDINALITY k(c, o)"
+			" LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = m.source AND a.attname = k.c ORDER BY k.o)"
+			" FROM sfsync.mapping m WHERE m.id = r.mapping AND m.server = $1 AND r.expression IS NOT NULL",
+			sql_arg_name(server));
 	}
 	sql_close(&scope);
 	mapping_changed(InvalidOid);

@@ -15,6 +15,7 @@
 
 #include "bulk_job.h"
 #include "deliver.h"
+#include "expression.h"
 #include "sfsync.h"
 #include "source.h"
 
@@ -275,6 +276,8 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 			batch_add_changed(unit, job->changed, job->changed_len, BATCH_NEVER);
 		else
 			batch_add_whole(unit, BATCH_NEVER);
+		if (job->filter_changed_at != 0)
+			unit->event_at = Max(unit->event_at, job->filter_changed_at); /* rows may leave by it */
 		if (unit->min_xid == 0 || job->xid < unit->min_xid)
 			unit->min_xid = job->xid;
 		if (unit->chunk)
@@ -293,6 +296,43 @@ chunks_at_once(const Delivery *delivery, const MappingDelivery *state)
 	return (at_hand_low(delivery) + bulk_units(delivery, state->id)) / CHUNK_ROWS;
 }
 
+typedef struct KeysWanted
+{
+	const Mapping *mapping;
+	const BackfillJob *job;
+	const char *last_key;
+	char **keys;
+	int nkeys;
+} KeysWanted;
+
+static void
+read_keys(void *arg)
+{
+	KeysWanted *wanted = arg;
+	SourceChoice choice = {wanted->job->changed, wanted->job->changed_len, wanted->job->filter};
+
+	wanted->keys = source_keys_after(wanted->mapping, wanted->last_key, &choice, CHUNK_ROWS, &wanted->nkeys);
+}
+
+/* The filter of a backfill is its own: when it fails, so does the backfill, and nothing else. */
+static bool
+read_filtered_keys(MappingDelivery *state, KeysWanted *wanted)
+{
+	char *error = expression_guard(read_keys, wanted);
+
+	if (!error)
+		return true;
+	ereport(LOG, (errmsg("sfsync: mapping \"%s\": backfill %lld failed: %s", wanted->mapping->name,
+						 (long long) wanted->job->id, error)));
+	backfill_fail(wanted->job->id);
+	if (state->counters.last_error)
+		pfree(state->counters.last_error);
+	state->counters.last_error =
+		MemoryContextStrdup(TopMemoryContext, psprintf("a backfill failed: %s", error));
+	state->dirty = true;
+	return false;
+}
+
 static void
 read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 {
@@ -300,8 +340,7 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	BackfillChunk *last = NULL;
 	int nchunks = chunks_of(delivery, job->id, &last);
 	Mapping *mapping;
-	char **keys;
-	int nkeys;
+	KeysWanted wanted = {NULL, job, NULL, NULL, 0};
 
 	if (!state->deliverable || nchunks > chunks_at_once(delivery, state) || (last && last->last) ||
 		at_hand(delivery) >= at_hand_low(delivery))
@@ -309,10 +348,13 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
 		return;
-	mapping = mapping_get(job->mapping);
-	keys = source_keys_after(mapping, last ? last->last_key : job->last_key, job->changed, job->changed_len,
-							 CHUNK_ROWS, &nkeys);
-	take_chunk(delivery, job, keys, nkeys);
+	wanted.mapping = mapping_get(job->mapping);
+	wanted.last_key = last ? last->last_key : job->last_key;
+	if (!job->filter)
+		read_keys(&wanted);
+	else if (!read_filtered_keys(state, &wanted))
+		return;
+	take_chunk(delivery, job, wanted.keys, wanted.nkeys);
 }
 
 static void

@@ -25,8 +25,10 @@
 #include "utils/syscache.h"
 
 #include "capture.h"
+#include "columns.h"
 #include "datum.h"
 #include "delete_policy.h"
+#include "drift.h"
 #include "mapping.h"
 #include "sql.h"
 
@@ -77,11 +79,30 @@ server_callback(Datum arg, int cacheid, uint32 hashvalue)
 	invalidate(InvalidOid);
 }
 
+/* A function that is made, changed or dropped may mend or break an expression. */
+static void
+function_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	HASH_SEQ_STATUS scan;
+	Cached *cached;
+
+	if (!cache)
+		return;
+	hash_seq_init(&scan, cache);
+	while ((cached = hash_seq_search(&scan)) != NULL)
+		if (!cached->mapping || cached->mapping->evaluates)
+		{
+			cached->valid = false;
+			invalidated = true;
+		}
+}
+
 void
 mapping_init(void)
 {
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, server_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, function_callback, (Datum) 0);
 }
 
 bool
@@ -107,25 +128,50 @@ mapping_changed(Oid source)
 static const char load_query[] =
 	"SELECT m.name, m.source::oid, m.server, m.object, m.external_id, m.owner::oid, m.on_delete,"
 	" m.conflict_policy, m.timestamp_zone, m.paused, m.key_columns, m.new_columns, m.known_columns,"
-	" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified, m.delete_values::text, m.updated_at_column"
+	" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified, m.delete_values::text, m.updated_at_column,"
+	" m.filter"
 	" FROM sfsync.mapping m LEFT JOIN sfsync.object o ON o.server = m.server AND o.object = m.object"
 	" WHERE m.id = $1";
 
 static const char rules_query[] =
-	"SELECT field, column_name, null_rule, overlong, conflict_policy FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
+	"SELECT field, column_name, null_rule, overlong, conflict_policy, expression, attnum::pg_catalog.int4"
+	" FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
 
 /* What load_query returns beside the Mapping itself. */
 typedef struct Loaded
 {
 	bool ignore_new;
+	bool create_new;
 	char **known;
 	int nknown;
 	char *describe;
 	RouteRule *rules;
-	char **rule_columns;
+	char **rule_columns;     /* NULL: an expression */
+	char **rule_expressions; /* NULL: a column */
 	int nrules;
 	char *updated_at;
 } Loaded;
+
+static void
+read_rules(SqlScope *scope, int mapping, Loaded *loaded)
+{
+	int n = loaded->nrules = SQL_RUN(scope, rules_query, sql_arg_int(mapping));
+
+	loaded->rules = MemoryContextAllocZero(scope->caller, sizeof(RouteRule) * Max(n, 1));
+	loaded->rule_columns = MemoryContextAlloc(scope->caller, sizeof(char *) * Max(n, 1));
+	loaded->rule_expressions = MemoryContextAlloc(scope->caller, sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		loaded->rules[i].field = sql_text(scope, i, 1);
+		loaded->rules[i].exclude = loaded->rules[i].field == NULL;
+		loaded->rule_columns[i] = sql_text(scope, i, 2);
+		loaded->rules[i].keep_null = strcmp(sql_text(scope, i, 3), "keep") == 0;
+		loaded->rules[i].truncate = strcmp(sql_text(scope, i, 4), "truncate") == 0;
+		loaded->rules[i].policy = sql_text(scope, i, 5);
+		loaded->rule_expressions[i] = sql_text(scope, i, 6);
+		loaded->rules[i].attnum = sql_int(i, 7);
+	}
+}
 
 static bool
 read_configuration(Mapping *mapping, Loaded *loaded)
@@ -149,6 +195,7 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 		mapping->paused = sql_bool(0, 10);
 		mapping->key_columns = sql_texts(&scope, 0, 11, &mapping->nkeys);
 		loaded->ignore_new = strcmp(sql_text(&scope, 0, 12), "ignore") == 0;
+		loaded->create_new = strcmp(sql_text(&scope, 0, 12), "create_field") == 0;
 		loaded->known = sql_texts(&scope, 0, 13, &loaded->nknown);
 		loaded->describe = sql_text(&scope, 0, 14);
 		mapping->has_metadata = !sql_isnull(0, 15);
@@ -157,19 +204,8 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 		mapping->last_modified = sql_text(&scope, 0, 17);
 		mapping->delete_values = sql_text(&scope, 0, 18);
 		loaded->updated_at = sql_text(&scope, 0, 19);
-
-		loaded->nrules = SQL_RUN(&scope, rules_query, sql_arg_int(mapping->id));
-		loaded->rules = MemoryContextAllocZero(scope.caller, sizeof(RouteRule) * Max(loaded->nrules, 1));
-		loaded->rule_columns = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(loaded->nrules, 1));
-		for (int i = 0; i < loaded->nrules; i++)
-		{
-			loaded->rules[i].field = sql_text(&scope, i, 1);
-			loaded->rules[i].exclude = loaded->rules[i].field == NULL;
-			loaded->rule_columns[i] = sql_text(&scope, i, 2);
-			loaded->rules[i].keep_null = strcmp(sql_text(&scope, i, 3), "keep") == 0;
-			loaded->rules[i].truncate = strcmp(sql_text(&scope, i, 4), "truncate") == 0;
-			loaded->rules[i].policy = sql_text(&scope, i, 5);
-		}
+		mapping->filter = sql_text(&scope, 0, 20);
+		read_rules(&scope, mapping->id, loaded);
 	}
 	sql_close(&scope);
 	return found;
@@ -187,22 +223,13 @@ checks_records(const Mapping *mapping)
 	return false;
 }
 
-static int
-column_index(const Mapping *mapping, const char *name)
-{
-	for (int i = 0; i < mapping->ncolumns; i++)
-		if (strcmp(mapping->columns[i].name, name) == 0)
-			return i;
-	return -1;
-}
-
 static void
 read_keys(Mapping *mapping)
 {
 	mapping->key_types = palloc0(sizeof(Oid) * Max(mapping->nkeys, 1));
 	for (int i = 0; i < mapping->nkeys && !mapping->broken; i++)
 	{
-		int column = column_index(mapping, mapping->key_columns[i]);
+		int column = mapping_column(mapping, mapping->key_columns[i]);
 
 		if (column < 0)
 			mapping->broken = psprintf("key column \"%s\" is not in table %s any more",
@@ -233,7 +260,7 @@ match_key(const Mapping *mapping, const ForeignKeyCacheInfo *fk, char **key_colu
 		for (int i = 0; i < fk->nkeys; i++)
 			if (fk->confkey[i] == parent)
 				name = get_attname(mapping->source, fk->conkey[i], true);
-		columns[k] = name ? column_index(mapping, name) : -1;
+		columns[k] = name ? mapping_column(mapping, name) : -1;
 		if (columns[k] < 0)
 			return NULL;
 	}
@@ -291,44 +318,41 @@ read_foreign_keys(Mapping *mapping, Relation rel)
 }
 
 static void
-read_table(Mapping *mapping)
+read_table(Mapping *mapping, const Loaded *loaded)
 {
 	Relation rel = try_relation_open(mapping->source, AccessShareLock);
-	TupleDesc desc;
 
 	if (!rel)
 	{
 		mapping->broken = psprintf("the source table (oid %u) was dropped", mapping->source);
 		return;
 	}
-	desc = RelationGetDescr(rel);
 	mapping->source_name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 													  RelationGetRelationName(rel));
-	mapping->columns = palloc0(sizeof(MappingColumn) * Max(desc->natts, 1));
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute attr = TupleDescAttr(desc, i);
-		MappingColumn *column = &mapping->columns[mapping->ncolumns];
-
-		if (attr->attisdropped)
-			continue;
-		column->name = pstrdup(NameStr(attr->attname));
-		column->attnum = attr->attnum;
-		column->type = attr->atttypid;
-		column->not_null = attr->attnotnull;
-		column->type_name = format_type_with_typemod(attr->atttypid, attr->atttypmod);
-		mapping->ncolumns++;
-	}
+	columns_read(mapping, rel, loaded->rules, loaded->rule_expressions, loaded->nrules);
 	read_foreign_keys(mapping, rel);
 	relation_close(rel, AccessShareLock);
 	read_keys(mapping);
 }
 
+static int
+compare_texts(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/* Columns that the table had when the mapping was made; the names are sorted. */
 static bool
 is_known(const Loaded *loaded, const char *name)
 {
-	for (int i = 0; i < loaded->nknown; i++)
-		if (strcmp(loaded->known[i], name) == 0)
+	return bsearch(&name, loaded->known, loaded->nknown, sizeof(char *), compare_texts) != NULL;
+}
+
+static bool
+is_key(const Mapping *mapping, const char *name)
+{
+	for (int k = 0; k < mapping->nkeys; k++)
+		if (strcmp(mapping->key_columns[k], name) == 0)
 			return true;
 	return false;
 }
@@ -351,6 +375,7 @@ resolve(Mapping *mapping, Loaded *loaded)
 {
 	RouteColumn *columns = palloc0(sizeof(RouteColumn) * Max(mapping->ncolumns, 1));
 
+	qsort(loaded->known, loaded->nknown, sizeof(char *), compare_texts);
 	for (int i = 0; i < mapping->ncolumns; i++)
 	{
 		columns[i].name = mapping->columns[i].name;
@@ -359,12 +384,18 @@ resolve(Mapping *mapping, Loaded *loaded)
 		columns[i].kind = datum_kind(mapping->columns[i].type);
 		columns[i].type_name = mapping->columns[i].type_name;
 		columns[i].routable = !loaded->ignore_new || is_known(loaded, mapping->columns[i].name);
+		columns[i].expression = mapping->columns[i].expression != NULL;
+		columns[i].broken = mapping->columns[i].broken;
+		columns[i].creatable = loaded->create_new && !is_known(loaded, mapping->columns[i].name);
+		columns[i].key = is_key(mapping, mapping->columns[i].name);
 	}
+	drift_recall(mapping, columns);
 	for (int i = 0; i < loaded->nrules; i++)
 	{
-		int column = column_index(mapping, loaded->rule_columns[i]);
+		int column = loaded->rule_columns[i] ? mapping_column(mapping, loaded->rule_columns[i]) : -1;
 
-		loaded->rules[i].attnum = column < 0 ? 0 : mapping->columns[column].attnum;
+		if (loaded->rule_columns[i])
+			loaded->rules[i].attnum = column < 0 ? 0 : mapping->columns[column].attnum;
 	}
 	mapping->routes = route_resolve(columns, mapping->ncolumns, loaded->rules, loaded->nrules, mapping->meta,
 									mapping->external_id, &mapping->nroutes);
@@ -373,7 +404,7 @@ resolve(Mapping *mapping, Loaded *loaded)
 	{
 		MappingField *field = &mapping->fields[mapping->nfields];
 
-		if (mapping->routes[i].status != ROUTE_MAPPED)
+		if (mapping->routes[i].status != ROUTE_MAPPED || mapping->routes[i].key)
 			continue;
 		field->column = mapping->routes[i].column;
 		field->field = mapping->routes[i].field;
@@ -382,6 +413,7 @@ resolve(Mapping *mapping, Loaded *loaded)
 		field->policy = mapping->routes[i].policy;
 		if (mapping->routes[i].lookup)
 			set_relation(field, mapping->routes[i].lookup);
+		columns_set_inputs(mapping, field);
 		mapping->nfields++;
 	}
 }
@@ -441,8 +473,8 @@ load(int id)
 			mapping->serverid = server ? server->serverid : InvalidOid;
 			if (!server)
 				mapping->broken = psprintf("server \"%s\" does not exist", mapping->server);
-			read_table(mapping);
-			mapping->updated_at = loaded.updated_at ? column_index(mapping, loaded.updated_at) : -1;
+			read_table(mapping, &loaded);
+			mapping->updated_at = loaded.updated_at ? mapping_column(mapping, loaded.updated_at) : -1;
 			use_metadata(mapping, &loaded);
 			mapping->checks = checks_records(mapping);
 		}
@@ -502,12 +534,20 @@ mapping_get(int id)
 bool
 mapping_field_uses(const MappingField *field, int column)
 {
-	if (!field->lookup)
-		return field->column == column;
-	for (int i = 0; i < field->lookup->ncolumns; i++)
-		if (field->lookup->columns[i] == column)
+	for (int i = 0; i < field->ninputs; i++)
+		if (field->inputs[i] == column)
 			return true;
 	return false;
+}
+
+void
+mapping_forget(int id)
+{
+	Cached *cached = cache ? hash_search(cache, &id, HASH_FIND, NULL) : NULL;
+
+	if (cached)
+		cached->valid = false;
+	invalidated = true;
 }
 
 int

@@ -98,6 +98,27 @@ show_absent(const Mapping *mapping, const Unit *unit, Shown *shown)
 	}
 }
 
+/* A row that is not in scope, or of which that can't be told. */
+static void
+show_filtered(const Mapping *mapping, const Unit *unit, const SourceRow *row, Shown *shown)
+{
+	RestError error;
+
+	if (row->failed)
+	{
+		payload_filter_error(row, &error);
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
+		return;
+	}
+	shown->findings[shown->nfindings++] = psprintf("the row doesn't pass the filter %s", mapping->filter);
+	if (!record_known(mapping, unit->key, unit->old_keys, unit->nold))
+		return;
+	if (strcmp(mapping->on_delete, "ignore") == 0)
+		shown->findings[shown->nfindings++] = pstrdup("on_delete is ignore: the record stays");
+	else
+		shown->operation = mapping->on_delete;
+}
+
 static void
 put_unit(ReturnSetInfo *result, const Mapping *mapping, const Unit *unit)
 {
@@ -107,7 +128,9 @@ put_unit(ReturnSetInfo *result, const Mapping *mapping, const Unit *unit)
 	const char *texts[5] = {mapping->name, "", NULL, NULL, ""};
 	Datum values[5] = {0};
 
-	if (row->found)
+	if (row->filtered || row->failed)
+		show_filtered(mapping, unit, row, &shown);
+	else if (row->found)
 		show_row(mapping, unit, row, &shown);
 	else
 		show_absent(mapping, unit, &shown);

@@ -259,6 +259,35 @@ deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n)
 	return rows;
 }
 
+static const char circles_query[] =
+	"WITH RECURSIVE chain(row, mapping, key, depth) AS ("
+	" SELECT r.row, r.mapping, r.key, 1 FROM unnest($2, $3, $4) AS r(row, mapping, key)"
+	" UNION SELECT c.row, d.parent_mapping, d.parent_key, c.depth + 1 FROM chain c"
+	" JOIN sfsync.deferred d ON d.mapping = c.mapping AND d.key = c.key"
+	" WHERE d.parent_key IS NOT NULL AND NOT d.has_record AND c.depth < 100)"
+	" SELECT DISTINCT c.row FROM chain c"
+	" WHERE c.mapping = $1 AND c.key = ($5::pg_catalog.text[])[c.row + 1]";
+
+bool *
+deferred_circles(int mapping, char *const *keys, const int32 *parent_mappings, char *const *parent_keys,
+				 int n)
+{
+	bool *circles = palloc0(sizeof(bool) * Max(n, 1));
+	int32 *rows = palloc(sizeof(int32) * Max(n, 1));
+	int nfound;
+	SqlScope scope;
+
+	for (int i = 0; i < n; i++)
+		rows[i] = i;
+	sql_open(&scope, false);
+	nfound = SQL_RUN(&scope, circles_query, sql_arg_int(mapping), sql_arg_ints(rows, n),
+					 sql_arg_ints(parent_mappings, n), sql_arg_texts(parent_keys, n), sql_arg_texts(keys, n));
+	for (int i = 0; i < nfound; i++)
+		circles[sql_int(i, 1)] = true;
+	sql_close(&scope);
+	return circles;
+}
+
 /*
  * Records and dead letters
  */
@@ -510,6 +539,14 @@ intents_verify(TimestampTz before)
  * Backfills
  */
 
+static bool
+tells_of(const uint8 *changed, int len, int attnum)
+{
+	int bit = attnum - 1;
+
+	return bit / 8 < len && (changed[bit / 8] & (1 << (bit % 8))) != 0;
+}
+
 BackfillJob *
 backfills_running(int *n)
 {
@@ -517,7 +554,7 @@ backfills_running(int *n)
 	BackfillJob *jobs;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed"
+	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at"
 						  " FROM sfsync.backfill_job WHERE state = 'running' ORDER BY id");
 	jobs = MemoryContextAllocZero(scope.caller, sizeof(BackfillJob) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -527,9 +564,25 @@ backfills_running(int *n)
 		jobs[i].last_key = sql_text(&scope, i, 3);
 		jobs[i].xid = sql_xid(i, 4);
 		jobs[i].changed = sql_bytes(&scope, i, 5, &jobs[i].changed_len);
+		jobs[i].filter = sql_text(&scope, i, 6);
+		if (jobs[i].changed && tells_of(jobs[i].changed, jobs[i].changed_len, MAPPING_FILTER_ATTNUM))
+			jobs[i].filter_changed_at = sql_time(i, 7);
 	}
 	sql_close(&scope);
 	return jobs;
+}
+
+void
+backfill_fail(int64 id)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope,
+			"UPDATE sfsync.backfill_job SET state = 'failed', finished_at = pg_catalog.clock_timestamp()"
+			" WHERE id = $1 AND state = 'running'",
+			sql_arg_bigint(id));
+	sql_close(&scope);
 }
 
 void
@@ -587,6 +640,7 @@ mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 
 static const char server_put_query[] =
 	"UPDATE sfsync.server_state SET organization_id = coalesce($2, organization_id), user_id = coalesce($3, user_id),"
+	" state_since = CASE WHEN state = $4 THEN state_since ELSE pg_catalog.clock_timestamp() END,"
 	" state = $4, detail = $5, retry_at = $6, api_used = coalesce($7, api_used), api_limit = coalesce($8, api_limit),"
 	" calls = calls + $9, batch_size = $10, concurrency = $11,"
 	" clock_skew = $12 * interval '1 microsecond' WHERE server = $1";

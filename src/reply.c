@@ -15,6 +15,7 @@
 #include "utils/snapmgr.h"
 
 #include "bulk_job.h"
+#include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
 #include "errors.h"
@@ -82,9 +83,16 @@ fold_successors(Delivery *delivery, Outcome *outcomes, int n)
 	for (int i = 0; i < n; i++)
 	{
 		Outcome *outcome = &outcomes[i];
+		Unit *next = outcome->unit->next;
 
-		if (!outcome->unit->next)
+		if (!next)
 			continue;
+		if (outcome->kind == OUTCOME_SYNCED && outcome->fill)
+		{
+			/* its deferred row will be there */
+			batch_add_changed(next, outcome->fill, outcome->fill_len, outcome->unit->event_at);
+			next->deferred = true;
+		}
 		if (outcome->kind == OUTCOME_DEAD || outcome->kind == OUTCOME_HELD)
 			outcome->kind = OUTCOME_AGAIN;
 		if (outcome->kind == OUTCOME_AGAIN || outcome->kind == OUTCOME_CREATE_AGAIN ||
@@ -94,8 +102,19 @@ fold_successors(Delivery *delivery, Outcome *outcomes, int n)
 }
 
 static void
+note_due(Delivery *delivery, TimestampTz due_at)
+{
+	if (delivery->next_due == 0 || due_at < delivery->next_due)
+		delivery->next_due = due_at;
+	if (due_at <= delivery->deferred_from)
+		delivery->deferred_from = due_at - 1;
+}
+
+static void
 release_unit(Delivery *delivery, const Outcome *outcome)
 {
+	if (outcome->kind == OUTCOME_DEFERRED || (outcome->kind == OUTCOME_SYNCED && outcome->fill))
+		note_due(delivery, outcome->due_at);
 	switch (outcome->kind)
 	{
 		case OUTCOME_CREATE_AGAIN:
@@ -104,13 +123,6 @@ release_unit(Delivery *delivery, const Outcome *outcome)
 			break;
 		case OUTCOME_AGAIN:
 			batch_again(outcome->unit);
-			break;
-		case OUTCOME_DEFERRED:
-			if (delivery->next_due == 0 || outcome->due_at < delivery->next_due)
-				delivery->next_due = outcome->due_at;
-			if (outcome->due_at <= delivery->deferred_from)
-				delivery->deferred_from = outcome->due_at - 1;
-			batch_done(delivery->work, outcome->unit);
 			break;
 		default:
 			batch_done(delivery->work, outcome->unit);
@@ -257,14 +269,12 @@ set_orphan(const Request *request, int i, const RestError *error)
 	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
 															(int64) sfsync_retry_max_delay * 1000,
 															Max(attempts, 1), connection_random());
-	if (!end)
-		return;
-	key = pnstrdup(key + strlen(prefix), end - key - strlen(prefix));
+	key = end ? pnstrdup(key + strlen(prefix), end - key - strlen(prefix)) : NULL;
 	for (int f = 0; f < record->nfields; f++)
 	{
 		const FieldValue *value = &record->fields[f].value;
 
-		if (value->kind != FV_LOOKUP || strcmp(value->text, key) != 0)
+		if (value->kind != FV_LOOKUP || (key && strcmp(value->text, key) != 0))
 			continue;
 		outcome->parent_mapping = value->lookup->parent_mapping;
 		outcome->parent_key = value->text;
@@ -288,6 +298,29 @@ set_refused(Delivery *delivery, const Request *request, int i, const RestError *
 	unit->refused_once = true;
 	delivery_of(delivery, request->mapping)->describe_wanted = true;
 	request->outcomes[i].kind = OUTCOME_AGAIN;
+}
+
+/*
+ * Coercion keeps values from errors like these, by metadata: they are old, then.
+ * Seldom enough, for the error may have other reasons.
+ */
+static bool
+metadata_suspected(Delivery *delivery, const Request *request, const RestError *error)
+{
+	static const char *const codes[] = {"INVALID_TYPE_ON_FIELD_IN_RECORD", "INVALID_FIELD", "STRING_TOO_LONG",
+										"NUMBER_OUTSIDE_VALID_RANGE",
+										"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"};
+	MappingDelivery *state = delivery_of(delivery, request->mapping);
+	TimestampTz now = GetCurrentTimestamp();
+	bool suspicious = false;
+
+	for (int i = 0; i < lengthof(codes) && error->code; i++)
+		suspicious |= strcmp(error->code, codes[i]) == 0;
+	if (!suspicious || (!state->describe_wanted &&
+						!TimestampDifferenceExceeds(state->suspected_at, now, 10 * sfsync_retry_base_delay)))
+		return false;
+	state->suspected_at = now;
+	return true;
 }
 
 static OutcomeKind
@@ -368,7 +401,10 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		default:
-			set_dead(request, i, error, reply);
+			if (metadata_suspected(delivery, request, error))
+				set_refused(delivery, request, i, error, reply);
+			else
+				set_dead(request, i, error, reply);
 	}
 }
 
@@ -384,7 +420,7 @@ answered_at(const Request *request, const HttpReply *reply)
 
 void
 reply_set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
-			const HttpReply *reply)
+				  const HttpReply *reply)
 {
 	for (int i = 0; i < part->n; i++)
 	{
@@ -833,6 +869,24 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 }
 
 static void
+field_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	bool settled;
+
+	if (reply->outcome != HTTP_REPLIED)
+	{
+		create_field_recover(delivery_of(delivery, request->mapping));
+		connection_failed(request->connection, reply->error, -1, now);
+		return;
+	}
+	begin();
+	settled = create_field_reply(delivery, request, reply);
+	commit();
+	if (!settled)
+		reply_refused(delivery, request, reply, now);
+}
+
+static void
 dispatch(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	switch (request->kind)
@@ -855,6 +909,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 		case REQUEST_HISTORY:
 		case REQUEST_USERS:
 			read_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_CREATE_FIELD:
+			field_reply(delivery, request, reply, now);
 			break;
 		default:
 			write_reply(delivery, request, reply, now);

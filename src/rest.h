@@ -208,6 +208,12 @@ typedef struct RestPage
 extern RestCall *rest_find(const char *api_version, const char *object, const char *ext_field,
 						   bool ext_is_number, const char *const *keys, int nkeys, const char *const *fields,
 						   int nfields, int *taken);
+/*
+ * All records that have an external ID, for rest_parse_find; fields may be
+ * those of a parent, Account.Name, too.
+ */
+extern RestCall *rest_scan(const char *api_version, const char *object, const char *ext_field,
+						   const char *const *fields, int nfields);
 extern bool rest_parse_find(const char *body, size_t len, const char *ext_field, const char *const *fields,
 							int nfields, RestRead **reads, int *nreads, RestPage *page);
 

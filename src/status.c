@@ -27,6 +27,7 @@
 
 #include "api.h"
 #include "capture.h"
+#include "history.h"
 #include "payload.h"
 #include "queue.h"
 #include "secret.h"
@@ -67,16 +68,17 @@ put_routes(ReturnSetInfo *result, const Mapping *mapping)
 		const Route *route = &mapping->routes[i];
 		const MappingColumn *column = &mapping->columns[route->column];
 		const char *texts[8] = {mapping->name,
-								column->name,
+								column->expression ? NULL : column->name,
 								column->type_name,
 								route->field_name,
 								route->field ? route->field->type_name : NULL,
 								route_kind_name(route->rule),
 								route_status_name(route->status),
-								route->detail};
+								route->detail ? route->detail : column->expression};
 		Datum values[8] = {0};
 
-		values[1] = name_datum(column->name);
+		if (texts[1])
+			values[1] = name_datum(texts[1]);
 		api_put_row(result, 8, texts, values);
 	}
 }
@@ -87,19 +89,21 @@ put_undescribed(ReturnSetInfo *result, const Mapping *mapping)
 {
 	for (int i = 0; i < mapping->ncolumns; i++)
 	{
+		const MappingColumn *column = &mapping->columns[i];
 		const char *texts[8] = {mapping->name,
-								mapping->columns[i].name,
-								mapping->columns[i].type_name,
+								column->expression ? NULL : column->name,
+								column->type_name,
+								column->field_name,
 								NULL,
-								NULL,
-								NULL,
+								column->expression ? "expression" : NULL,
 								"unmatched",
 								"metadata of the object are not cached yet"};
 		Datum values[8] = {0};
 
 		if (mapping->broken)
 			texts[7] = mapping->broken;
-		values[1] = name_datum(mapping->columns[i].name);
+		if (texts[1])
+			values[1] = name_datum(texts[1]);
 		api_put_row(result, 8, texts, values);
 	}
 }
@@ -198,10 +202,13 @@ settled(const char *snapshot, int mapping)
 static void
 nap(TimestampTz until)
 {
+	static uint32 wait_event = 0;
 	long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
+	if (wait_event == 0)
+		wait_event = NAMED_WAIT_EVENT("SfsyncWaitForSync");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(Max(left, 1), 10),
-					 PG_WAIT_EXTENSION);
+					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -303,6 +310,11 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
 				"UPDATE sfsync.object SET refresh = true WHERE ($1 IS NULL OR server = $1)"
 				" AND ($2 IS NULL OR pg_catalog.lower(object) = pg_catalog.lower($2))",
 				sql_arg_name(server), sql_arg_text(object));
+	SQL_RUN(
+		&scope,
+		"UPDATE sfsync.field_creation c SET retry_at = NULL FROM sfsync.mapping m WHERE m.id = c.mapping"
+		" AND ($1 IS NULL OR m.server = $1) AND ($2 IS NULL OR pg_catalog.lower(m.object) = pg_catalog.lower($2))",
+		sql_arg_name(server), sql_arg_text(object));
 	sql_close(&scope);
 	if (object && n == 0)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("no mapping has object \"%s\"", object),
@@ -362,6 +374,8 @@ sfsync_retry(PG_FUNCTION_ARGS)
 	if (open)
 		SQL_RUN(&scope, retry_query, sql_arg_bigint(id));
 	sql_close(&scope);
+	if (open)
+		history_repair(id, "retried");
 	shmem_wake_at_commit();
 	PG_RETURN_BOOL(open);
 }
@@ -393,6 +407,8 @@ sfsync_discard(PG_FUNCTION_ARGS)
 				" AND m.name = l.mapping AND d.mapping = m.id AND d.key = l.external_id AND d.state = 'dead'",
 				sql_arg_bigint(PG_GETARG_INT64(0)));
 	sql_close(&scope);
+	if (open)
+		history_repair(PG_GETARG_INT64(0), "discarded");
 	PG_RETURN_BOOL(open);
 }
 
@@ -438,6 +454,25 @@ follow_renames(void)
 	sql_close(&scope);
 }
 
+/* A renamed column is no new one. */
+static void
+follow_known(const RenameStmt *statement)
+{
+	Oid relid;
+	SqlScope scope;
+
+	if (statement->renameType != OBJECT_COLUMN || !statement->relation)
+		return;
+	relid = RangeVarGetRelid(statement->relation, NoLock, true);
+	sql_open(&scope, false);
+	SQL_RUN(
+		&scope,
+		"UPDATE sfsync.mapping SET known_columns = pg_catalog.array_replace(known_columns, $2::name, $3::name)"
+		" WHERE source::oid = $1",
+		sql_arg_oid(relid), sql_arg_name(statement->subname), sql_arg_name(statement->newname));
+	sql_close(&scope);
+}
+
 /* A new partition of a mapped table can be truncated by itself, too. */
 static void
 follow_partitions(void)
@@ -474,7 +509,9 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (OidIsValid(sfsync_relation("mapping")) && IsA(data->parsetree, RenameStmt))
 	{
+		follow_known((const RenameStmt *) data->parsetree);
 		follow_renames();
+		expression_follow_renames();
 		mapping_changed(InvalidOid);
 	}
 	else if (OidIsValid(sfsync_relation("mapping")) &&

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use SfSync;
 use Test::More;
 
-my $rows = $ENV{SFSYNC_TEST_VALUES} || 2000;
+my $rows = $ENV{SFSYNC_TEST_VALUES} || 1500;
 my $seed = $ENV{SFSYNC_TEST_SEED} || 20261124;
 my $files = PostgreSQL::Test::Utils::tempdir();
 my $sim = simulator();
@@ -125,9 +125,9 @@ sub readme_table
 }
 
 my %fields_of = (
-	'Text' => [qw(Text__c Text_Area__c Long_Text__c Encrypted__c)], 'Phone, URL' => [qw(Phone__c Url__c)], 'Email' => ['Email__c'],
+	'Text' => [qw(Text__c Encrypted__c)], 'Phone, URL' => [qw(Phone__c Url__c)], 'Email' => ['Email__c'],
 	'Picklist' => [qw(Picklist__c Restricted__c)], 'Multi-select' => ['Multi__c'], 'Checkbox' => ['Checkbox__c'],
-	'Number' => [qw(Number__c Int__c Currency__c Percent__c)], 'Date' => ['Date__c'], 'Date/Time' => ['Datetime__c'],
+	'Number' => [qw(Number__c Int__c)], 'Date' => ['Date__c'], 'Date/Time' => ['Datetime__c'],
 	'Time' => ['Time__c'], 'Lookup' => ['Lookup__c'], 'Base64' => ['Data__c']);
 
 add_field('Data__c', { type => 'Text', length => 255 });
@@ -444,6 +444,7 @@ set_values('Restricted__c', qw(Red Green Blue));
 
 sql('CREATE TABLE wide (id integer PRIMARY KEY, ' . join(', ', map { "$names[$_] $columns[$_]->[0]" } 0 .. $#columns) . ')');
 sql(q{SELECT sfsync.create_mapping('wide', 'Everything__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins'); SELECT sfsync.alter_mapping('wide', timestamp_zone => 'Europe/Vienna'); SELECT sfsync.refresh_schema()});
+poll_query($node, "SELECT describe::text ~ '$fields[-1]' AND describe::text !~ 'Zw' -- of the list before\n FROM sfsync.object WHERE object = 'Everything__c'", 'new fields are known');
 sql(join("\n", map { "SELECT sfsync.map_field('wide', '$fields[$_]', '$names[$_]');" } 0 .. $#columns));
 wait_for_sync($node);
 poll_query($node, q{SELECT string_agg(column_name || ' ' || column_type || ': ' || status, ', ') FROM sfsync.field_map WHERE mapping = 'wide' AND status <> 'mapped' AND column_name <> 'id'}, 'every column feeds its field', expected => '');

@@ -460,6 +460,122 @@ nearest(void **state)
 	}
 }
 
+/* One column that fed these fields before. */
+static Route
+resolve_former(const char *name, SourceKind kind, const RouteFormer *former, int nformer)
+{
+	RouteColumn c = column(name, 1, kind);
+	int n;
+	Route *routes;
+
+	c.former = former;
+	c.nformer = nformer;
+	routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+	assert_int_equal(n, 1);
+	return routes[0];
+}
+
+static void
+check_quarantine(Route route, const char *field, RouteKind rule, const char *trouble)
+{
+	assert_int_equal(route.status, ROUTE_QUARANTINED);
+	assert_int_equal(route.rule, rule);
+	assert_string_equal(route.field_name, field);
+	assert_string_equal(route.trouble, trouble);
+	assert_non_null(strstr(route.detail, field));
+}
+
+static void
+fields_that_were_mapped(void **state)
+{
+	static const RouteFormer phone[] = {{"Phone", "phone"}};
+	static const RouteFormer tier[] = {{"Tier__c", NULL}};
+	static const RouteFormer packaged[] = {{"acme__Tier__c", "string"}};
+	static const RouteFormer read_only[] = {{"CreatedDate", "datetime"}};
+	static const RouteFormer retyped[] = {{"Birth_Date__c", "string"}};
+	static const RouteFormer unchanged[] = {{"Birth_Date__c", "date"}};
+	static const RouteFormer several[] = {{"Name", "string"}, {"Phone", "phone"}};
+	static const RouteFormer there[] = {{"Site", "string"}};
+
+	(void) state;
+	fields[7].type_name = pstrdup("date");
+	check_quarantine(resolve_former("phone", SRC_TEXT, phone, 1), "Phone", ROUTE_NAME, "not visible");
+	check_quarantine(resolve_former("tier", SRC_TEXT, tier, 1), "Tier__c", ROUTE_CUSTOM_NAME, "not visible");
+	check_quarantine(resolve_former("tier", SRC_TEXT, packaged, 1), "acme__Tier__c", ROUTE_CUSTOM_NAME,
+					 "not visible");
+	check_quarantine(resolve_former("phone", SRC_TEXT, several, 2), "Phone", ROUTE_NAME, "not visible");
+	check_quarantine(resolve_former("created_date", SRC_TIMESTAMPTZ, read_only, 1), "CreatedDate", ROUTE_NAME,
+					 "read-only");
+	check_quarantine(resolve_former("birth_date", SRC_BOOL, retyped, 1), "Birth_Date__c", ROUTE_CUSTOM_NAME,
+					 "of another type");
+
+	/* by the table's own doing: no quarantine */
+	assert_int_equal(resolve_former("birth_date", SRC_BOOL, unchanged, 1).status, ROUTE_INCOMPATIBLE);
+	assert_int_equal(resolve_former("telephone", SRC_TEXT, phone, 1).status, ROUTE_UNMATCHED);
+	assert_int_equal(resolve_former("place", SRC_TEXT, there, 1).status, ROUTE_UNMATCHED);
+	assert_int_equal(resolve_former("created_date", SRC_TIMESTAMPTZ, phone, 1).status, ROUTE_READ_ONLY);
+	assert_int_equal(resolve_former("name", SRC_TEXT, phone, 1).status, ROUTE_MAPPED);
+}
+
+static void
+keys_have_a_line(void **state)
+{
+	static const char *const alone[] = {"id", "pg_id", "no_field", "foo_bar"};
+	RouteColumn c = column("name", 1, SRC_TEXT);
+	int n;
+	Route *routes;
+
+	(void) state;
+	c.key = true;
+	routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+	assert_int_equal(n, 2);
+	assert_true(routes[0].key);
+	assert_int_equal(routes[0].status, ROUTE_MAPPED);
+	assert_string_equal(routes[0].field_name, "Pg_Id__c");
+	assert_false(routes[1].key);
+	assert_string_equal(routes[1].field_name, "Name");
+	for (size_t i = 0; i < lengthof(alone); i++)
+	{
+		c.name = alone[i];
+		routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+		assert_int_equal(n, 1);
+		assert_true(routes[0].key);
+	}
+
+	/* a key field that is not there: each column still has a line */
+	routes = route_resolve(&c, 1, NULL, 0, &object, "Gone__c", &n);
+	assert_int_equal(n, 1);
+	assert_false(routes[0].key);
+}
+
+static void
+fields_to_create(void **state)
+{
+	RouteColumn c = column("no_field", 1, SRC_TEXT);
+	RouteRule exclude = {.exclude = true, .attnum = 1};
+	int n;
+	Route *routes;
+
+	(void) state;
+	assert_false(route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n)->wanted);
+	c.creatable = true;
+	c.create_at = 5;
+	routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+	assert_true(routes->wanted);
+	assert_int_equal(routes->wanted_at, 5);
+	assert_null(routes->trouble);
+	c.creation = "not permitted";
+	c.creation_failed = true;
+	routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+	assert_string_equal(routes->trouble, "not permitted");
+	assert_non_null(strstr(routes->detail, "not permitted"));
+	assert_false(route_resolve(&c, 1, &exclude, 1, &object, "Pg_Id__c", &n)->wanted);
+	c.name = "foo_bar"; /* two fields match */
+	assert_false(route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n)->wanted);
+	c.name = "name";
+	assert_false(route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n)->wanted);
+}
+
 int
 main(void)
 {
@@ -471,6 +587,9 @@ main(void)
 		cmocka_unit_test_setup(explicit_rules, set_up),
 		cmocka_unit_test_setup(nothing_to_resolve, set_up),
 		cmocka_unit_test_setup(order_does_not_matter, set_up),
+		cmocka_unit_test_setup(fields_that_were_mapped, set_up),
+		cmocka_unit_test_setup(keys_have_a_line, set_up),
+		cmocka_unit_test_setup(fields_to_create, set_up),
 		cmocka_unit_test(wide_table),
 		cmocka_unit_test(names),
 		cmocka_unit_test(nearest),

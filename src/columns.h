@@ -1,0 +1,22 @@
+/*
+ * columns.h
+ *		What the rows of a mapped table give: its columns, the expressions of
+ *		rules, and the filter.
+ */
+#ifndef SFSYNC_COLUMNS_H
+#define SFSYNC_COLUMNS_H
+
+#include "mapping.h"
+#include "utils/rel.h"
+
+/*
+ * Fill in columns and filter of a mapping, in the current context.  expressions
+ * has one entry a rule, NULL where a column feeds the field.
+ */
+extern void columns_read(Mapping *mapping, Relation rel, const RouteRule *rules, char *const *expressions,
+						 int nrules);
+
+/* Set a field's inputs, once its column is known. */
+extern void columns_set_inputs(const Mapping *mapping, MappingField *field);
+
+#endif /* SFSYNC_COLUMNS_H */
