@@ -268,6 +268,7 @@ CREATE TABLE sfsync.bulk_row (
 	first_event_at timestamptz,
 	event_at timestamptz,
 	changed bytea,
+	times bytea,
 	memory bytea,
 	PRIMARY KEY (job, key)
 );

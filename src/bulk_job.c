@@ -192,8 +192,6 @@ seal(Delivery *delivery, BulkJob *job)
 		job->rows[i].outcome.bulk_job = job->id;
 	job->phase = BULK_CREATING;
 	job->due = 0;
-	if (job->operation == BULK_HARD_DELETE)
-		delivery_of(delivery, job->mapping)->hard_deleted_at = GetCurrentTimestamp();
 }
 
 /*
@@ -479,8 +477,9 @@ over(BulkJob *job)
 }
 
 static void
-hard_deletes_taken(MappingDelivery *state)
+hard_deletes_taken(MappingDelivery *state, TimestampTz now)
 {
+	state->hard_deleted_at = now;
 	if (state->hard_deletes_refused)
 		pfree(state->hard_deletes_refused);
 	state->hard_deletes_refused = NULL;
@@ -499,7 +498,7 @@ told(Delivery *delivery, BulkJob *job, const HttpReply *reply, TimestampTz now)
 	else if (job->phase == BULK_CREATING)
 	{
 		if (job->operation == BULK_HARD_DELETE)
-			hard_deletes_taken(delivery_of(delivery, job->mapping));
+			hard_deletes_taken(delivery_of(delivery, job->mapping), now);
 		job->job = MemoryContextStrdup(job->context, info.id);
 		store_state(job, "open");
 		go_on(job, BULK_UPLOADING, 0);

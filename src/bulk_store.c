@@ -61,6 +61,8 @@ typedef struct RowArrays
 	TimestampTz *event_at;
 	uint8 **changed;
 	int *changed_lengths;
+	uint8 **times;
+	int *times_lengths;
 	uint8 **memories;
 	int *memory_lengths;
 } RowArrays;
@@ -87,6 +89,8 @@ allocate(RowArrays *arrays, int n)
 	arrays->event_at = palloc0(sizeof(TimestampTz) * n);
 	arrays->changed = palloc0(sizeof(uint8 *) * n);
 	arrays->changed_lengths = palloc0(sizeof(int) * n);
+	arrays->times = palloc0(sizeof(uint8 *) * n);
+	arrays->times_lengths = palloc0(sizeof(int) * n);
 	arrays->memories = palloc0(sizeof(uint8 *) * n);
 	arrays->memory_lengths = palloc0(sizeof(int) * n);
 }
@@ -111,16 +115,20 @@ take_row(RowArrays *arrays, int i, const Outcome *outcome)
 	arrays->event_at[i] = unit->event_at;
 	arrays->changed[i] = unit->changed;
 	arrays->changed_lengths[i] = unit->changed_len;
+
+	/* eight bytes a time, as in memory: a dump comes back to a machine of the same kind, or is adopted */
+	arrays->times[i] = (uint8 *) unit->times;
+	arrays->times_lengths[i] = unit->times ? unit->changed_len * BITS_PER_BYTE * (int) sizeof(int64) : 0;
 	if (outcome->memory)
 		arrays->memories[i] = bulk_memory_write(outcome, &arrays->memory_lengths[i]);
 }
 
 static const char rows_query[] =
 	"INSERT INTO sfsync.bulk_row (job, mapping, key, salesforce_id, events, attempts, flags, xid, whole_at,"
-	" changed_at, first_event_at, event_at, changed, memory)"
-	" SELECT $1, $2, u.* FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+	" changed_at, first_event_at, event_at, changed, times, memory)"
+	" SELECT $1, $2, u.* FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 	" AS u(key, salesforce_id, events, attempts, flags, xid, whole_at, changed_at, first_event_at, event_at,"
-	" changed, memory)";
+	" changed, times, memory)";
 
 int64
 bulk_store(BulkJob *job)
@@ -145,6 +153,7 @@ bulk_store(BulkJob *job)
 			sql_arg_ints(arrays.flags, n), sql_arg_xids(arrays.xids, n), sql_arg_times(arrays.whole_at, n),
 			sql_arg_times(arrays.changed_at, n), sql_arg_times(arrays.first_event_at, n),
 			sql_arg_times(arrays.event_at, n), sql_arg_byteas(arrays.changed, arrays.changed_lengths, n),
+			sql_arg_byteas(arrays.times, arrays.times_lengths, n),
 			sql_arg_byteas(arrays.memories, arrays.memory_lengths, n));
 	sql_close(&scope);
 	return id;
@@ -215,17 +224,21 @@ restore_unit(Delivery *delivery, SqlScope *scope, int i, Unit *unit)
 {
 	int flags = sql_int(i, 5);
 	int len;
+	int times_len;
 	uint8 *changed = sql_bytes(scope, i, 11, &len);
+	uint8 *times = sql_bytes(scope, i, 12, &times_len);
 
 	read_refs(unit, sql_text(scope, i, 3));
 	unit->attempts = sql_int(i, 4);
 	unit->deferred = (flags & FLAG_DEFERRED) != 0;
 	unit->deleted = (flags & FLAG_DELETED) != 0;
 	unit->inserted = (flags & FLAG_INSERTED) != 0;
-	if (!sql_isnull(i, 7))
+	if (sql_time(i, 7) != 0)
 		batch_add_whole(unit, sql_time(i, 7));
 	unit->whole = (flags & FLAG_WHOLE) != 0;
-	if (len > 0)
+	if (times_len == len * BITS_PER_BYTE * (int) sizeof(int64))
+		batch_add_times(unit, changed, len, (const int64 *) times);
+	else if (len > 0)
 		batch_add_changed(unit, changed, len, sql_time(i, 8));
 	unit->min_xid = sql_xid(i, 6);
 	unit->first_event_at = sql_time(i, 9);
@@ -246,14 +259,14 @@ bulk_stored_rows(Delivery *delivery, BulkJob *job)
 	n = SQL_RUN(
 		&scope,
 		"SELECT key, salesforce_id, events, attempts, flags, xid, whole_at, changed_at, first_event_at,"
-		" event_at, changed, memory FROM sfsync.bulk_row WHERE job = $1",
+		" event_at, changed, times, memory FROM sfsync.bulk_row WHERE job = $1",
 		sql_arg_bigint(job->id));
 	for (int i = 0; i < n; i++)
 	{
 		char *key = sql_text(&scope, i, 1);
 		char *id = sql_text(&scope, i, 2);
 		int len;
-		uint8 *memory = sql_bytes(&scope, i, 12, &len);
+		uint8 *memory = sql_bytes(&scope, i, 13, &len);
 		Unit *unit;
 		BulkRow *row;
 

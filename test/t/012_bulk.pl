@@ -242,7 +242,72 @@ $sim->post('schema', { object => 'Invoice__c', field => 'Notes__c', action => 'h
 sql(q{UPDATE invoice SET notes = 'hidden', quantity = 7 WHERE id <= 600});
 wait_for_sync($node, 'a field that is hidden: settled');
 is(sql(q{SELECT status FROM sfsync.field_map WHERE mapping = 'invoice' AND column_name = 'notes'}),
-	'unmatched', 'a field that is hidden is known to be, after a job failed for it');
+	'quarantined', 'a field that is hidden is known to be, after a job failed for it');
 is(0 + $sim->record('Invoice__c', '600')->{Quantity__c}, 7, 'the others go on');
+
+#
+# Hard deletes go by no other way
+#
+$sim->post('schema', { object => 'Invoice__c', field => 'Notes__c', action => 'show' });
+sql(q{SELECT sfsync.refresh_schema('crm')});
+poll_query($node, q{SELECT status FROM sfsync.field_map WHERE mapping = 'invoice' AND column_name = 'notes'}, 'until it is back', expected => 'mapped');
+in_step('a field that is back', 'Invoice__c', $invoices);
+sql(q{SELECT sfsync.set_delete_policy('invoice', 'hard_delete', delete_guard => 0)});
+$mark = $sim->mark;
+sql(q{DELETE FROM invoice WHERE id <= 3});
+poll_query($node, q{SELECT bool_and(reason LIKE 'hard deletes are blocked: FEATURENOTENABLED: %') FROM sfsync.deferred}, 'without the permission they wait, with the reason');
+poll_until(sub { requests_since($mark, 'bulk_create') > 1 }, 'and are tried again');
+is($sim->count('Invoice__c') . ' ' . records_since($mark), '700 0', 'the records are still there, and no softer delete was tried');
+$sim->config(bulk_hard_delete => \1);
+wait_for_sync($node, 'with the permission');
+my $count = $sim->get('count?object=Invoice__c');
+is("$count->{count} $count->{deleted}", '697 0', 'with the permission they go, past the recycle bin');
+sql(q{DELETE FROM invoice WHERE id IN (4, 5)});
+poll_query($node, q{SELECT count(*) || ' ' || bool_and(reason LIKE 'hard deletes go together%' AND due_at > now() + '4 min') FROM sfsync.deferred},
+	'the next few wait for company', expected => '2 true');
+sql(q{DELETE FROM invoice WHERE id BETWEEN 10 AND 620});
+poll_until(sub { $sim->count('Invoice__c') == 697 - 611 }, 'many do not wait');
+is(records_since($mark), 0, 'all by bulk jobs');
+
+#
+# Under newest_wins what is made anew goes by bulk, and can't overwrite anyone
+#
+sql(q{
+	CREATE TABLE lead (id integer PRIMARY KEY, last_name text NOT NULL, company text NOT NULL, title text);
+	SELECT sfsync.create_mapping('lead', 'Lead', 'PG_Key__c', 'delete', conflict_policy => 'newest_wins');
+});
+my @fields = (LastName => 'Rep', Company => 'Acme', Title => 'by the rep');
+$sim->post('create', { object => 'Lead', fields => { @fields, PG_Key__c => "$_" }, at => time() - 3600 }) foreach 1 .. 5;
+$sim->config(bulk_delay => 600);
+$mark = $sim->mark;
+sql(q{INSERT INTO lead SELECT i, 'Lead ' || i, 'Acme', 'from the table' FROM generate_series(1, 700) i});
+poll_query($node, q{SELECT operation || ' ' || rows || ' ' || state FROM sfsync.bulk_job WHERE object = 'Lead'}, 'those that are not there make a job',
+	expected => 'insert 695 closed');
+poll_until(sub { $sim->record('Lead', '3')->{Title} eq 'from the table' }, 'those that are there go on by themselves');
+$sim->post('create', { object => 'Lead', fields => { @fields, PG_Key__c => '77' }, at => time() + 5 });
+$sim->config(bulk_delay => 0);
+poll_query($node, q{SELECT sfsync.wait_for_sync('20 s', 'lead')}, 'newest_wins: settled');
+is($sim->record('Lead', '77')->{Title}, 'by the rep', 'a record that a person made meanwhile stays as it is');
+is(sql(q{SELECT string_agg(field, ',' ORDER BY field) FROM sfsync.conflict WHERE mapping = 'lead' AND source_key->>'id' = '77'}),
+	'LastName,Title', 'and is a conflict');
+is($sim->count('Lead') . ' ' . sql(q{SELECT count(*) FROM sfsync.record WHERE mapping = (SELECT id FROM sfsync.mapping WHERE name = 'lead') AND memory IS NOT NULL}),
+	'700 700', 'all are there, and what was written is remembered');
+$sim->post('edit', { object => 'Lead', match => { PG_Key__c => '500' }, fields => { Title => 'edited' }, at => time() - 3600 });
+sql(q{UPDATE lead SET company = 'Other' WHERE id = 500});
+poll_query($node, q{SELECT sfsync.wait_for_sync('20 s', 'lead')}, 'an edit after it: settled');
+is(join(' ', @{ $sim->record('Lead', '500') }{qw(Title Company)}), 'edited Other', 'field by field, as after any other write');
+
+# A job from before a crash remembers, too.
+$sim->config(bulk_delay => 600);
+sql(q{INSERT INTO lead SELECT i, 'Lead ' || i, 'Acme', 'before a crash' FROM generate_series(1001, 1600) i});
+poll_query($node, q{SELECT count(*) FROM sfsync.bulk_job WHERE state = 'closed'}, 'another job', expected => '1');
+$node->stop('immediate');
+$node->start;
+sql(q{UPDATE lead SET title = 'changed while it ran' WHERE id = 1001});
+$sim->config(bulk_delay => 0);
+poll_query($node, q{SELECT sfsync.wait_for_sync('20 s', 'lead')}, 'a crash under newest_wins: settled');
+is($sim->record('Lead', '1001')->{Title}, 'changed while it ran', 'what the job wrote is known to be ours');
+is(sql(q{SELECT count(*) FROM sfsync.conflict WHERE resolution IS NULL AND source_key->>'id' <> '77'}), '0', 'and no conflict');
+is($sim->stats->{same_record_overlap}, 0, 'no two writes of a record at once');
 
 done_testing();
