@@ -7,6 +7,7 @@ OBJS = \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
+	src/budget.o \
 	src/bulk.o \
 	src/bulk_gather.o \
 	src/bulk_job.o \
@@ -51,6 +52,7 @@ OBJS = \
 	src/mapping.o \
 	src/notes.o \
 	src/payload.o \
+	src/poison.o \
 	src/preview.o \
 	src/queue.o \
 	src/reads.o \
@@ -72,6 +74,7 @@ OBJS = \
 	src/sql.o \
 	src/status.o \
 	src/throttle.o \
+	src/trouble.o \
 	src/tooling.o \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"

@@ -285,6 +285,8 @@ CREATE TABLE sfsync.backfill_job (
 	xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
 	rows_done bigint NOT NULL DEFAULT 0,
 	rows_total bigint,
+	rows_per_second float8,
+	advanced_at timestamptz,
 	started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	finished_at timestamptz
 );
@@ -628,16 +630,19 @@ CREATE VIEW sfsync.backfill_progress AS
 SELECT b.id, m.name AS mapping, b.state, b.rows_done, b.rows_total,
 	CASE WHEN b.state = 'done' THEN 100.0
 		ELSE round(100.0 * b.rows_done / nullif(greatest(b.rows_total, b.rows_done), 0), 1) END AS percent,
-	round(b.rows_done / nullif(extract(epoch FROM coalesce(b.finished_at, clock_timestamp()) - b.started_at), 0), 1) AS rows_per_second,
-	CASE WHEN b.state = 'running' AND b.rows_done > 0 THEN
-		date_trunc('second', (clock_timestamp() - b.started_at) * (greatest(b.rows_total - b.rows_done, 0)::float8 / b.rows_done)) END AS remaining,
+	round(v.rate::numeric, 1) AS rows_per_second,
+	CASE WHEN b.state = 'running' AND v.rate > 0 THEN
+		date_trunc('second', greatest(b.rows_total - b.rows_done, 0) / v.rate * interval '1 second') END AS remaining,
 	repeat('#', r.done) || repeat('.', 20 - r.done) AS bar,
 	b.started_at, b.finished_at
 FROM sfsync.backfill_job b
 	JOIN sfsync.mapping m ON m.id = b.mapping
+	CROSS JOIN LATERAL (SELECT CASE WHEN b.state = 'running' THEN b.rows_per_second
+		ELSE b.rows_done / nullif(extract(epoch FROM b.finished_at - b.started_at), 0) END AS rate) v
 	CROSS JOIN LATERAL (SELECT CASE WHEN b.state = 'done' THEN 20
 		ELSE least(20, coalesce(20 * b.rows_done / nullif(b.rows_total, 0), 0))::integer END AS done) r;
 COMMENT ON VIEW sfsync.backfill_progress IS 'backfills, running and ended; look at it with \watch';
+COMMENT ON COLUMN sfsync.backfill_progress.rows_per_second IS 'lately; of one that has ended, on the whole';
 
 CREATE VIEW sfsync.status AS
 SELECT m.name AS mapping, m.source, m.object, m.server, m.owner,

@@ -60,10 +60,12 @@ typedef struct Chunk
 
 typedef struct Unit
 {
-	dlist_node node; /* in its mapping's ready list */
+	dlist_node node; /* in a list of its mapping, if listed */
 	MappingQueue *queue;
 	char *key;
 	bool in_flight;
+	bool listed; /* ready; not in flight, nor the successor of one that is */
+	bool later;  /* among those that only a backfill wants */
 	UnitKind kind;
 	bool whole;      /* all fields, not only the changed ones */
 	bool inserted;   /* its first captured event was an insert */
@@ -95,10 +97,11 @@ typedef struct Unit
 	bool looked_up; /* Salesforce was asked for its Id: there is none */
 	UnitRead *read; /* NULL: not read */
 	MemoryContext read_context;
-	bool refused_once; /* for a reason that new metadata may have cured */
-	bool by_rest;      /* not by a bulk job (again) */
-	bool restored;     /* in a bulk job from before the worker started */
-	int limit;         /* size of the next request with it; 0 any */
+	bool refused_once;  /* for a reason that new metadata may have cured */
+	bool by_rest;       /* not by a bulk job (again) */
+	bool restored;      /* in a bulk job from before the worker started */
+	int limit;          /* size of the next request with it; 0 any */
+	int64 failed_since; /* mark of poison.h at the first failure of a request with it; 0 none */
 	Chunk *chunk;
 	struct Unit *next; /* successor */
 } Unit;
@@ -106,9 +109,11 @@ typedef struct Unit
 struct MappingQueue
 {
 	int mapping;
-	int nready;
+	int nready; /* in both lists */
+	int nlater;
 	int nunits;
 	dlist_head ready;
+	dlist_head later; /* rows of backfills: live changes go first */
 };
 
 typedef struct Work Work;
@@ -144,6 +149,21 @@ extern Unit *batch_event(Work *work, const WorkEvent *event);
  * missing: for rows of deferred changes and backfills, filled in by the caller.
  */
 extern Unit *batch_unit(Work *work, int mapping, const char *key);
+
+/*
+ * A backfill wants the unit: it goes after live changes, unless it is one.
+ * False if another part of a backfill wants it already.
+ */
+extern bool batch_backfill(Unit *unit, Chunk *chunk);
+
+/* The unit has a change that waited in the table of deferred ones. */
+extern void batch_deferred(Unit *unit);
+
+/* Drop the units that are ready and that only this part of a backfill wants. */
+extern void batch_drop_backfill(Work *work, MappingQueue *queue, const Chunk *chunk);
+
+/* The ready unit whose turn is next; NULL if there is none. */
+extern Unit *batch_first(MappingQueue *queue);
 
 /* Is there a unit, in flight or not?  The first of them. */
 extern Unit *batch_find(Work *work, int mapping, const char *key);
@@ -181,6 +201,7 @@ extern void batch_join_hold(Unit *unit, const char *reason);
 /*
  * Up to max ready units of one mapping that can go into one request: all of
  * the kind of the first, or undecided; none whose turn has to wait for another.
+ * Rows of backfills fill up what live changes leave.
  */
 extern int batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked);
 

@@ -198,19 +198,19 @@ seal(Delivery *delivery, BulkJob *job)
  * The turn
  */
 
+/* If not, it is due when it may. */
 static bool
-may_send(Delivery *delivery, const BulkJob *job, TimestampTz now)
+may_send(Delivery *delivery, BulkJob *job, TimestampTz now)
 {
-	Connection *connection = job->connection;
-	TimestampTz again;
-	int waiting = 0;
-	ListCell *lc;
+	TimestampTz again = 0;
 
-	foreach(lc, delivery->outgoing)
-		if (((Request *) lfirst(lc))->connection == connection)
-			waiting++;
-	return connection->token && connection_usable(connection, now, &again) &&
-		   throttle_may_send(&connection->throttle, now, connection->in_flight + waiting);
+	if (!job->connection->token || !connection_usable(job->connection, now, &again) ||
+		!claim_may_send(delivery, job->connection, Max(job->n, 1), 0, &again))
+	{
+		job->due = Max(again, now + BUSY_PAUSE);
+		return false;
+	}
+	return true;
 }
 
 static void
@@ -238,8 +238,6 @@ step(Delivery *delivery, MappingDelivery *state, void *arg)
 		return;
 	if (may_send(delivery, job, now))
 		prepare_request(delivery, job);
-	else
-		job->due = now + BUSY_PAUSE;
 }
 
 /* What comes after all that was due is on its way is measured anew. */
@@ -512,7 +510,7 @@ went_well(Delivery *delivery, Request *request, const HttpReply *reply, Timestam
 {
 	BulkJob *job = request->bulk;
 
-	connection_well(job->connection, 0, false);
+	connection_well(job->connection, 0, 0, false);
 	switch (job->phase)
 	{
 		case BULK_UPLOADING:
@@ -653,7 +651,7 @@ went_badly(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
 	error = rest_parse_error(reply->status, reply->body, reply->body_len);
 	if (is_refusal(error_classify(reply->status, error.code, error.message)))
 	{
-		connection_well(job->connection, 0, false);
+		connection_well(job->connection, 0, 0, false);
 		refused(delivery, job, reply->status, &error, now);
 		return;
 	}

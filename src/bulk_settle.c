@@ -164,6 +164,8 @@ start_request(Settling *settling, Request *like)
 	request->key_is_number = job->key_is_number;
 	request->server = job->server;
 	request->token_serial = like->token_serial;
+	request->mark = like->mark;
+	request->jitter = connection_random();
 	request->nparts = 1;
 	request->parts[0].kind = kind_of(job->operation);
 }

@@ -247,3 +247,13 @@ error_classify_oauth(int http_status, const char *error, const char *description
 		return SCOPE_SERVER;
 	return SCOPE_CONNECTION;
 }
+
+bool
+error_is_contention(const char *code)
+{
+	return code != NULL &&
+		   (strcmp(code, "UNABLE_TO_LOCK_ROW") == 0 || strcmp(code, "LIMIT_EXCEEDED") == 0 ||
+			strcmp(code, "FILTERED_LOOKUP_LIMIT_EXCEEDED") == 0 ||
+			strcmp(code, "TOO_MANY_APEX_REQUESTS") == 0 || strcmp(code, "QUERY_TIMEOUT") == 0 ||
+			strcmp(code, "EXCEEDED_MAX_SIZE_REQUEST") == 0);
+}

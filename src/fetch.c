@@ -54,13 +54,24 @@ take_event(const WorkEvent *event, void *arg)
 		taking->fresh = lappend(taking->fresh, left);
 }
 
+/* A record that made requests fail goes alone. */
+static bool
+suspected(int mapping_id, const char *key)
+{
+	Mapping *mapping = mapping_get(mapping_id);
+
+	return mapping && connection_suspects(mapping->serverid, mapping->owner, mapping_id, key);
+}
+
 static void
 merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 	Unit *mover;
 
-	unit->deferred = true;
+	batch_deferred(unit);
+	if (row->attempts > 0 || unit->limit == 0)
+		unit->limit = suspected(row->mapping, row->key) ? 1 : 0;
 	unit->inserted = false;
 	if (row->held && row->deleted)
 		batch_join_hold(unit, row->reason);
@@ -129,7 +140,10 @@ join_deferred(Delivery *delivery, List *fresh)
 	}
 }
 
-/* Units that can be worked on: those of mappings that can't go now don't keep others out. */
+/*
+ * Units that can be worked on: those of mappings that can't go now don't keep
+ * others out, nor do rows of backfills that are at hand.
+ */
 static int
 at_hand(Delivery *delivery)
 {
@@ -142,7 +156,7 @@ at_hand(Delivery *delivery)
 		MappingQueue *queue = state->deliverable ? batch_find_queue(delivery->work, state->id) : NULL;
 
 		if (queue)
-			n += queue->nunits - bulk_units(delivery, state->id);
+			n += queue->nunits - queue->nlater - bulk_units(delivery, state->id);
 	}
 	return n;
 }
@@ -280,10 +294,8 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 			unit->event_at = Max(unit->event_at, job->filter_changed_at); /* rows may leave by it */
 		if (unit->min_xid == 0 || job->xid < unit->min_xid)
 			unit->min_xid = job->xid;
-		if (unit->chunk)
-			continue; /* counted by an earlier chunk, which ends first */
-		unit->chunk = &chunk->chunk;
-		chunk->chunk.pending++;
+		/* if not: it is counted by an earlier chunk, which ends first */
+		(void) batch_backfill(unit, &chunk->chunk);
 	}
 	delivery->chunks = lappend(delivery->chunks, chunk);
 	MemoryContextSwitchTo(caller);
@@ -357,6 +369,31 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	take_chunk(delivery, job, wanted.keys, wanted.nkeys);
 }
 
+static bool
+is_running(const BackfillJob *jobs, int n, int64 job)
+{
+	for (int i = 0; i < n; i++)
+		if (jobs[i].id == job)
+			return true;
+	return false;
+}
+
+/* What is at hand of backfills that were cancelled, and not in flight, is let go. */
+static void
+drop_cancelled(Delivery *delivery, const BackfillJob *jobs, int n)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->chunks)
+	{
+		BackfillChunk *chunk = lfirst(lc);
+		MappingQueue *queue = batch_find_queue(delivery->work, chunk->mapping);
+
+		if (queue && !is_running(jobs, n, chunk->job))
+			batch_drop_backfill(delivery->work, queue, &chunk->chunk);
+	}
+}
+
 static void
 read_chunks(Delivery *delivery, BackfillJob *job)
 {
@@ -378,9 +415,27 @@ read_backfills(Delivery *delivery)
 	if (!delivery->backfills_running)
 		return;
 	jobs = backfills_running(&n);
+	drop_cancelled(delivery, jobs, n);
 	delivery->backfills_running = n > 0;
 	for (int i = 0; i < n; i++)
 		read_chunks(delivery, &jobs[i]);
+}
+
+static void
+advance(const BackfillChunk *chunk)
+{
+	BackfillStep step;
+	Mapping *mapping;
+
+	if (!backfill_advance(chunk->job, chunk->last_key, chunk->rows, chunk->last, &step))
+		return; /* cancelled */
+	if (step.percent / 10 == step.percent_before / 10)
+		return;
+	mapping = mapping_get(chunk->mapping);
+	ereport(LOG, (errmsg("sfsync: backfill " INT64_FORMAT " of mapping \"%s\": %d percent, " INT64_FORMAT
+						 " of " INT64_FORMAT " rows",
+						 chunk->job, mapping ? mapping->name : "?", step.percent, step.rows_done,
+						 step.rows_total)));
 }
 
 /* Write how far backfills are whose foremost chunks are settled. */
@@ -399,7 +454,7 @@ fetch_note_chunks(Delivery *delivery)
 			passed = lappend_int(passed, (int) chunk->job);
 			continue;
 		}
-		backfill_advance(chunk->job, chunk->last_key, chunk->rows, chunk->last);
+		advance(chunk);
 		delivery->chunks = foreach_delete_current(delivery->chunks, lc);
 		if (chunk->last_key)
 			pfree(chunk->last_key);

@@ -572,6 +572,21 @@ backfills_running(int *n)
 	return jobs;
 }
 
+bool
+backfill_was_done(int mapping)
+{
+	SqlScope scope;
+	bool done;
+
+	sql_open(&scope, false);
+	done = SQL_RUN(&scope,
+				   "SELECT FROM sfsync.backfill_job WHERE mapping = $1 AND state = 'done' AND changed IS NULL"
+				   " AND filter IS NULL LIMIT 1",
+				   sql_arg_int(mapping)) > 0;
+	sql_close(&scope);
+	return done;
+}
+
 void
 backfill_fail(int64 id)
 {
@@ -585,19 +600,41 @@ backfill_fail(int64 id)
 	sql_close(&scope);
 }
 
-void
-backfill_advance(int64 id, const char *last_key, int64 rows, bool done)
+/* rows_total is what was counted at the start: more may have come, or some gone. */
+static const char advance_query[] =
+	"UPDATE sfsync.backfill_job SET last_key = coalesce($2, last_key), rows_done = rows_done + $3,"
+	" rows_per_second = coalesce(0.7 * rows_per_second, 0) + CASE WHEN rows_per_second IS NULL THEN 1 ELSE 0.3 END"
+	" * $3 / greatest(extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(advanced_at, started_at)), 0.001),"
+	" advanced_at = pg_catalog.clock_timestamp(),"
+	" state = CASE WHEN $4 THEN 'done' ELSE state END,"
+	" finished_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() END"
+	" WHERE id = $1 AND state = 'running' RETURNING rows_done, coalesce(rows_total, 0)";
+
+/* How far it is, of what was expected; the last percent is for its end. */
+static int
+percent_done(int64 done, int64 total)
+{
+	return total <= 0 ? 0 : (int) Min(100.0 * done / total, 99.0);
+}
+
+bool
+backfill_advance(int64 id, const char *last_key, int64 rows, bool done, BackfillStep *step)
 {
 	SqlScope scope;
+	bool running;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope,
-			"UPDATE sfsync.backfill_job SET last_key = coalesce($2, last_key), rows_done = rows_done + $3,"
-			" state = CASE WHEN $4 THEN 'done' ELSE state END,"
-			" finished_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() END"
-			" WHERE id = $1 AND state = 'running'",
-			sql_arg_bigint(id), sql_arg_text(last_key), sql_arg_bigint(rows), sql_arg_bool(done));
+	running = SQL_RUN(&scope, advance_query, sql_arg_bigint(id), sql_arg_text(last_key), sql_arg_bigint(rows),
+					  sql_arg_bool(done)) == 1;
+	if (running)
+	{
+		step->rows_done = sql_bigint(0, 1);
+		step->rows_total = sql_bigint(0, 2);
+		step->percent = done ? 100 : percent_done(step->rows_done, step->rows_total);
+		step->percent_before = percent_done(step->rows_done - rows, step->rows_total);
+	}
 	sql_close(&scope);
+	return running;
 }
 
 /*
@@ -649,10 +686,11 @@ void
 server_state_put(const ServerState *state)
 {
 	SqlScope scope;
-	SqlArg used = sql_arg_bigint(state->throttle->api_used);
-	SqlArg limit = sql_arg_bigint(state->throttle->api_limit);
+	const Usage *org = &state->throttle->budget.org;
+	SqlArg used = sql_arg_bigint(org->told);
+	SqlArg limit = sql_arg_bigint(org->limit);
 
-	used.isnull = limit.isnull = state->throttle->api_used < 0;
+	used.isnull = limit.isnull = org->limit <= 0;
 	sql_open(&scope, false);
 	SQL_RUN(&scope, server_put_query, sql_arg_name(state->server), sql_arg_text(state->organization_id),
 			sql_arg_text(state->user_id), sql_arg_text(state->state), sql_arg_text(state->detail),

@@ -185,9 +185,10 @@ typedef struct Outcome
 	int fill_len;
 	bool has_record; /* already before */
 	bool count_attempt;
-	bool row_remains; /* a delete makes way for the row, which is sent next */
-	int64 bulk_job;   /* that it comes from, and leaves; 0: none */
-	bool forget;      /* ignored: its record is no longer known */
+	bool last_in_turn; /* OUTCOME_AGAIN: after all others of its mapping */
+	bool row_remains;  /* a delete makes way for the row, which is sent next */
+	int64 bulk_job;    /* that it comes from, and leaves; 0: none */
+	bool forget;       /* ignored: its record is no longer known */
 
 	/* where conflicts are looked for */
 	ConflictNotes conflicts;
@@ -224,8 +225,21 @@ typedef struct BackfillJob
 } BackfillJob;
 
 extern BackfillJob *backfills_running(int *n);
+
+/* Has a backfill of all rows been done? */
+extern bool backfill_was_done(int mapping);
+
+typedef struct BackfillStep
+{
+	int percent; /* 100 when it is done, and not before */
+	int percent_before;
+	int64 rows_done;
+	int64 rows_total;
+} BackfillStep;
+
+/* False if it isn't running any more. */
+extern bool backfill_advance(int64 id, const char *last_key, int64 rows, bool done, BackfillStep *step);
 extern void backfill_fail(int64 id);
-extern void backfill_advance(int64 id, const char *last_key, int64 rows, bool done);
 
 /*
  * State

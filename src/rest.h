@@ -141,6 +141,9 @@ extern RestError rest_parse_error(int http_status, const char *body, size_t len)
 /* Sforce-Limit-Info (section 2.3): the org-wide usage. */
 extern bool rest_parse_limit_info(const char *header, int64 *used, int64 *limit);
 
+/* The same of an allowance that the connected app has to itself; false if there is none. */
+extern bool rest_parse_app_limit_info(const char *header, int64 *used, int64 *limit);
+
 /* DailyApiRequests of /limits (section 2.2). */
 extern bool rest_parse_limits(const char *body, size_t len, int64 *used, int64 *limit);
 
