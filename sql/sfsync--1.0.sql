@@ -255,7 +255,7 @@ COMMENT ON TABLE sfsync.bulk_job IS
 COMMENT ON COLUMN sfsync.bulk_job.job IS 'Id of the job in Salesforce';
 
 CREATE TABLE sfsync.bulk_row (
-	job bigint NOT NULL REFERENCES sfsync.bulk_job ON DELETE CASCADE,
+	job bigint NOT NULL,
 	mapping integer NOT NULL,
 	key text NOT NULL,
 	salesforce_id text,

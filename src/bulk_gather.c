@@ -21,7 +21,7 @@
 #include "sfsync.h"
 
 #define MAX_ROWS 20000                /* of a job */
-#define MAX_UNITS 60000               /* in jobs, of all mappings */
+#define MAX_UNITS 40000               /* in jobs, of all mappings */
 #define MAX_THRESHOLD 50000           /* more are never at hand */
 #define MAX_LENGTH (90 * 1024 * 1024) /* of a CSV; Salesforce takes 100 MB */
 
@@ -87,7 +87,23 @@ bulk_job_free(Delivery *delivery, BulkJob *job)
 	MemoryContextDelete(job->context);
 }
 
-/* By what results tell rows apart; NULL if the text can't be that. */
+/*
+ * Rows are found by their record key, and by what results repeat where that is
+ * something else: the Id, or a key that is a number, which comes back in another
+ * form.
+ */
+static char *
+key_name(char kind, const char *text)
+{
+	size_t len = strlen(text);
+	char *name = palloc(len + 2);
+
+	name[0] = kind;
+	memcpy(name + 1, text, len + 1);
+	return name;
+}
+
+/* NULL if the text can't be what results repeat. */
 static char *
 match_name(const BulkJob *job, const char *text)
 {
@@ -98,8 +114,8 @@ match_name(const BulkJob *job, const char *text)
 	else if (job->key_is_number)
 		form = rest_number_key(text);
 	else
-		form = rest_record_key(text, job->case_sensitive);
-	return form ? psprintf("m%s", form) : NULL;
+		return key_name('r', rest_record_key(text, job->case_sensitive));
+	return form ? key_name('m', form) : NULL;
 }
 
 static void
@@ -107,27 +123,24 @@ note_key(BulkJob *job, char *name, int row)
 {
 	bool found;
 
-	if (!name)
-		return;
-	bulkkeys_insert(job->keys, name, &found)->row = row;
+	if (name)
+		bulkkeys_insert(job->keys, name, &found)->row = row;
 }
 
 static BulkRow *
-find_key(const BulkJob *job, const char *name)
+find_key(const BulkJob *job, char *name)
 {
-	BulkKey *entry = name ? bulkkeys_lookup(job->keys, unconstify(char *, name)) : NULL;
+	BulkKey *entry = name ? bulkkeys_lookup(job->keys, name) : NULL;
 
+	if (name)
+		pfree(name);
 	return entry ? &job->rows[entry->row] : NULL;
 }
 
 BulkRow *
 bulk_job_record(const BulkJob *job, const char *record_key)
 {
-	char *name = psprintf("r%s", record_key);
-	BulkRow *row = find_key(job, name);
-
-	pfree(name);
-	return row;
+	return find_key(job, key_name('r', record_key));
 }
 
 BulkRow *
@@ -153,8 +166,9 @@ bulk_job_add(BulkJob *job, const char *record_key, const char *salesforce_id)
 	row->outcome.record_key = pstrdup(record_key);
 	row->outcome.salesforce_id = salesforce_id ? pstrdup(salesforce_id) : NULL;
 	row->outcome.bulk_job = job->id;
-	note_key(job, psprintf("r%s", record_key), job->n);
-	note_key(job, match_name(job, bulk_by_id(job->operation) ? salesforce_id : record_key), job->n);
+	note_key(job, key_name('r', record_key), job->n);
+	if (bulk_by_id(job->operation) || job->key_is_number)
+		note_key(job, match_name(job, bulk_by_id(job->operation) ? salesforce_id : record_key), job->n);
 	job->n++;
 	job->open++;
 	MemoryContextSwitchTo(caller);
@@ -194,6 +208,12 @@ bulk_units(const Delivery *delivery, int mapping)
 			n += job->open;
 	}
 	return n;
+}
+
+bool
+bulk_has_room(const Delivery *delivery, int more)
+{
+	return bulk_units(delivery, 0) + more < MAX_UNITS;
 }
 
 int
@@ -349,19 +369,42 @@ gathering_job(const Claim *claim, BulkOperation operation)
 	return NULL;
 }
 
-/* From so many due records on, until all of them are on their way. */
 static bool
-mode_is_on(Claim *claim)
+is_gathering(const Delivery *delivery, int mapping)
 {
-	MappingDelivery *state = claim->state;
-	int threshold = bulk_threshold(claim->mapping, claim->connection);
-	const MappingQueue *queue = batch_find_queue(claim->delivery->work, claim->mapping->id);
+	ListCell *lc;
 
-	if (threshold == 0 || state->bulk_off_until > GetCurrentTimestamp())
-		state->bulk = false;
-	else if (queue->nready >= threshold)
-		state->bulk = true;
-	return state->bulk;
+	foreach(lc, delivery->bulk_jobs)
+	{
+		const BulkJob *job = lfirst(lc);
+
+		if (job->mapping == mapping && job->phase == BULK_GATHERING)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * From so many due records on, until all of them are on their way; what comes
+ * after is measured anew.
+ */
+void
+bulk_measure(Delivery *delivery)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->mappings)
+	{
+		MappingDelivery *state = lfirst(lc);
+		const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
+
+		if (!queue || state->bulk_threshold == 0 || state->bulk_off_until > delivery->turn_started)
+			state->bulk = false;
+		else if (queue->nready >= state->bulk_threshold)
+			state->bulk = true;
+		else if (queue->nunits <= bulk_units(delivery, state->id) && !is_gathering(delivery, state->id))
+			state->bulk = false;
+	}
 }
 
 static File
@@ -382,7 +425,7 @@ job_for(Claim *claim, BulkOperation operation)
 		return job;
 	if (job)
 		job->full = true;
-	if (bulk_units(claim->delivery, 0) >= MAX_UNITS)
+	if (!bulk_has_room(claim->delivery, 0))
 		return NULL;
 	job = bulk_job_create(claim->delivery, claim->mapping, claim->connection, operation);
 	caller = MemoryContextSwitchTo(job->context);
@@ -538,7 +581,6 @@ bool
 bulk_take(Claim *claim, UnitKind *kinds)
 {
 	static const UnitKind taken[] = {UNIT_CREATE, UNIT_UPSERT, UNIT_UPDATE, UNIT_DELETE};
-	bool on = mode_is_on(claim);
 	int n = 0;
 
 	for (int k = 0; k < lengthof(taken); k++)
@@ -552,7 +594,7 @@ bulk_take(Claim *claim, UnitKind *kinds)
 			continue;
 		if (operation == BULK_HARD_DELETE)
 			n += take_hard_deletes(claim, kinds);
-		else if (on)
+		else if (claim->state->bulk)
 			n += take_kind(claim, kinds, taken[k], operation);
 	}
 	return n > 0;

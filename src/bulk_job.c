@@ -240,32 +240,10 @@ step(Delivery *delivery, MappingDelivery *state, void *arg)
 		prepare_request(delivery, job);
 }
 
-/* What comes after all that was due is on its way is measured anew. */
-static void
-leave_mode(Delivery *delivery, MappingDelivery *state)
-{
-	const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
-	ListCell *lc;
-
-	if (!state->bulk || (queue && queue->nunits > bulk_units(delivery, state->id)))
-		return;
-	foreach(lc, delivery->bulk_jobs)
-	{
-		const BulkJob *job = lfirst(lc);
-
-		if (job->mapping == state->id && job->phase == BULK_GATHERING)
-			return;
-	}
-	state->bulk = false;
-}
-
 void
 bulk_jobs_turn(Delivery *delivery)
 {
 	ListCell *lc;
-
-	foreach(lc, delivery->mappings)
-		leave_mode(delivery, lfirst(lc));
 
 	foreach(lc, delivery->bulk_jobs)
 	{

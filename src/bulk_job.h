@@ -114,11 +114,17 @@ extern bool bulk_jobs_write(const Delivery *delivery, const char *object, const 
  */
 extern bool bulk_take(Claim *claim, UnitKind *kinds);
 
+/* Before the claims of a turn: which mappings have so much due that bulk jobs take what they can? */
+extern void bulk_measure(Delivery *delivery);
+
 /* Due records from which a mapping may use bulk jobs; 0 never. */
 extern int bulk_threshold(const Mapping *mapping, const Connection *connection);
 
 /* Units of a mapping that are in jobs. */
 extern int bulk_units(const Delivery *delivery, int mapping);
+
+/* Do jobs take so many more?  Memory for their rows is bounded. */
+extern bool bulk_has_room(const Delivery *delivery, int more);
 
 /* Does a mapping have a job that needs its connection? */
 extern bool bulk_has_job(const Delivery *delivery, int mapping);

@@ -189,6 +189,7 @@ bulk_store_remove(int64 id)
 {
 	SqlScope scope;
 
+	bulk_store_forget_rows(id);
 	sql_open(&scope, false);
 	SQL_RUN(&scope, "DELETE FROM sfsync.bulk_job WHERE id = $1", sql_arg_bigint(id));
 	sql_close(&scope);

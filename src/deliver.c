@@ -697,6 +697,7 @@ deliver_turn(Delivery *delivery, bool woken)
 	look_at_mappings(delivery);
 	verify_intents(delivery);
 	fetch(delivery);
+	bulk_measure(delivery);
 	claim_all(delivery);
 	bulk_jobs_turn(delivery);
 	PopActiveSnapshot();

@@ -127,6 +127,9 @@ sfsync_adopt(PG_FUNCTION_ARGS)
 				" FROM sfsync.mapping m WHERE m.id = s.mapping AND m.server = $1",
 				sql_arg_name(server));
 		/* they are the other database's; what their rows stand for is still to be sent */
+		SQL_RUN(&scope,
+				"DELETE FROM sfsync.bulk_row r USING sfsync.bulk_job j WHERE j.id = r.job AND j.server = $1",
+				sql_arg_name(server));
 		SQL_RUN(&scope, "DELETE FROM sfsync.bulk_job WHERE server = $1", sql_arg_name(server));
 		SQL_RUN(&scope,
 				"UPDATE sfsync.intent i SET state = 'unknown'"

@@ -301,11 +301,19 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Those in bulk jobs are not settled for long, and don't hold up others. */
+/*
+ * Those in bulk jobs are not settled for long, and don't hold up others; but
+ * when jobs have no room, they wait for it.
+ */
 static int
 chunks_at_once(const Delivery *delivery, const MappingDelivery *state)
 {
-	return (at_hand_low(delivery) + bulk_units(delivery, state->id)) / CHUNK_ROWS;
+	const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
+	int in_bulk = bulk_units(delivery, state->id);
+
+	if (in_bulk > 0 && !bulk_has_room(delivery, queue->nunits - in_bulk))
+		return 0;
+	return 1 + (at_hand_low(delivery) + in_bulk) / CHUNK_ROWS;
 }
 
 typedef struct KeysWanted
@@ -354,7 +362,7 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	Mapping *mapping;
 	KeysWanted wanted = {NULL, job, NULL, NULL, 0};
 
-	if (!state->deliverable || nchunks > chunks_at_once(delivery, state) || (last && last->last) ||
+	if (!state->deliverable || nchunks >= chunks_at_once(delivery, state) || (last && last->last) ||
 		at_hand(delivery) >= at_hand_low(delivery))
 		return;
 	mapping = mapping_get(job->mapping);
