@@ -359,7 +359,7 @@ bulk_info(const char *api_version, const char *job)
 RestCall *
 bulk_results(const char *api_version, const char *job, BulkResultSet set, const char *locator)
 {
-	static const char *const paths[] = {"/successfulResults/", "/failedResults/", "/unprocessedrecords/"};
+	static const char *const paths[] = {"/successfulResults/", "/failedResults/"};
 
 	return job_call("GET", api_version, job,
 					locator ? psprintf("%s?locator=%s", paths[set], locator) : paths[set], NULL);

@@ -87,11 +87,11 @@ extern bool bulk_row(StringInfo out, const BulkColumns *columns, const RestRecor
  * Requests
  */
 
+/* What neither has was not looked at. */
 typedef enum BulkResultSet
 {
 	BULK_SUCCESSFUL,
-	BULK_FAILED,
-	BULK_UNPROCESSED
+	BULK_FAILED
 } BulkResultSet;
 
 extern RestCall *bulk_create(const char *api_version, const char *object, BulkOperation operation,
@@ -157,10 +157,9 @@ typedef enum BulkRead
 typedef struct BulkResult
 {
 	bool success;
-	bool created;
 	char *id;        /* 18 characters; NULL if not told */
-	char *match;     /* the key or Id that was sent; NULL where the column is missing */
-	RestError error; /* not success, except of unprocessed rows: code NULL there */
+	char *match;     /* the key or Id that was sent */
+	RestError error; /* not success */
 	int nvalues;
 	char **headers; /* of the values sent, which follow */
 	char **values;  /* in libcsv's memory: valid until the next call */

@@ -16,6 +16,7 @@
 #define MAX_FIELDS 100
 #define MAX_CODE 100
 #define MAX_ROW ((size_t) 8 * 1024 * 1024) /* bytes of a row of results */
+#define OWN_COLUMNS 2                      /* before those that were sent */
 #define MAX_RESULT_COLUMNS (BULK_MAX_COLUMNS + 10)
 
 /*
@@ -196,10 +197,8 @@ struct BulkReader
 	char **headers;
 	char **values;
 	int id; /* columns; -1 none */
-	int created;
 	int error;
 	int match;
-	int nown; /* columns before those that were sent */
 };
 
 static bool
@@ -353,14 +352,12 @@ take_header(BulkReader *reader)
 		reader->headers[reader->nheaders++] = name;
 	}
 	reader->id = find_header(reader, "sf__Id");
-	reader->created = find_header(reader, "sf__Created");
 	reader->error = find_header(reader, "sf__Error");
 	reader->match = find_header(reader, reader->match_column);
-	reader->nown = reader->set == BULK_UNPROCESSED ? 0 : 2;
 
 	/* what isn't there was no reply to what was asked */
-	return reader->match >= reader->nown && (reader->set != BULK_SUCCESSFUL || reader->id == 0) &&
-		   (reader->set != BULK_FAILED || reader->error == 1);
+	return reader->id == 0 && reader->match >= OWN_COLUMNS &&
+		   (reader->set == BULK_SUCCESSFUL || reader->error == 1);
 }
 
 static bool
@@ -376,18 +373,15 @@ take_row(BulkReader *reader, BulkResult *result)
 		reader->values[i] = reader->row + reader->starts[i];
 	}
 	result->success = reader->set == BULK_SUCCESSFUL;
-	if (reader->id >= 0)
-		result->id = rest_id18(reader->values[reader->id]);
+	result->id = rest_id18(reader->values[reader->id]);
 	if (result->success && !result->id)
 		return false;
-	result->created = result->success && reader->created >= 0 &&
-					  pg_strcasecmp(reader->values[reader->created], "true") == 0;
-	if (reader->set == BULK_FAILED)
+	if (!result->success)
 		result->error = bulk_parse_error(reader->values[reader->error]);
 	result->match = reader->values[reader->match];
-	result->headers = reader->headers + reader->nown;
-	result->values = reader->values + reader->nown;
-	result->nvalues = reader->nheaders - reader->nown;
+	result->headers = reader->headers + OWN_COLUMNS;
+	result->values = reader->values + OWN_COLUMNS;
+	result->nvalues = reader->nheaders - OWN_COLUMNS;
 	return true;
 }
 

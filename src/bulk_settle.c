@@ -222,7 +222,7 @@ static void
 add_result(Settling *settling, const BulkResult *result)
 {
 	Request *request = &settling->request;
-	BulkRow *row = result->match ? bulk_job_match(settling->job, result->match) : NULL;
+	BulkRow *row = bulk_job_match(settling->job, result->match);
 	int i = request->nunits;
 	RestResult *out = &settling->results[i];
 
@@ -241,7 +241,6 @@ add_result(Settling *settling, const BulkResult *result)
 		request->outcomes[i].conflicts.nsettled = settling->nfields;
 	}
 	out->success = result->success;
-	out->created = result->created;
 	out->id = result->id;
 	out->http_status = 200;
 	out->error = result->error;

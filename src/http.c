@@ -418,6 +418,8 @@ take_body(HttpTransfer *transfer, const HttpRequest *request)
 {
 	if (request->content_type == NULL)
 		return true;
+	if (request->body_fd < 0 || (request->body_fd == 0 && request->body == NULL && request->body_len > 0))
+		return false;
 	transfer->body_len = request->body_len;
 	if (request->body_fd > 0)
 	{
@@ -433,8 +435,10 @@ take_body(HttpTransfer *transfer, const HttpRequest *request)
 static bool
 take_reply_fd(HttpTransfer *transfer, const HttpRequest *request)
 {
-	if (request->reply_fd <= 0)
+	if (request->reply_fd == 0)
 		return true;
+	if (request->reply_fd < 0)
+		return false;
 	transfer->reply_fd = fcntl(request->reply_fd, F_DUPFD_CLOEXEC, 0);
 	return transfer->reply_fd >= 0;
 }

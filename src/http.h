@@ -17,8 +17,8 @@ typedef struct HttpRequest
 	const char *content_type; /* NULL: no body */
 	const char *body;         /* copied */
 	size_t body_len;
-	int body_fd;  /* > 0: body_len bytes from the start of this file, in place of body */
-	int reply_fd; /* > 0: where the body of a reply with status 200 is written, from the start */
+	int body_fd;  /* 0 none; body_len bytes from the start of this file, in place of body */
+	int reply_fd; /* 0 none; where the body of a reply with status 200 is written, from the start */
 	const char *const *headers; /* further "Name: value" lines, NULL-terminated; may be NULL */
 	const char *ca_file;        /* NULL: the system's */
 	int connect_timeout;        /* ms */

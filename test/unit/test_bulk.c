@@ -138,8 +138,8 @@ requests(void **state)
 	assert_string_equal(bulk_info("66.0", JOB18)->method, "GET");
 	assert_string_equal(bulk_results("66.0", JOB18, BULK_FAILED, NULL)->path,
 						"/services/data/v66.0/jobs/ingest/" JOB18 "/failedResults/");
-	assert_string_equal(bulk_results("66.0", JOB18, BULK_UNPROCESSED, "a1")->path,
-						"/services/data/v66.0/jobs/ingest/" JOB18 "/unprocessedrecords/?locator=a1");
+	assert_string_equal(bulk_results("66.0", JOB18, BULK_SUCCESSFUL, "a1")->path,
+						"/services/data/v66.0/jobs/ingest/" JOB18 "/successfulResults/?locator=a1");
 	assert_string_equal(bulk_delete("66.0", JOB18)->method, "DELETE");
 }
 
@@ -418,10 +418,10 @@ successes(void **state)
 		assert_int_equal(read_all(BULK_SUCCESSFUL, "key__C", text, strlen(text), piece, results, 3, &n),
 						 BULK_END);
 		assert_int_equal(n, 2);
-		assert_true(results[0].success && results[0].created);
+		assert_true(results[0].success);
 		assert_string_equal(results[0].id, ID1);
 		assert_string_equal(results[0].match, "k1");
-		assert_true(results[1].success && !results[1].created);
+		assert_true(results[1].success);
 		assert_string_equal(results[1].match, "9.12260031E8");
 		assert_string_equal(rest_number_key(results[1].match), "912260031");
 		assert_int_equal(results[1].nvalues, 2);
@@ -457,27 +457,12 @@ failures(void **state)
 }
 
 static void
-unprocessed(void **state)
-{
-	BulkResult results[3];
-	const char *text = "Key__c,Name\n\"k1\",\"a\"\n\"k2\",\"b\"";
-	int n;
-
-	assert_int_equal(read_all(BULK_UNPROCESSED, "Key__c", text, strlen(text), 5, results, 3, &n), BULK_END);
-	assert_int_equal(n, 2);
-	assert_false(results[0].success);
-	assert_null(results[0].error.code);
-	assert_string_equal(results[1].match, "k2");
-	assert_int_equal(results[1].nvalues, 2);
-}
-
-static void
 empty_results(void **state)
 {
 	assert_int_equal(count(BULK_SUCCESSFUL, "", BULK_END), 0);
 	assert_int_equal(count(BULK_SUCCESSFUL, "\"sf__Id\",\"sf__Created\",Key__c\n", BULK_END), 0);
 	assert_int_equal(count(BULK_SUCCESSFUL, "\"sf__Id\",\"sf__Created\",Key__c", BULK_END), 0);
-	assert_int_equal(count(BULK_UNPROCESSED, "Key__c\n\n", BULK_END), 0);
+	assert_int_equal(count(BULK_FAILED, "sf__Id,sf__Error,Key__c\n\n", BULK_END), 0);
 }
 
 static void
@@ -524,14 +509,14 @@ zero_bytes(void **state)
 static void
 endless_value(void **state)
 {
-	BulkReader *reader = bulk_reader_create(BULK_UNPROCESSED, "Key__c");
+	BulkReader *reader = bulk_reader_create(BULK_SUCCESSFUL, "Key__c");
 	char *piece = palloc(1024 * 1024);
 	BulkResult result;
 	int fed = 0;
 	BulkRead read = BULK_MORE;
 
 	memset(piece, 'x', 1024 * 1024);
-	bulk_reader_feed(reader, "Key__c\n\"", 8);
+	bulk_reader_feed(reader, "sf__Id,x,Key__c\n\"", 17);
 	while ((read = bulk_reader_next(reader, &result)) == BULK_MORE && fed++ < 100)
 		bulk_reader_feed(reader, piece, 1024 * 1024);
 	assert_int_equal(read, BULK_BAD);
@@ -542,7 +527,7 @@ endless_value(void **state)
 static void
 endless_columns(void **state)
 {
-	BulkReader *reader = bulk_reader_create(BULK_UNPROCESSED, "Key__c");
+	BulkReader *reader = bulk_reader_create(BULK_SUCCESSFUL, "Key__c");
 	char *piece = palloc(10000);
 	BulkResult result;
 
@@ -585,21 +570,31 @@ round_trip(void **state)
 	RestRecord record = {NULL, "k", NULL, 0};
 	RestField f[2];
 	StringInfoData csv;
+	int header;
 
 	record.fields = f;
 	record.nfields = 1;
 	for (int i = 0; i < lengthof(texts); i++)
 	{
 		BulkColumns *columns;
-		BulkReader *reader = bulk_reader_create(BULK_UNPROCESSED, "Key__c");
+		BulkReader *reader = bulk_reader_create(BULK_SUCCESSFUL, "Key__c");
 		BulkResult result;
+		const char *own = "sf__Id,sf__Created,";
+		const char *id = ID1 ",true,";
 
 		f[0] = field("Name", FV_STRING, texts[i]);
 		columns = bulk_columns(BULK_UPSERT, "Key__c", &record, 1);
 		initStringInfo(&csv);
 		assert_true(bulk_header(&csv, columns));
+		header = csv.len;
 		assert_true(bulk_row(&csv, columns, &record));
-		bulk_reader_feed(reader, csv.data, csv.len);
+		bulk_reader_feed(reader, own, strlen(own));
+		assert_int_equal(bulk_reader_next(reader, &result), BULK_MORE);
+		bulk_reader_feed(reader, csv.data, header);
+		assert_int_equal(bulk_reader_next(reader, &result), BULK_MORE);
+		bulk_reader_feed(reader, id, strlen(id));
+		assert_int_equal(bulk_reader_next(reader, &result), BULK_MORE);
+		bulk_reader_feed(reader, csv.data + header, csv.len - header);
 		assert_int_equal(bulk_reader_next(reader, &result), BULK_ROW);
 		assert_string_equal(result.values[1], texts[i]);
 		bulk_reader_free(reader);
@@ -622,7 +617,6 @@ main(void)
 		cmocka_unit_test(record_errors),
 		cmocka_unit_test(successes),
 		cmocka_unit_test(failures),
-		cmocka_unit_test(unprocessed),
 		cmocka_unit_test(empty_results),
 		cmocka_unit_test(bad_results),
 		cmocka_unit_test(zero_bytes),
