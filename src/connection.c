@@ -358,16 +358,13 @@ connection_may_send(Connection *connection, int in_flight, int ready, TimestampT
 	TimestampTz now = GetCurrentTimestamp();
 	int64 when = throttle_may_send(&connection->throttle, now, in_flight, ready, oldest_at);
 
-	connection->dirty |= when <= now && connection->held_until != 0;
-	connection->held_until = 0;
-	*again = 0;
-	if (when <= now)
-		return true;
-	if (when == THROTTLE_AFTER_REPLY)
-		return false;
-	*again = connection->held_until = when;
-	connection->dirty = true;
-	return false;
+	*again = when > now && when != THROTTLE_AFTER_REPLY ? when : 0;
+	if (*again > connection->held_until + USECS_PER_SEC || *again < connection->held_until - USECS_PER_SEC)
+	{
+		connection->held_until = *again;
+		connection->dirty = true;
+	}
+	return when <= now;
 }
 
 void

@@ -337,8 +337,11 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_typeof(e.value)"
 		" FROM pg_catalog.jsonb_each(replaced) e ORDER BY e.key) END,"
 		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT e.value FROM pg_catalog.jsonb_each_text(replaced) e"
-		" ORDER BY e.key) END FROM sfsync.record"
-		" WHERE mapping = $1 AND record_key = ANY ($2)",
+		" ORDER BY e.key) END"
+
+		/* key by key: a plan made while the table was small would read all of the mapping each time */
+		" FROM (SELECT DISTINCT u.k FROM pg_catalog.unnest($2) AS u(k)) u CROSS JOIN LATERAL"
+		" (SELECT * FROM sfsync.record WHERE mapping = $1 AND record_key = u.k LIMIT 1) r",
 		sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
 	rows = MemoryContextAllocZero(scope.caller, sizeof(RecordRow) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -554,7 +557,7 @@ backfills_running(int *n)
 	BackfillJob *jobs;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at"
+	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at, hold"
 						  " FROM sfsync.backfill_job WHERE state = 'running' ORDER BY id");
 	jobs = MemoryContextAllocZero(scope.caller, sizeof(BackfillJob) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -567,6 +570,7 @@ backfills_running(int *n)
 		jobs[i].filter = sql_text(&scope, i, 6);
 		if (jobs[i].changed && tells_of(jobs[i].changed, jobs[i].changed_len, MAPPING_FILTER_ATTNUM))
 			jobs[i].filter_changed_at = sql_time(i, 7);
+		jobs[i].hold = sql_bool(i, 8);
 	}
 	sql_close(&scope);
 	return jobs;

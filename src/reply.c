@@ -400,7 +400,8 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		case SCOPE_RECORD_RETRY:
-			throttle_contention(&request->connection->throttle, request->nunits);
+			if (error_is_contention(error->code))
+				throttle_contention(&request->connection->throttle, request->nunits);
 			reply_set_retry(request, i, error, reply);
 			break;
 		case SCOPE_RECORD_PARENT:
@@ -988,6 +989,7 @@ limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	int64 limit;
 
 	connection->limits_in_flight = false;
+	connection->limits_known = true; /* or never will be: nothing waits for it again */
 	if (reply->outcome != HTTP_REPLIED)
 	{
 		reply_failed(delivery, request, reply->error, now);
@@ -1000,10 +1002,10 @@ limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	}
 	if (scope >= SCOPE_SERVER && scope <= SCOPE_SESSION)
 	{
+		connection->limits_known = scope != SCOPE_SESSION;
 		reply_refused(delivery, request, reply, now);
 		return;
 	}
-	connection->limits_known = true;
 	poison_passed(&connection->poison, request->mark, false);
 	if (reply->status == 200 &&
 		rest_parse_limits(reply->body ? reply->body : "", reply->body_len, &used, &limit))

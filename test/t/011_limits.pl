@@ -334,29 +334,29 @@ in_step('the field may be written again');
 #
 # Backfills
 #
-sql(q{ALTER SERVER crm OPTIONS (SET max_concurrent_requests '1')});
+sql(q{ALTER SERVER crm OPTIONS (SET max_concurrent_requests '1', ADD max_batch_size '400')});
 sql(q{CREATE TABLE lead (id integer PRIMARY KEY, last_name text, company text);
-	INSERT INTO lead SELECT i, 'l' || i, 'c' FROM generate_series(1, 4000) i});
+	INSERT INTO lead SELECT i, 'l' || i, 'c' FROM generate_series(1, 8000) i});
 $sim->config(latency => 0.1);
 $mark = $sim->mark;
 sql(q{SELECT sfsync.create_mapping('lead', 'Lead', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
 poll_query($node, q{SELECT rows_done > 0 FROM sfsync.backfill_progress WHERE mapping = 'lead'}, 'a backfill');
-sql(q{UPDATE account SET phone = 'live' WHERE id = 5; UPDATE lead SET last_name = 'live' WHERE id = 3990});
+sql(q{UPDATE account SET phone = 'live' WHERE id = 5; UPDATE lead SET last_name = 'live' WHERE id = 7990});
 my $before = scalar($sim->requests($mark, $writing));
 is(sql(q{SELECT sfsync.wait_for_sync('20 s', 'account')}), 't', 'a live change of another mapping');
-poll_until(sub { grep { $_->{body} =~ /"live"/ && $_->{body} =~ /3990/ } $sim->requests($mark, $writing) }, 'and one of its own');
+poll_until(sub { grep { $_->{body} =~ /"live"/ && $_->{body} =~ /7990/ } $sim->requests($mark, $writing) }, 'and one of its own');
 @calls = $sim->requests($mark, $writing);
-my ($position) = grep { $calls[$_]->{body} =~ /3990/ } 0 .. $#calls;
+my ($position) = grep { $calls[$_]->{body} =~ /7990/ } 0 .. $#calls;
 cmp_ok($position - $before, '<=', 4, 'overtake it');
 is(sql(q{SELECT state, rows_total, percent BETWEEN 1 AND 99, rows_per_second > 0, remaining > interval '0', bar ~ '^#+[.]+$', length(bar), finished_at FROM sfsync.backfill_progress WHERE mapping = 'lead'}),
-	'running|4000|t|t|t|t|20|', 'its progress');
+	'running|8000|t|t|t|t|20|', 'its progress');
 sql('SELECT pg_terminate_backend(' . worker_pid($node) . ')');
 poll_query($node, q{SELECT state FROM sfsync.backfill_progress WHERE mapping = 'lead'}, 'it goes on after a restart', expected => 'done');
 wait_for_sync($node, 'the backfill is settled');
-is($sim->count('Lead'), 4000, 'and reaches all rows');
+is($sim->count('Lead'), 8000, 'and reaches all rows');
 my $sent = sum0(map { $_->{records} } $sim->requests($mark, 'collections_upsert'));
-cmp_ok($sent, '<=', 4000 + 2500, 'without starting over');
-is(join(' ', log_since($node) =~ /mapping "lead": (\d+) percent, \d+ of 4000 rows/g), '25 50 75 99 100', 'a line in the log for each ten percent');
+cmp_ok($sent, '<=', 8000 + 4500, 'without starting over');
+is(join(' ', log_since($node) =~ /mapping "lead": (\d+) percent, \d+ of 8000 rows/g), '25 50 75 99 100', 'a line in the log for each ten percent');
 
 my $job = sql(q{SELECT sfsync.backfill('lead')});
 poll_query($node, "SELECT rows_done > 0 FROM sfsync.backfill_progress WHERE id = $job", 'another one');

@@ -200,6 +200,8 @@ contention(void **state)
 	assert_true(error_is_contention("LIMIT_EXCEEDED"));
 	assert_false(error_is_contention("REQUEST_LIMIT_EXCEEDED"));
 	assert_false(error_is_contention("SERVER_UNAVAILABLE"));
+	assert_false(error_is_contention("ENTITY_IS_LOCKED")); /* for an approval, of days */
+	assert_true(error_is_contention("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY"));
 	assert_false(error_is_contention(NULL));
 }
 
