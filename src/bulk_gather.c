@@ -315,20 +315,24 @@ columns_of(const Mapping *mapping, BulkOperation operation)
  */
 
 /*
- * What is made anew is inserted where a unique key makes a second one fail; it
- * may have come to be there meanwhile.
+ * A record that is made anew may have come to be there meanwhile, as a job takes
+ * minutes: then a unique key makes the insert fail.  Jobs know no headers for
+ * assignment and duplicate rules.
  */
 static bool
 operation_for(const Claim *claim, UnitKind kind, BulkOperation *operation)
 {
+	const ServerOptions *options = claim->connection->options;
 	bool source_wins = !claim->mapping->checks;
 
+	if (kind != UNIT_DELETE && (options->auto_assign || options->duplicate_allow_save))
+		return false;
 	switch (kind)
 	{
 		case UNIT_CREATE:
 		case UNIT_UPSERT:
-			*operation = source_wins || !claim->mapping->key_field->unique ? BULK_UPSERT : BULK_INSERT;
-			return *operation == BULK_INSERT || kind == UNIT_UPSERT;
+			*operation = source_wins ? BULK_UPSERT : BULK_INSERT;
+			return source_wins || claim->mapping->key_field->unique;
 		case UNIT_UPDATE:
 			*operation = BULK_UPDATE;
 			return source_wins;
