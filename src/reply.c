@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
@@ -164,7 +165,7 @@ anything_to_write(const Outcome *outcomes, int n, int64 intent)
 	if (intent != 0)
 		return true;
 	for (int i = 0; i < n; i++)
-		if (outcomes[i].kind != OUTCOME_AGAIN)
+		if (outcomes[i].kind != OUTCOME_AGAIN || outcomes[i].bulk_job != 0)
 			return true;
 	return false;
 }
@@ -516,6 +517,19 @@ set_results(Delivery *delivery, Request *request, const RequestPart *part, const
 		if (results[i].id)
 			outcome->salesforce_id = results[i].id;
 	}
+}
+
+void
+reply_set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
+				  const HttpReply *reply)
+{
+	ErrorScope scope;
+	const RestResult *ailing = find_ailing(results, part->n, &scope);
+
+	if (ailing)
+		trouble_of_server(request->connection, scope, error_text(&ailing->error), reply->retry_after,
+						  GetCurrentTimestamp());
+	set_results(delivery, request, part, results, reply);
 }
 
 /*
@@ -1032,6 +1046,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 			break;
 		case REQUEST_LOOKUP:
 			lookup_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_BULK:
+			bulk_reply(delivery, request, reply, now);
 			break;
 		case REQUEST_RETRIEVE:
 		case REQUEST_FIND:

@@ -366,6 +366,20 @@ add_dead_letters(SqlScope *scope, const Mapping *mapping, Outcome *outcomes, int
 		notify(scope, mapping, outcomes, ids, n);
 }
 
+/* What is settled, or goes another way, is not the bulk job's any more. */
+static void
+leave_bulk(SqlScope *scope, const Outcome *outcomes, int n)
+{
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+
+	if (n == 0 || outcomes[0].bulk_job == 0)
+		return;
+	for (int i = 0; i < n; i++)
+		keys[i] = outcomes[i].unit->key;
+	SQL_RUN(scope, "DELETE FROM sfsync.bulk_row WHERE job = $1 AND key = ANY ($2)",
+			sql_arg_bigint(outcomes[0].bulk_job), sql_arg_texts(keys, n));
+}
+
 #define NAME_DEAD                                                                                            \
 	"UPDATE sfsync.deferred d SET reason ="                                                                  \
 	" pg_catalog.regexp_replace(d.reason, '; the parent is dead letter .*$', '')"                            \
@@ -409,6 +423,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		history_captured(mapping, outcomes, n);
 	if (n > 0)
 	{
+		leave_bulk(&scope, outcomes, n);
 		dequeue(&scope, outcomes, n);
 		undefer(&scope, outcomes, n);
 		for (int i = 0; i < n; i++)
