@@ -642,7 +642,8 @@ ready(Claim *claim)
 	}
 	if (!limits_ready(claim))
 		return false;
-	if (!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || stale(mapping))
+	if (!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || state->describe_due ||
+		stale(mapping))
 	{
 		if (!state->describe_in_flight)
 		{

@@ -163,7 +163,6 @@ resolve(const Mapping *mapping, Relation rel, bool is_filter, MappingColumn *col
 	MemoryContextSwitchTo(context);
 	if (expression)
 	{
-		column->sql = pstrdup(expression->sql);
 		column->type = expression->type;
 		column->typmod = expression->typmod;
 		column->type_name = pstrdup(expression->type_name);
@@ -208,7 +207,6 @@ read_filter(Mapping *mapping, Relation rel)
 	mapping->filter_uses.attnum = MAPPING_FILTER_ATTNUM;
 	mapping->filter_uses.expression = mapping->filter;
 	resolve(mapping, rel, true, &mapping->filter_uses);
-	mapping->filter_sql = mapping->filter_uses.sql;
 	mapping->evaluates = true;
 	if (mapping->filter_uses.broken && !mapping->broken)
 		mapping->broken = mapping->filter_uses.broken;

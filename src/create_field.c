@@ -80,27 +80,6 @@ failed(const Mapping *mapping, AttrNumber attnum, const char *problem)
  * Which column
  */
 
-/* The column whose field is due first, and when; NULL if none is wanted. */
-static const MappingColumn *
-first_wanted(const Mapping *mapping, TimestampTz *due)
-{
-	const MappingColumn *first = NULL;
-
-	*due = 0;
-	if (!mapping->meta || mapping->broken)
-		return NULL;
-	for (int i = 0; i < mapping->nroutes; i++)
-	{
-		const Route *route = &mapping->routes[i];
-
-		if (!route->wanted || (first && route->wanted_at >= *due))
-			continue;
-		first = &mapping->columns[route->column];
-		*due = route->wanted_at;
-	}
-	return first;
-}
-
 static const MappingColumn *
 still_wanted(const Mapping *mapping, AttrNumber attnum)
 {
@@ -117,11 +96,13 @@ still_wanted(const Mapping *mapping, AttrNumber attnum)
 TimestampTz
 create_field_due(const MappingDelivery *state, const Mapping *mapping)
 {
-	TimestampTz due;
+	TimestampTz due = 0;
 
 	if (state->creation)
 		return DT_NOBEGIN;
-	(void) first_wanted(mapping, &due);
+	for (int i = 0; mapping->meta && i < mapping->nroutes; i++)
+		if (mapping->routes[i].wanted && (due == 0 || mapping->routes[i].wanted_at < due))
+			due = mapping->routes[i].wanted_at;
 	return due;
 }
 
@@ -279,6 +260,22 @@ begin(MappingDelivery *state, const Mapping *mapping, const MappingColumn *colum
 	return true;
 }
 
+/* With the first column that is due and can have a field. */
+static void
+begin_due(MappingDelivery *state, const Mapping *mapping, MemoryContext context)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int i = 0; i < mapping->nroutes; i++)
+	{
+		const Route *route = &mapping->routes[i];
+
+		if (route->wanted && route->wanted_at <= now &&
+			begin(state, mapping, &mapping->columns[route->column], context))
+			return;
+	}
+}
+
 static void
 end(MappingDelivery *state)
 {
@@ -341,7 +338,6 @@ create_field_step(Delivery *delivery, MappingDelivery *state, void *arg)
 	const Mapping *mapping = mapping_get(state->id);
 	const MappingColumn *column;
 	Connection *connection;
-	TimestampTz due;
 
 	if (!mapping || state->creation_in_flight || !delivery_lock_source(mapping))
 		return;
@@ -351,16 +347,11 @@ create_field_step(Delivery *delivery, MappingDelivery *state, void *arg)
 	connection = connection_get(mapping->serverid, mapping->owner);
 	if (!connection->token || !claim_may_send(delivery, connection, 0, 0, &state->held_until))
 		return;
-	if (state->creation)
-		column = still_wanted(mapping, state->creation->attnum);
-	else
-	{
-		column = first_wanted(mapping, &due);
-		if (!column || due > GetCurrentTimestamp() || !begin(state, mapping, column, delivery->context))
-			return;
-		mapping = mapping_get(state->id);
-		column = still_wanted(mapping, state->creation->attnum);
-	}
+	if (!state->creation)
+		begin_due(state, mapping, delivery->context);
+	if (!state->creation)
+		return;
+	column = still_wanted(mapping, state->creation->attnum);
 	if (column)
 		send_step(delivery, state, mapping, column, connection);
 	else

@@ -572,6 +572,18 @@ decide_filtered(Claim *claim, Candidate *candidate)
 	return UNIT_UNDECIDED;
 }
 
+/*
+ * Was the row that was deleted out of the filter, too?  Once all rows have been
+ * looked at, those that passed have a record that is known.
+ */
+static bool
+was_filtered(const Claim *claim, const Candidate *candidate)
+{
+	return claim->mapping->filter && candidate->unit->deleted && !candidate->record &&
+		   !candidate->old_record && !in_intent(claim, candidate->unit) &&
+		   backfill_was_done(claim->mapping->id);
+}
+
 static UnitKind
 filter_failed(Claim *claim, Candidate *candidate)
 {
@@ -592,6 +604,8 @@ decide(Claim *claim, Candidate *candidate)
 	if (candidate->row->filtered)
 		return decide_filtered(claim, candidate);
 	welcome(claim->mapping, candidate);
+	if (!candidate->row->found && was_filtered(claim, candidate))
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (!candidate->row->found)
 		return candidate->unit->deleted ? decide_delete(claim, candidate) : decide_missing(claim, candidate);
 	return claim->mapping->checks ? decide_checked(claim, candidate) : decide_present(claim, candidate);

@@ -214,13 +214,28 @@ look_at_lookups(Delivery *delivery, MappingDelivery *state, const Mapping *mappi
 	}
 }
 
+/* Who adds a column may have added its field just before. */
+static void
+look_at_columns(MappingDelivery *state, const Mapping *mapping)
+{
+	int highest = 0;
+
+	for (int i = 0; i < mapping->ncolumns; i++)
+		if (mapping->columns[i].attnum <= MaxHeapAttributeNumber) /* else it is an expression */
+			highest = Max(highest, mapping->columns[i].attnum);
+	if (state->seen_attnum != 0 && highest > state->seen_attnum)
+		state->describe_due = true;
+	state->seen_attnum = highest;
+}
+
 /* What is blocked for its metadata, or in quarantine, is looked at again though nothing is to be sent. */
 static void
 look_at_metadata(MappingDelivery *state, const Mapping *mapping, Look *look)
 {
 	TimestampTz stale_at = mapping->metadata_at + (int64) sfsync_schema_ttl * 1000;
 
-	state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted;
+	state->needs_metadata =
+		!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || state->describe_due;
 	if (!mapping->broken && !drift_in_quarantine(mapping))
 		return;
 	if (stale_at <= look->now)
@@ -275,6 +290,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		soonest(&look->next, again);
 		return;
 	}
+	look_at_columns(state, mapping);
 	look_at_metadata(state, mapping, look);
 	if (mapping->broken && !state->needs_metadata)
 	{
@@ -285,7 +301,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	delivery_unblock(state);
 	state->deliverable = true;
 	look_at_lookups(delivery, state, mapping);
-	if (mapping->refresh_wanted || state->describe_wanted)
+	if (mapping->refresh_wanted || state->describe_wanted || state->describe_due)
 		return; /* what follows is for metadata that hold */
 	follow_drift(delivery, state, mapping);
 	look_at_creation(state, mapping, connection, look);

@@ -36,6 +36,8 @@ typedef struct MappingDelivery
 	TimestampTz held_until;    /* near the budget: its changes wait for more; 0 no */
 	bool describe_in_flight;
 	bool describe_wanted;           /* before anything else is sent */
+	bool describe_due;              /* beside, and only if they changed */
+	int seen_attnum;                /* the highest of the table's columns; 0 not looked at yet */
 	TimestampTz suspected_at;       /* metadata, of being old, for what a record's error says */
 	bool behind;                    /* events were passed over while it couldn't be delivered */
 	bool has_lookups;               /* to other mappings: they go first */

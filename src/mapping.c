@@ -232,7 +232,8 @@ read_keys(Mapping *mapping)
 		int column = mapping_column(mapping, mapping->key_columns[i]);
 
 		if (column < 0)
-			mapping->broken = psprintf("key column \"%s\" is not in table %s any more",
+			mapping->broken = psprintf("key column \"%s\" is not in table %s any more; end the mapping with "
+									   "sfsync.drop_mapping, then create it anew",
 									   mapping->key_columns[i], mapping->source_name);
 		else
 			mapping->key_types[i] = getBaseType(mapping->columns[column].type);
@@ -324,7 +325,9 @@ read_table(Mapping *mapping, const Loaded *loaded)
 
 	if (!rel)
 	{
-		mapping->broken = psprintf("the source table (oid %u) was dropped", mapping->source);
+		mapping->broken = psprintf("the source table (oid %u) was dropped, and one of the same name is another; "
+								   "end the mapping with sfsync.drop_mapping, then create it anew",
+								   mapping->source);
 		return;
 	}
 	mapping->source_name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),

@@ -337,8 +337,11 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_typeof(e.value)"
 		" FROM pg_catalog.jsonb_each(replaced) e ORDER BY e.key) END,"
 		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT e.value FROM pg_catalog.jsonb_each_text(replaced) e"
-		" ORDER BY e.key) END FROM sfsync.record"
-		" WHERE mapping = $1 AND record_key = ANY ($2)",
+		" ORDER BY e.key) END"
+
+		/* key by key: a plan made while the table was small would read all of the mapping each time */
+		" FROM (SELECT DISTINCT u.k FROM pg_catalog.unnest($2) AS u(k)) u CROSS JOIN LATERAL"
+		" (SELECT * FROM sfsync.record WHERE mapping = $1 AND record_key = u.k LIMIT 1) r",
 		sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
 	rows = MemoryContextAllocZero(scope.caller, sizeof(RecordRow) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -570,6 +573,21 @@ backfills_running(int *n)
 	}
 	sql_close(&scope);
 	return jobs;
+}
+
+bool
+backfill_was_done(int mapping)
+{
+	SqlScope scope;
+	bool done;
+
+	sql_open(&scope, false);
+	done = SQL_RUN(&scope,
+				   "SELECT FROM sfsync.backfill_job WHERE mapping = $1 AND state = 'done' AND changed IS NULL"
+				   " AND filter IS NULL LIMIT 1",
+				   sql_arg_int(mapping)) > 0;
+	sql_close(&scope);
+	return done;
 }
 
 void

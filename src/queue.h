@@ -225,6 +225,9 @@ typedef struct BackfillJob
 
 extern BackfillJob *backfills_running(int *n);
 
+/* Has a backfill of all rows been done? */
+extern bool backfill_was_done(int mapping);
+
 typedef struct BackfillStep
 {
 	int percent; /* 100 when it is done, and not before */

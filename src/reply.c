@@ -929,6 +929,7 @@ store_describe(Delivery *delivery, Request *request, const HttpReply *reply)
 		return;
 	}
 	delivery_of(delivery, request->mapping)->describe_wanted = false;
+	delivery_of(delivery, request->mapping)->describe_due = false;
 	begin();
 	object_put(request->server, request->object, reduced, reply->last_modified);
 	commit();
@@ -947,7 +948,7 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 		store_describe(delivery, request, reply);
 	else if (reply->status == 304 || reply->status == 404)
 	{
-		state->describe_wanted = false;
+		state->describe_wanted = state->describe_due = false;
 		begin();
 		if (reply->status == 304)
 			object_touch(request->server, request->object);
