@@ -75,6 +75,26 @@ check_zone(const char *zone)
 						errhint("For example UTC, or Europe/Vienna.")));
 }
 
+/* More deletes than delete_guard allows wait for a person. */
+static void
+guard_filter(const Mapping *mapping, const char *filter, int guard, int64 backfill)
+{
+	SqlScope scope;
+
+	if (guard == 0 || !filter || strcmp(mapping->on_delete, "ignore") == 0 ||
+		!source_loses_more(mapping, filter, guard))
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(&scope, "UPDATE sfsync.backfill_job SET hold = true WHERE id = $1", sql_arg_bigint(backfill));
+	sql_close(&scope);
+	ereport(WARNING,
+			(errmsg("the filter of mapping \"%s\" leaves out more rows than delete_guard (%d) allows: "
+					"their deletes are held",
+					mapping->name, guard),
+			 errhint("sfsync.release_deletes('%s') sends them, sfsync.discard_deletes gives them up.",
+					 mapping->name)));
+}
+
 /*
  * A backfill applies the filter to the rows that exist: it looks at all of them,
  * and sends those that newly pass, and the deletes of those that no longer do.
@@ -86,20 +106,26 @@ alter_filter(const Mapping *mapping, const char *text)
 	Expression *filter = text[0] == '\0' ? &none : api_expression(mapping, "filter", text, true);
 	uint8 changed[MAPPING_FILTER_ATTNUM / 8 + 1] = {0};
 	int bit = MAPPING_FILTER_ATTNUM - 1;
+	int guard = 0;
+	int64 backfill;
 	SqlScope scope;
 	bool is_new;
 
 	sql_open(&scope, false);
 	is_new = SQL_RUN(&scope,
 					 "UPDATE sfsync.mapping SET filter = $2, filter_columns = $3, filter_attnums = $4"
-					 " WHERE id = $1 AND filter IS DISTINCT FROM $2",
+					 " WHERE id = $1 AND filter IS DISTINCT FROM $2 RETURNING delete_guard",
 					 sql_arg_int(mapping->id), sql_arg_text(filter->text),
 					 sql_arg_names(filter->names, filter->ncolumns),
 					 sql_arg_smallints(filter->attnums, filter->ncolumns)) > 0;
+	if (is_new)
+		guard = sql_int(0, 1);
 	sql_close(&scope);
 	changed[bit / 8] = 1 << (bit % 8);
-	if (is_new)
-		(void) api_start_backfill(mapping->id, source_row_count(mapping, NULL), changed, bit / 8 + 1);
+	if (!is_new)
+		return;
+	backfill = api_start_backfill(mapping->id, source_row_count(mapping, NULL), changed, bit / 8 + 1);
+	guard_filter(mapping, filter->text, guard, backfill);
 }
 
 static const char alter_query[] =

@@ -426,10 +426,18 @@ batch_hold(Unit *unit, const char *reason)
 	unit->hold = reason ? pstrdup(reason) : NULL;
 }
 
+static bool
+is_filters(const char *reason)
+{
+	return reason && strcmp(reason, BATCH_FILTER_HOLD) == 0;
+}
+
 void
 batch_join_hold(Unit *unit, const char *reason)
 {
-	if (reason && !unit->hold && !unit->whole && !unit->changed && unit->nold == 0)
+	bool untouched = !unit->whole && !unit->changed && unit->nold == 0;
+
+	if (reason && !unit->hold && (untouched || is_filters(reason)))
 		batch_hold(unit, reason);
 }
 
@@ -454,7 +462,8 @@ fold_hold(Unit *unit, const WorkEvent *event)
 		case EVENT_DELETE:
 			break;
 		default:
-			batch_hold(unit, NULL);
+			if (!is_filters(unit->hold))
+				batch_hold(unit, NULL);
 	}
 }
 

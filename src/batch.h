@@ -187,6 +187,11 @@ extern Unit *batch_mover(Work *work, int mapping, const char *key);
 /* What was read of its record is not valid (any more). */
 extern void batch_forget_read(Unit *unit);
 
+/* A changed filter leaves too many rows out.  Those are there: events of theirs don't lift it. */
+#define BATCH_FILTER_HOLD                                                                                    \
+	"the changed filter leaves out more rows than delete_guard allows; "                                     \
+	"sfsync.release_deletes sends the deletes, sfsync.discard_deletes gives them up"
+
 /* Why the unit's delete is held; NULL: it isn't. */
 extern void batch_hold(Unit *unit, const char *reason);
 

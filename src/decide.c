@@ -137,7 +137,8 @@ parent_at_hand(const Claim *claim, const Candidate *candidate)
 		if (!field->lookup || field->lookup->parent_mapping == claim->mapping->id)
 			continue;
 		key = payload_parent_key(field, candidate->row);
-		if (!key || !batch_find(claim->delivery->work, field->lookup->parent_mapping, key) ||
+		if (!key || !delivery_of(claim->delivery, field->lookup->parent_mapping)->deliverable ||
+			!batch_find(claim->delivery->work, field->lookup->parent_mapping, key) ||
 			batch_waits_for(claim->delivery->work, field->lookup->parent_mapping, key, candidate->unit))
 			continue;
 		if (candidate->unit->waits++ >= MAX_WAITS)
@@ -563,7 +564,7 @@ decide_filtered(Claim *claim, Candidate *candidate)
 		return decided(claim, candidate, OUTCOME_UNCHANGED); /* it has left before */
 	candidate->unit->deleted = true;
 	if (!record || strcmp(claim->mapping->on_delete, "ignore") != 0)
-		return decide_deleted(claim, candidate);
+		return decide_delete(claim, candidate);
 
 	/* a row that returns is a new one */
 	outcome = delivery_decide(claim->delivery, candidate->unit, OUTCOME_IGNORED);

@@ -222,7 +222,8 @@ look_at_columns(MappingDelivery *state, const Mapping *mapping)
 
 	for (int i = 0; i < mapping->ncolumns; i++)
 		if (mapping->columns[i].attnum <= MaxHeapAttributeNumber) /* else it is an expression */
-			highest = Max(highest, mapping->columns[i].attnum);
+			if (!mapping->columns[i].expression)
+				highest = Max(highest, mapping->columns[i].attnum);
 	if (state->seen_attnum != 0 && highest > state->seen_attnum)
 		state->describe_due = true;
 	state->seen_attnum = highest;

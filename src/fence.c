@@ -44,6 +44,11 @@ fence_reason(const char *server)
 	if (SQL_RUN(&scope, "SELECT system_identifier, database FROM sfsync.server_state WHERE server = $1",
 				sql_arg_name(server)) == 1)
 		elsewhere = sql_bigint(0, 1) != (int64) GetSystemIdentifier() || sql_oid(0, 2) != MyDatabaseId;
+	else
+
+		/* create_mapping binds: a dump is being restored, and the binding comes after the mappings */
+		elsewhere =
+			SQL_RUN(&scope, "SELECT FROM sfsync.mapping WHERE server = $1 LIMIT 1", sql_arg_name(server)) > 0;
 	sql_close(&scope);
 	if (elsewhere)
 		return psprintf("this database is a copy of the one that the server is bound to; "

@@ -270,6 +270,8 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 			batch_add_whole(unit, BATCH_NEVER);
 		if (job->filter_changed_at != 0)
 			unit->event_at = Max(unit->event_at, job->filter_changed_at); /* rows may leave by it */
+		if (job->hold)
+			batch_hold(unit, BATCH_FILTER_HOLD);
 		if (unit->min_xid == 0 || job->xid < unit->min_xid)
 			unit->min_xid = job->xid;
 		/* if not: it is counted by an earlier chunk, which ends first */

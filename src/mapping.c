@@ -134,7 +134,8 @@ static const char load_query[] =
 	" WHERE m.id = $1";
 
 static const char rules_query[] =
-	"SELECT field, column_name, null_rule, overlong, conflict_policy, expression, attnum::pg_catalog.int4"
+	"SELECT field, column_name, null_rule, overlong, conflict_policy, expression, attnum::pg_catalog.int4,"
+	" expression_columns"
 	" FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
 
 /* What load_query returns beside the Mapping itself. */
@@ -146,8 +147,8 @@ typedef struct Loaded
 	int nknown;
 	char *describe;
 	RouteRule *rules;
-	char **rule_columns;     /* NULL: an expression */
-	char **rule_expressions; /* NULL: a column */
+	char **rule_columns; /* NULL: an expression */
+	RuleExpression *rule_expressions;
 	int nrules;
 	char *updated_at;
 } Loaded;
@@ -159,7 +160,7 @@ read_rules(SqlScope *scope, int mapping, Loaded *loaded)
 
 	loaded->rules = MemoryContextAllocZero(scope->caller, sizeof(RouteRule) * Max(n, 1));
 	loaded->rule_columns = MemoryContextAlloc(scope->caller, sizeof(char *) * Max(n, 1));
-	loaded->rule_expressions = MemoryContextAlloc(scope->caller, sizeof(char *) * Max(n, 1));
+	loaded->rule_expressions = MemoryContextAllocZero(scope->caller, sizeof(RuleExpression) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
 		loaded->rules[i].field = sql_text(scope, i, 1);
@@ -168,8 +169,9 @@ read_rules(SqlScope *scope, int mapping, Loaded *loaded)
 		loaded->rules[i].keep_null = strcmp(sql_text(scope, i, 3), "keep") == 0;
 		loaded->rules[i].truncate = strcmp(sql_text(scope, i, 4), "truncate") == 0;
 		loaded->rules[i].policy = sql_text(scope, i, 5);
-		loaded->rule_expressions[i] = sql_text(scope, i, 6);
 		loaded->rules[i].attnum = sql_int(i, 7);
+		loaded->rule_expressions[i].text = sql_text(scope, i, 6);
+		loaded->rule_expressions[i].columns = sql_texts(scope, i, 8, &loaded->rule_expressions[i].ncolumns);
 	}
 }
 
@@ -325,9 +327,10 @@ read_table(Mapping *mapping, const Loaded *loaded)
 
 	if (!rel)
 	{
-		mapping->broken = psprintf("the source table (oid %u) was dropped, and one of the same name is another; "
-								   "end the mapping with sfsync.drop_mapping, then create it anew",
-								   mapping->source);
+		mapping->broken =
+			psprintf("the source table (oid %u) was dropped, and one of the same name is another; "
+					 "end the mapping with sfsync.drop_mapping, then create it anew",
+					 mapping->source);
 		return;
 	}
 	mapping->source_name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),

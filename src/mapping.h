@@ -77,7 +77,8 @@ typedef struct Mapping
 	Oid *key_types; /* base types */
 	int ncolumns;   /* expressions included */
 	MappingColumn *columns;
-	int *by_name;              /* indexes in the order of names */
+	int nnames;
+	int *by_name;              /* indexes of the table's columns in the order of names */
 	char *filter;              /* as SQL; NULL: none */
 	MappingColumn filter_uses; /* inputs of the filter */
 	bool evaluates;            /* a filter or an expression: reading a row may fail */

@@ -557,7 +557,7 @@ backfills_running(int *n)
 	BackfillJob *jobs;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at"
+	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at, hold"
 						  " FROM sfsync.backfill_job WHERE state = 'running' ORDER BY id");
 	jobs = MemoryContextAllocZero(scope.caller, sizeof(BackfillJob) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -570,6 +570,7 @@ backfills_running(int *n)
 		jobs[i].filter = sql_text(&scope, i, 6);
 		if (jobs[i].changed && tells_of(jobs[i].changed, jobs[i].changed_len, MAPPING_FILTER_ATTNUM))
 			jobs[i].filter_changed_at = sql_time(i, 7);
+		jobs[i].hold = sql_bool(i, 8);
 	}
 	sql_close(&scope);
 	return jobs;

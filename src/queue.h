@@ -220,6 +220,7 @@ typedef struct BackfillJob
 	int changed_len;
 	uint64 xid;
 	char *filter;                  /* rows to send, as an expression that is kept; NULL: all */
+	bool hold;                     /* rows that leave by the mapping's filter are held */
 	TimestampTz filter_changed_at; /* it applies the mapping's filter since then; else 0 */
 } BackfillJob;
 

@@ -565,6 +565,42 @@ source_row_count(const Mapping *mapping, const char *filter)
 	return count;
 }
 
+typedef struct Losing
+{
+	const Mapping *mapping;
+	const char *filter;
+	int limit;
+	bool more;
+} Losing;
+
+static void
+count_lost(void *arg)
+{
+	Losing *losing = arg;
+	StringInfoData sql;
+	OwnerScope scope;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT FROM %s AS s WHERE (%s) IS NOT TRUE", losing->mapping->source_name,
+					 losing->filter);
+	if (losing->mapping->filter && !losing->mapping->filter_uses.broken)
+		appendStringInfo(&sql, " AND (%s)", losing->mapping->filter);
+	appendStringInfo(&sql, " LIMIT %d", losing->limit + 1);
+	open_scope(&scope, losing->mapping);
+	run(sql.data, 0, NULL, NULL);
+	losing->more = SPI_processed > losing->limit;
+	close_scope(&scope);
+}
+
+/* Where it can't be told, since the filter fails with a row, it may be as many as there are. */
+bool
+source_loses_more(const Mapping *mapping, const char *filter, int limit)
+{
+	Losing losing = {mapping, filter, limit, false};
+
+	return expression_guard(count_lost, &losing) ? source_row_count(mapping, NULL) > limit : losing.more;
+}
+
 char *
 source_key_json(const Mapping *mapping, const char *key)
 {

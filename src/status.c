@@ -494,6 +494,24 @@ follow_partitions(void)
 		api_attach_triggers(tables[i]);
 }
 
+/* Did a command that drops tables take a mapped one along? */
+static bool
+source_is_gone(CommandTag tag)
+{
+	SqlScope scope;
+	bool gone;
+
+	if (tag != CMDTAG_DROP_TABLE && tag != CMDTAG_DROP_SCHEMA && tag != CMDTAG_DROP_OWNED)
+		return true;
+	if (!OidIsValid(sfsync_relation("mapping")))
+		return false;
+	sql_open(&scope, false);
+	gone = SQL_RUN0(&scope, "SELECT FROM sfsync.mapping m WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c"
+							" WHERE c.oid = m.source::oid)") > 0;
+	sql_close(&scope);
+	return gone;
+}
+
 PG_FUNCTION_INFO_V1(sfsync_follow_ddl);
 
 Datum
@@ -504,6 +522,9 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("function \"sfsync.follow_ddl\" must be called as an event trigger")));
+	/* of a dropped table only, if it was mapped */
+	if ((IsA(data->parsetree, DropStmt) || IsA(data->parsetree, DropOwnedStmt)) && !source_is_gone(data->tag))
+		PG_RETURN_NULL();
 	/* a new table is of interest as a partition only */
 	if (IsA(data->parsetree, CreateStmt) && !((CreateStmt *) data->parsetree)->partbound)
 		PG_RETURN_NULL();

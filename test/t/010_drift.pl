@@ -8,11 +8,9 @@ use lib "$FindBin::RealBin/../lib";
 use PostgreSQL::Test::Utils;
 use SfSync;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $sim = simulator();
 my $node = new_node('drift');
-my $version = '/services/data/v66.0';
 
 sub sql
 {
@@ -83,7 +81,7 @@ BEGIN
 END $$});
 
 my $writer = session($node);
-my $writing = 0;
+my $watch = session($node);
 
 sub start_writing
 {
@@ -91,7 +89,6 @@ sub start_writing
 
 	sql(q{UPDATE control SET go = true});
 	$writer->send(sprintf(q{CALL churn('%s'::regclass::oid, '{%s}')}, $table, join(',', @columns)));
-	$writing = 1;
 	return;
 }
 
@@ -110,8 +107,8 @@ sub amid
 
 	for my $when (0, 1)
 	{
-		my $from = sql(q{SELECT last_value FROM writes});
-		poll_query($node, "SELECT last_value >= $from + 15 FROM writes");
+		my $from = $watch->query(q{SELECT last_value FROM writes});
+		poll_until(sub { $watch->query(q{SELECT last_value FROM writes}) >= $from + 10 });
 		$action->() unless $when;
 	}
 	return;
@@ -185,6 +182,27 @@ is(join('|', map { $_ // '' } map { $sim->record('Account', $_)->{Phone} } 1, 3,
 is($sim->record('Account', $edited)->{Phone}, 'by hand', 'other nulls clear nothing') if $edited != 5;
 sql("UPDATE account SET phone = 'z' WHERE id = $edited");
 
+# under newest_wins: what was changed meanwhile arrives, what people changed stays
+sql(q{
+CREATE TABLE contact (id integer PRIMARY KEY, last_name text NOT NULL, title text, department text);
+INSERT INTO contact SELECT g, 'Contact ' || g, 'title ' || g, 'department' FROM generate_series(1, 20) g;
+SELECT sfsync.create_mapping('contact', 'Contact', 'PG_Key__c', 'delete')});
+wait_for_sync($node, 'newest_wins: settled');
+schema('Contact', 'Title', 'hide');
+sql(q{SELECT sfsync.refresh_schema()});
+poll_query($node, field_map('contact', 'title'), 'newest_wins: in quarantine', expected => 'quarantined Title');
+sql(q{UPDATE contact SET title = CASE WHEN id <= 10 THEN 'new ' || id END WHERE id <= 15; UPDATE contact SET department = 'other'});
+sql(q{DELETE FROM contact WHERE id = 15});
+wait_for_sync($node, 'newest_wins, in quarantine: settled');
+schema('Contact', 'Title', 'show');
+$sim->post('edit', { object => 'Contact', match => { PG_Key__c => '16' }, fields => { Title => 'by hand' } });
+sql(q{SELECT sfsync.refresh_schema()});
+poll_query($node, field_map('contact', 'title'), 'newest_wins: mapped again', expected => 'mapped Title');
+wait_for_sync($node, 'newest_wins, mapped again: settled');
+same_records($node, $sim, 'Contact', q{SELECT id::text AS "PG_Key__c", last_name AS "LastName", CASE WHEN id = 16 THEN 'by hand' ELSE title END AS "Title",
+	department AS "Department" FROM contact}, 'newest_wins: equal but for an edit');
+same_state($node, 'newest_wins: nothing is left');
+
 #
 # Values that a field takes no longer
 #
@@ -201,7 +219,8 @@ same_records($node, $sim, 'Account', $accounts, 'shortened: equal after the repa
 
 schema('Account', 'Priority__c', 'modify', picklistValues => [ 'High', 'Medium' ]);
 sql(q{UPDATE account SET priority = 'Low' WHERE id = 7; UPDATE account SET priority = 'Medium' WHERE id = 8});
-poll_query($node, q{SELECT error_code FROM sfsync.dead_letter WHERE status = 'open'}, 'a value that is not active any more', expected => 'COERCION_ERROR');
+poll_query($node, q{SELECT error_code IN ('COERCION_ERROR', 'INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST') FROM sfsync.dead_letter WHERE status = 'open'},
+	'a value that is not active any more');
 poll_until(sub { $sim->record('Account', 8)->{Priority__c} eq 'Medium' }, 'others go');
 schema('Account', 'Priority__c', 'modify', picklistValues => [ 'High', 'Medium', 'Low' ]);
 sql(q{SELECT sfsync.refresh_schema()});
@@ -321,6 +340,160 @@ poll_query($node, q{SELECT 1}, undef, expected => '1');
 poll_query($node, field_map('account', 'forbidden'), 'after a kill -9 amid it', expected => 'mapped Forbidden__c', seconds => 60);
 poll_until(sub { ($sim->record('Account', 2)->{Forbidden__c} // '') eq 'x' }, 'and the value of the meantime arrives');
 is(scalar(grep { $_->{DeveloperName} && $_->{DeveloperName} eq 'Forbidden' } @{ $sim->records('CustomField') }), 1, 'the field was made once');
-$writer->quit;
+$_->quit foreach $writer, $watch;
+$writer = session($node);
+$watch = session($node);
+
+#
+# DDL on the mapped table, before changes are delivered and while they are in flight
+#
+sql(q{SELECT sfsync.drop_mapping('account', discard_pending => true)});
+sql(q{
+CREATE SCHEMA elsewhere;
+CREATE TABLE thing (id integer PRIMARY KEY, name text NOT NULL, text text, long_text text, number integer, spare text);
+INSERT INTO thing SELECT g, 'Thing ' || g, 'text ' || g, 'long ' || g, g FROM generate_series(1, 40) g;
+SELECT sfsync.create_mapping('thing', 'Everything__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
+wait_for_sync($node, 'things: settled');
+
+sub ddl_case
+{
+	my ($name, $do, $undo, $query, $mapping) = @_;
+	my $in_flight = "in flight $name";
+
+	$mapping //= 'thing';
+	start_writing($mapping, 'text', 'long_text', 'number', 'spare');
+	sql("SELECT sfsync.pause('$mapping')");
+	amid(sub { sql($do) });
+	sql("SELECT sfsync.resume('$mapping')");
+	$sim->fault(name => $in_flight, match => { kind => [ 'collections_upsert', 'collections_update', 'composite' ] }, times => 1, action => { delay => 0.3 });
+	poll_until(sub { $sim->hits($in_flight) > 0 }) or fail("$name: nothing in flight");
+	amid(sub { sql($undo) });
+	stop_writing();
+	wait_for_sync($node, "$name: settled");
+	same_records($node, $sim, 'Everything__c', $query, "$name: table and records are equal");
+	same_state($node, "$name: nothing is left");
+	return;
+}
+
+my $things = q{SELECT id::text AS "PG_Key__c", name AS "Name", text AS "Text__c", long_text AS "Long_Text__c", number AS "Number__c" FROM thing};
+
+sub backfills_done
+{
+	poll_query($node, q{SELECT count(*) FROM sfsync.backfill_job WHERE state = 'running'}, undef, expected => '0');
+	return;
+}
+
+# by an explicit rule a renamed column stays what it is
+sql(q{SELECT sfsync.map_field('thing', 'Text__c', 'text')});
+ddl_case('a renamed column', q{ALTER TABLE thing RENAME COLUMN text TO words}, q{ALTER TABLE thing RENAME COLUMN words TO text}, $things);
+sql(q{SELECT sfsync.unmap_field('thing', 'Text__c')});
+ddl_case('a column of another type', q{ALTER TABLE thing ALTER COLUMN number TYPE bigint}, q{ALTER TABLE thing ALTER COLUMN number TYPE integer}, $things);
+ddl_case('a renamed table', q{ALTER TABLE thing RENAME TO thing_2}, q{ALTER TABLE thing_2 RENAME TO thing}, $things);
+ddl_case('a table in another schema', q{ALTER TABLE thing SET SCHEMA elsewhere}, q{ALTER TABLE elsewhere.thing SET SCHEMA public}, $things);
+ddl_case('a new column and a dropped one', q{ALTER TABLE thing ADD COLUMN url text DEFAULT 'http://x.example'}, q{ALTER TABLE thing DROP COLUMN spare}, $things);
+backfills_done();
+same_records($node, $sim, 'Everything__c', q{SELECT id::text AS "PG_Key__c", url AS "Url__c" FROM thing}, 'a new column with a default');
+ddl_case('another primary key', q{ALTER TABLE thing DROP CONSTRAINT thing_pkey, ADD COLUMN uid bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY},
+	q{ALTER TABLE thing DROP CONSTRAINT thing_pkey, ADD PRIMARY KEY (id)}, $things);
+
+sql(q{ALTER TABLE thing DROP COLUMN long_text});
+ddl_case('a dropped column', q{SELECT 1}, q{SELECT 1}, q{SELECT id::text AS "PG_Key__c", name AS "Name", text AS "Text__c" FROM thing});
+
+# a table that is another
+sql(q{DROP TABLE thing});
+sql(q{CREATE TABLE thing (id integer PRIMARY KEY, name text NOT NULL)});
+poll_query($node, q{SELECT state || ': ' || regexp_replace(detail, '[0-9]+', 'N') FROM sfsync.status WHERE mapping = 'thing'}, 'a table that was made anew',
+	expected => 'blocked: the source table (oid N) was dropped, and one of the same name is another; end the mapping with sfsync.drop_mapping, then create it anew');
+sql(q{SELECT sfsync.drop_mapping('thing', discard_pending => true)});
+sql(q{INSERT INTO thing SELECT g, 'Again ' || g FROM generate_series(1, 40) g;
+	SELECT sfsync.create_mapping('thing', 'Everything__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
+wait_for_sync($node, 'the new table: settled');
+is($sim->record('Everything__c', 5)->{Name}, 'Again 5', 'the new table has the records');
+sql(q{ALTER TABLE thing ADD COLUMN ident integer; ALTER TABLE thing DROP COLUMN id});
+poll_query($node, q{SELECT state || ': ' || detail FROM sfsync.status WHERE mapping = 'thing'}, 'a key column that is gone',
+	expected => 'blocked: key column "id" is not in table public.thing any more; end the mapping with sfsync.drop_mapping, then create it anew');
+sql(q{SELECT sfsync.drop_mapping('thing', discard_pending => true)});
+
+# partitions
+$sim->post('delete', { object => 'Everything__c', id => $_->{Id} }) for @{ $sim->records('Everything__c') };
+sql(q{
+CREATE TABLE part (id integer PRIMARY KEY, name text NOT NULL, text text, long_text text) PARTITION BY RANGE (id);
+CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (1) TO (100);
+CREATE TABLE part_rest PARTITION OF part FOR VALUES FROM (1000) TO (100000);
+CREATE TABLE later (long_text text, id integer PRIMARY KEY, text text, name text NOT NULL);
+INSERT INTO part SELECT g, 'Part ' || g FROM generate_series(1, 40) g;
+INSERT INTO later SELECT 'l' || g, g, 't' || g, 'Later ' || g FROM generate_series(200, 220) g;
+SELECT sfsync.create_mapping('part', 'Everything__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
+wait_for_sync($node, 'partitions: settled');
+my $parts = q{SELECT id::text AS "PG_Key__c", name AS "Name", text AS "Text__c", long_text AS "Long_Text__c" FROM part};
+ddl_case('new partitions', q{ALTER TABLE part ATTACH PARTITION later FOR VALUES FROM (200) TO (300)},
+	q{CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (300) TO (400); INSERT INTO part VALUES (301, 'of the new one')}, $parts, 'part');
+
+#
+# Circles of lookups
+#
+sub circle_lookup
+{
+	my ($object, $key, $field, $parent_object, $parent_key, $name) = @_;
+	my $record = $sim->record($object, $key) || {};
+	my $parent = $sim->record($parent_object, $parent_key) || {};
+
+	is($record->{$field} // 'none', $parent->{Id} // 'no parent', $name);
+	return;
+}
+
+schema('Account', 'Main_Invoice__c', 'add', type => 'Lookup', referenceTo => 'Invoice__c', relationshipName => 'Mains');
+sql(q{
+CREATE TABLE firm (id integer PRIMARY KEY, name text NOT NULL, parent_id integer, main_invoice integer);
+CREATE TABLE invoice (id integer PRIMARY KEY, account integer REFERENCES firm DEFERRABLE INITIALLY DEFERRED, notes text);
+ALTER TABLE firm ADD FOREIGN KEY (parent_id) REFERENCES firm DEFERRABLE INITIALLY DEFERRED,
+	ADD FOREIGN KEY (main_invoice) REFERENCES invoice DEFERRABLE INITIALLY DEFERRED;
+SELECT sfsync.create_mapping('firm', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
+SELECT sfsync.create_mapping('invoice', 'Invoice__c', 'PG_Key__c', 'delete', conflict_policy => 'newest_wins');
+SELECT sfsync.refresh_schema()});
+poll_query($node, q{SELECT string_agg(field || ' ' || rule || ' ' || status, ', ' ORDER BY field) FROM sfsync.field_map WHERE column_name IN ('parent_id', 'main_invoice', 'account')},
+	'lookups both ways', expected => 'Account__c foreign_key mapped, Main_Invoice__c foreign_key mapped, ParentId foreign_key mapped');
+
+# of one object Salesforce takes none: the records are made, and what closes the circle is told
+sql(q{INSERT INTO firm VALUES (5001, 'Itself', 5001)});
+wait_for_sync($node, 'a row that refers to itself: settled');
+is($sim->record('Account', 5001)->{Name}, 'Itself', 'a row that refers to itself is created');
+is(sql(q{SELECT error_code FROM sfsync.dead_letter WHERE external_id = '5001'}), 'CIRCULAR_DEPENDENCY', 'and Salesforce says what it thinks of it');
+sql(q{INSERT INTO firm VALUES (5011, 'A', 5012), (5012, 'B', 5013), (5013, 'C', 5011)});
+wait_for_sync($node, 'three in a circle: settled');
+is(join(' ', map { $sim->record('Account', $_)->{Name} } 5011 .. 5013), 'A B C', 'three in a circle are created');
+is(scalar(grep { defined $sim->record('Account', $_)->{ParentId} } 5011 .. 5013), 2, 'two of them with their parents');
+is(sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status = 'open' AND error_code = 'CIRCULAR_DEPENDENCY'}), '2', 'the third is told');
+sql(q{UPDATE firm SET parent_id = NULL WHERE id IN (5001, 5012)});
+wait_for_sync($node);
+retry_all();
+wait_for_sync($node, 'a circle that is opened: settled');
+circle_lookup('Account', 5013, 'ParentId', 'Account', 5011, 'a circle that is opened');
+$mark = $sim->mark;
+sql(q{BEGIN; INSERT INTO firm VALUES (5021, 'D', NULL, 5022); INSERT INTO invoice VALUES (5022, 5021, 'n'); COMMIT});
+wait_for_sync($node, 'two mappings in a circle: settled');
+circle_lookup('Account', 5021, 'Main_Invoice__c', 'Invoice__c', 5022, 'two mappings in a circle: one way');
+circle_lookup('Invoice__c', 5022, 'Account__c', 'Account', 5021, 'and the other');
+
+# a circle that closes late, and changes meanwhile
+sql(q{ALTER TABLE firm ALTER CONSTRAINT firm_parent_id_fkey DEFERRABLE INITIALLY DEFERRED; SELECT sfsync.pause('invoice')});
+sql(q{BEGIN; INSERT INTO firm VALUES (5031, 'E', NULL, 5032); INSERT INTO invoice VALUES (5032, 5031, 'n'); COMMIT});
+poll_query($node, q{SELECT count(*) FROM sfsync.deferred d JOIN sfsync.mapping m ON m.id = d.mapping WHERE m.name = 'firm' AND d.parent_key = '5032'}, 'it waits for a mapping that is paused', expected => '1');
+sql(q{UPDATE firm SET name = 'E2' WHERE id = 5031});
+sql(q{SELECT sfsync.resume('invoice')});
+wait_for_sync($node, 'a circle that closes late: settled');
+circle_lookup('Account', 5031, 'Main_Invoice__c', 'Invoice__c', 5032, 'a circle that closes late');
+circle_lookup('Invoice__c', 5032, 'Account__c', 'Account', 5031, 'both ways');
+is($sim->record('Account', 5031)->{Name}, 'E2', 'with the change of the meantime');
+
+# a parent that failed is named
+sql(q{BEGIN; INSERT INTO firm VALUES (5041, repeat('x', 300)); INSERT INTO invoice VALUES (5042, 5041, 'n'); COMMIT});
+poll_query($node, q{SELECT d.reason ~ ('; the parent is dead letter ' || l.id || ': COERCION_ERROR$') FROM sfsync.deferred d, sfsync.dead_letter l
+	WHERE d.key = '5042' AND l.status = 'open' AND l.external_id = '5041'}, 'a parent that is a dead letter is named');
+sql(q{UPDATE firm SET name = 'short' WHERE id = 5041});
+wait_for_sync($node, 'a parent that is mended: settled');
+circle_lookup('Invoice__c', 5042, 'Account__c', 'Account', 5041, 'and the child goes when it is mended');
+same_state($node, 'nothing is left');
+$_->quit foreach $writer, $watch;
 
 done_testing();

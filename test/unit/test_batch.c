@@ -459,6 +459,41 @@ a_successor_decides_on_the_hold(void **state)
 	assert_true(late->left);
 }
 
+static void
+rows_that_wait_in_a_circle(void **state)
+{
+	Work *work = batch_create();
+	Unit *a = batch_unit(work, 1, "k");
+	Unit *b = batch_unit(work, 2, "k");
+	Unit *c = batch_unit(work, 1, "c");
+
+	(void) state;
+
+	/* to itself; to none at hand */
+	assert_true(batch_waits_for(work, 1, "k", a));
+	assert_false(batch_waits_for(work, 2, "k", a));
+	assert_false(batch_waits_for(work, 3, "k", a));
+
+	/* c waits for b, b for a: keys alike in another mapping are other rows */
+	batch_set_parent(b, 1, "k");
+	batch_set_parent(c, 2, "k");
+	assert_true(batch_waits_for(work, 2, "k", a));
+	assert_true(batch_waits_for(work, 1, "c", a));
+	assert_false(batch_waits_for(work, 1, "k", c));
+
+	/* who is sent waits no more */
+	batch_start(b);
+	assert_false(batch_waits_for(work, 1, "c", a));
+	batch_again(b);
+	assert_false(batch_waits_for(work, 1, "c", a));
+
+	/* a circle that the row is not part of comes to an end, too */
+	batch_set_parent(b, 1, "c");
+	assert_false(batch_waits_for(work, 1, "c", a));
+	batch_done(work, c);
+	assert_false(batch_waits_for(work, 2, "k", a));
+}
+
 int
 main(void)
 {
@@ -473,6 +508,7 @@ main(void)
 		cmocka_unit_test(a_chain_of_keys_is_one_row),
 		cmocka_unit_test(swapped_keys_do_not_wait_for_each_other),
 		cmocka_unit_test(a_key_change_waits_for_its_old_key_in_flight),
+		cmocka_unit_test(rows_that_wait_in_a_circle),
 		cmocka_unit_test(random_histories),
 		cmocka_unit_test(live_changes_overtake_backfills),
 		cmocka_unit_test(a_cancelled_backfill_is_dropped),
