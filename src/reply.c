@@ -811,12 +811,15 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 static void
 read_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
+	if (reply->timed_out)
+		throttle_read(&request->connection->throttle, -1, request->nunits);
 	if (reply->outcome != HTTP_REPLIED)
 		reply_failed(delivery, request, reply->error, now);
 	else if (reply->status != 200)
 		reply_refused(delivery, request, reply, now);
 	else
 	{
+		throttle_read(&request->connection->throttle, reply->elapsed, request->nunits);
 		poison_passed(&request->connection->poison, request->mark, false);
 		connection_well(request->connection, reply->elapsed, 0, true);
 		reads_settle(delivery, request, reply, now);
