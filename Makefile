@@ -7,37 +7,51 @@ OBJS = \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
+	src/budget.o \
 	src/canonical.o \
 	src/capture.o \
 	src/capture_table.o \
 	src/check.o \
 	src/check_connection.o \
+	src/circle.o \
 	src/claim.o \
-	src/conflict.o \
-	src/decide.o \
-	src/judge.o \
-	src/reads.o \
-	src/reconcile.o \
 	src/coerce.o \
+	src/columns.o \
+	src/compare.o \
+	src/conflict.o \
 	src/connection.o \
 	src/create.o \
+	src/create_field.o \
 	src/datum.o \
+	src/decide.o \
 	src/delete_policy.o \
 	src/deliver.o \
 	src/describe.o \
 	src/drift.o \
 	src/errors.o \
+	src/expression.o \
+	src/family.o \
 	src/fence.o \
 	src/fetch.o \
+	src/follow.o \
+	src/foreground.o \
+	src/gather.o \
 	src/guard.o \
+	src/health.o \
+	src/hints.o \
+	src/history.o \
 	src/http.o \
+	src/judge.o \
 	src/launcher.o \
 	src/lexical.o \
 	src/mapping.o \
 	src/notes.o \
 	src/payload.o \
+	src/poison.o \
 	src/preview.o \
 	src/queue.o \
+	src/reads.o \
+	src/reconcile.o \
 	src/release.o \
 	src/reply.o \
 	src/resolve.o \
@@ -55,10 +69,12 @@ OBJS = \
 	src/sql.o \
 	src/status.o \
 	src/throttle.o \
+	src/trouble.o \
+	src/tooling.o \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
-REGRESS = connection deletes mapping objects
+REGRESS = audit connection deletes expression mapping objects
 REGRESS_OPTS = --inputdir=test --temp-instance=tmp_check_regress --temp-config=test/sfsync.conf
 ISOLATION = capture truncate
 ISOLATION_OPTS = --inputdir=test --outputdir=. --temp-instance=tmp_check_isolation --temp-config=test/sfsync.conf

@@ -127,15 +127,6 @@ void
 api_check_new_columns(const char *value)
 {
 	api_choice("new_columns", value, column_policies, lengthof(column_policies));
-	if (strcmp(value, "create_field") == 0)
-		api_unsupported("new_columns", value, "Use 'auto' and create the field in Salesforce, or 'ignore'.");
-}
-
-void
-api_refuse_filter(const char *filter)
-{
-	if (filter && filter[0] != '\0')
-		api_unsupported("filter", filter, "Map all rows of the table.");
 }
 
 /*
@@ -246,6 +237,16 @@ api_column(const Mapping *mapping, const char *name)
 	return attnum;
 }
 
+Expression *
+api_expression(const Mapping *mapping, const char *argument, const char *text, bool is_filter)
+{
+	Relation rel = table_open(mapping->source, AccessShareLock);
+	Expression *expression = expression_parse(rel, mapping->owner, argument, text, is_filter);
+
+	table_close(rel, NoLock);
+	return expression;
+}
+
 const SfField *
 api_field(const Mapping *mapping, const char *name)
 {
@@ -283,6 +284,41 @@ make_trigger(Oid relid, const char *trigger, const char *events, const char *fun
 	SPI_execute(psprintf("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION sfsync", trigger, table), false, 0);
 }
 
+static char
+firing_of(Oid relid, const char *trigger)
+{
+	Relation rel = table_open(relid, AccessShareLock);
+	char firing = '\0';
+
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+		if (strcmp(rel->trigdesc->triggers[i].tgname, trigger) == 0)
+			firing = rel->trigdesc->triggers[i].tgenabled;
+	table_close(rel, NoLock);
+	return firing;
+}
+
+/* One that somebody disabled stays so: it is reported. */
+static void
+set_firing(Oid relid, const char *trigger, bool always)
+{
+	char firing = firing_of(relid, trigger);
+
+	if (firing != (always ? TRIGGER_FIRES_ON_ORIGIN : TRIGGER_FIRES_ALWAYS))
+		return;
+	SPI_execute(psprintf("ALTER TABLE ONLY %s ENABLE %sTRIGGER %s",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+													get_rel_name(relid)),
+						 always ? "ALWAYS " : "", trigger),
+				false, 0);
+}
+
+static bool
+captures_replicated(SqlScope *scope, Oid relid)
+{
+	return SQL_RUN(scope, "SELECT FROM sfsync.mapping WHERE source::oid = $1 AND capture_replicated",
+				   sql_arg_oid(relid)) > 0;
+}
+
 /*
  * Row triggers are cloned to partitions by the server; those of TRUNCATE are
  * not, and a partition can be truncated by itself.
@@ -293,29 +329,49 @@ api_attach_triggers(Oid relid)
 	SqlScope scope;
 	ListCell *lc;
 	List *relids = find_all_inheritors(relid, NoLock, NULL);
+	bool always;
 
 	sql_open(&scope, false);
 	make_trigger(relid, CAPTURE_TRIGGER, "AFTER INSERT OR UPDATE OR DELETE", "capture");
 	foreach(lc, relids)
 		make_trigger(lfirst_oid(lc), TRUNCATE_TRIGGER, "BEFORE TRUNCATE", "capture_truncate");
+	always = captures_replicated(&scope, relid);
+	foreach(lc, relids)
+	{
+		set_firing(lfirst_oid(lc), CAPTURE_TRIGGER, always);
+		set_firing(lfirst_oid(lc), TRUNCATE_TRIGGER, always);
+	}
 	sql_close(&scope);
 }
 
-/* Queue a backfill; changed NULL: whole rows. */
-int64
-api_start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len)
+static int64
+start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len, const char *filter)
 {
 	SqlScope scope;
 	int64 id;
 
 	sql_open(&scope, false);
 	SQL_RUN(&scope,
-			"INSERT INTO sfsync.backfill_job (mapping, rows_total, changed) VALUES ($1, $2, $3) RETURNING id",
-			sql_arg_int(mapping), sql_arg_bigint(rows), sql_arg_bytes(changed, changed ? changed_len : -1));
+			"INSERT INTO sfsync.backfill_job (mapping, rows_total, changed, filter) VALUES ($1, $2, $3, $4)"
+			" RETURNING id",
+			sql_arg_int(mapping), sql_arg_bigint(rows), sql_arg_bytes(changed, changed ? changed_len : -1),
+			sql_arg_text(filter));
 	id = sql_bigint(0, 1);
 	sql_close(&scope);
 	shmem_wake_at_commit();
 	return id;
+}
+
+int64
+api_start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len)
+{
+	return start_backfill(mapping, rows, changed, changed_len, NULL);
+}
+
+int64
+api_start_filtered_backfill(int mapping, int64 rows, const char *filter)
+{
+	return start_backfill(mapping, rows, NULL, 0, filter);
 }
 
 /*

@@ -5,6 +5,7 @@
 #ifndef SFSYNC_API_H
 #define SFSYNC_API_H
 
+#include "expression.h"
 #include "fmgr.h"
 #include "utils/rel.h"
 #include "mapping.h"
@@ -28,7 +29,6 @@ extern char *api_list(const char *const *values, int n);
 extern void api_check_conflict_policy(const char *value);
 extern void api_check_delete_policy(const char *value);
 extern void api_check_new_columns(const char *value);
-extern void api_refuse_filter(const char *filter);
 
 /* ERRCODE_FEATURE_NOT_SUPPORTED for a value that the contract has and this version hasn't. */
 extern void api_unsupported(const char *argument, const char *value, const char *hint);
@@ -42,6 +42,10 @@ extern Mapping *api_mapping(const char *name);
 /* The columns of a table and the fields of an object, for "does not exist" errors with a hint. */
 extern AttrNumber api_column(const Mapping *mapping, const char *name);
 extern const SfField *api_field(const Mapping *mapping, const char *name);
+
+/* An expression over the mapped table's row, as map_field and filters take it, or an error. */
+extern Expression *api_expression(const Mapping *mapping, const char *argument, const char *text,
+								  bool is_filter);
 
 /* The same of an open table, and of an object's metadata. */
 extern AttrNumber api_column_number(Relation rel, const char *argument, const char *name);
@@ -65,6 +69,9 @@ extern void api_changed(const Mapping *mapping);
  */
 extern int64 api_start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len);
 
+/* The same of rows that pass filter, an expression as it is kept; whole. */
+extern int64 api_start_filtered_backfill(int mapping, int64 rows, const char *filter);
+
 /* An error unless metadata are cached and the mapping can be used. */
 extern void api_require_metadata(const Mapping *mapping);
 
@@ -73,7 +80,13 @@ extern void api_put_row(ReturnSetInfo *result, int ncolumns, const char *const *
 
 extern bool api_has_trigger(Oid relid, const char *name);
 
-/* Attach the triggers of a mapped table and of its partitions that lack them. */
+/*
+ * Attach the triggers of a mapped table and of its partitions that lack them;
+ * they fire always if a mapping captures what is replicated.
+ */
 extern void api_attach_triggers(Oid relid);
+
+/* End a mapping.  Returns how many changes were given up; an error if there are any, unless discard. */
+extern int64 api_drop_mapping(const Mapping *mapping, bool discard);
 
 #endif /* SFSYNC_API_H */

@@ -11,6 +11,9 @@
 
 #include "batch.h"
 
+/* Rows that wait for each other in a circle, at most. */
+#define MAX_CIRCLE 100
+
 /* Map of "mapping:key" to a unit: those at hand, and those a key moved to. */
 typedef struct UnitEntry
 {
@@ -87,6 +90,7 @@ batch_queue(Work *work, int mapping)
 	queue = palloc0(sizeof(MappingQueue));
 	queue->mapping = mapping;
 	dlist_init(&queue->ready);
+	dlist_init(&queue->later);
 	work->queues = work->queues ? repalloc(work->queues, sizeof(MappingQueue *) * (work->nqueues + 1))
 								: palloc(sizeof(MappingQueue *));
 	work->queues[work->nqueues++] = queue;
@@ -152,12 +156,37 @@ make_unit(Work *work, MappingQueue *queue, const char *key)
 static void
 make_ready(Unit *unit, bool first)
 {
+	dlist_head *list;
+
+	unit->later = unit->chunk && unit->nrefs == 0 && !unit->deferred;
+	list = unit->later ? &unit->queue->later : &unit->queue->ready;
 	if (first)
-		dlist_push_head(&unit->queue->ready, &unit->node);
+		dlist_push_head(list, &unit->node);
 	else
-		dlist_push_tail(&unit->queue->ready, &unit->node);
+		dlist_push_tail(list, &unit->node);
 	unit->queue->nready++;
+	unit->queue->nlater += unit->later ? 1 : 0;
+	unit->listed = true;
 	unit->in_flight = false;
+}
+
+static void
+leave_list(Unit *unit)
+{
+	dlist_delete(&unit->node);
+	unit->queue->nready--;
+	unit->queue->nlater -= unit->later ? 1 : 0;
+	unit->listed = false;
+}
+
+/* It may belong to the other list by now. */
+static void
+list_anew(Unit *unit)
+{
+	if (!unit->listed)
+		return;
+	leave_list(unit);
+	make_ready(unit, false);
 }
 
 Unit *
@@ -397,10 +426,18 @@ batch_hold(Unit *unit, const char *reason)
 	unit->hold = reason ? pstrdup(reason) : NULL;
 }
 
+static bool
+is_filters(const char *reason)
+{
+	return reason && strcmp(reason, BATCH_FILTER_HOLD) == 0;
+}
+
 void
 batch_join_hold(Unit *unit, const char *reason)
 {
-	if (reason && !unit->hold && !unit->whole && !unit->changed && unit->nold == 0)
+	bool untouched = !unit->whole && !unit->changed && unit->nold == 0;
+
+	if (reason && !unit->hold && (untouched || is_filters(reason)))
 		batch_hold(unit, reason);
 }
 
@@ -425,7 +462,8 @@ fold_hold(Unit *unit, const WorkEvent *event)
 		case EVENT_DELETE:
 			break;
 		default:
-			batch_hold(unit, NULL);
+			if (!is_filters(unit->hold))
+				batch_hold(unit, NULL);
 	}
 }
 
@@ -446,6 +484,9 @@ batch_event(Work *work, const WorkEvent *event)
 				unit->inserted = true;
 			batch_add_whole(unit, event->event_at);
 			break;
+		case EVENT_WHOLE:
+			batch_add_whole(unit, BATCH_NEVER);
+			break;
 		case EVENT_DELETE:
 		case EVENT_HELD_DELETE:
 		case EVENT_PARTITION_LEFT:
@@ -462,6 +503,8 @@ batch_event(Work *work, const WorkEvent *event)
 	unit->looked_up = false;
 	add_ref(unit, event->ref);
 	add_event_time(unit, event->event_at);
+	if (unit->later)
+		list_anew(unit);
 	return unit;
 }
 
@@ -497,49 +540,141 @@ old_key_in_flight(Work *work, const Unit *unit)
 	return false;
 }
 
-int
-batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked)
+bool
+batch_backfill(Unit *unit, Chunk *chunk)
 {
-	UnitKind kind = UNIT_UNDECIDED;
-	dlist_iter iter;
-	int n = 0;
+	if (unit->chunk)
+		return false;
+	unit->chunk = chunk;
+	chunk->pending++;
+	if (unit->nrefs == 0 && !unit->deferred)
+		list_anew(unit);
+	return true;
+}
 
-	dlist_foreach(iter, &queue->ready)
+void
+batch_deferred(Unit *unit)
+{
+	unit->deferred = true;
+	if (unit->later)
+		list_anew(unit);
+}
+
+void
+batch_drop_backfill(Work *work, MappingQueue *queue, const Chunk *chunk)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &queue->later)
 	{
 		Unit *unit = dlist_container(Unit, node, iter.cur);
 
-		if (n >= max)
+		if (unit->chunk == chunk)
+			batch_done(work, unit);
+	}
+}
+
+Unit *
+batch_first(MappingQueue *queue)
+{
+	if (!dlist_is_empty(&queue->ready))
+		return dlist_container(Unit, node, queue->ready.head.next);
+	if (!dlist_is_empty(&queue->later))
+		return dlist_container(Unit, node, queue->later.head.next);
+	return NULL;
+}
+
+typedef struct Pick
+{
+	Unit **units;
+	int n;
+	int max;
+	UnitKind kind;
+} Pick;
+
+static void
+pick_from(Work *work, dlist_head *list, Pick *pick)
+{
+	dlist_iter iter;
+
+	dlist_foreach(iter, list)
+	{
+		Unit *unit = dlist_container(Unit, node, iter.cur);
+
+		if (pick->n >= pick->max)
 			break;
-		if (unit->kind != UNIT_UNDECIDED && kind != UNIT_UNDECIDED && unit->kind != kind)
+		if (unit->kind != UNIT_UNDECIDED && pick->kind != UNIT_UNDECIDED && unit->kind != pick->kind)
 			continue;
 		if (must_wait(work, unit) || old_key_in_flight(work, unit))
 			continue;
 		if (unit->limit > 0)
 		{
-			if (n > 0 && unit->limit <= n)
+			if (pick->n > 0 && unit->limit <= pick->n)
 				continue;
-			max = Min(max, unit->limit);
+			pick->max = Min(pick->max, unit->limit);
 		}
-		if (kind == UNIT_UNDECIDED)
-			kind = unit->kind;
-		picked[n++] = unit;
+		if (pick->kind == UNIT_UNDECIDED)
+			pick->kind = unit->kind;
+		pick->units[pick->n++] = unit;
 	}
-	return n;
+}
+
+int
+batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked)
+{
+	Pick pick = {.units = picked, .max = max, .kind = UNIT_UNDECIDED};
+
+	pick_from(work, &queue->ready, &pick);
+	pick_from(work, &queue->later, &pick);
+	return pick.n;
+}
+
+static void
+forget_parent(Unit *unit)
+{
+	if (unit->waits_key)
+		pfree(unit->waits_key);
+	unit->waits_key = NULL;
 }
 
 void
 batch_start(Unit *unit)
 {
-	dlist_delete(&unit->node);
-	unit->queue->nready--;
+	leave_list(unit);
 	unit->in_flight = true;
+	forget_parent(unit);
 }
 
 void
 batch_postpone(Unit *unit)
 {
-	dlist_delete(&unit->node);
-	dlist_push_tail(&unit->queue->ready, &unit->node);
+	list_anew(unit);
+}
+
+void
+batch_set_parent(Unit *unit, int parent_mapping, const char *parent_key)
+{
+	forget_parent(unit);
+	unit->waits_mapping = parent_mapping;
+	unit->waits_key = pstrdup(parent_key);
+}
+
+bool
+batch_waits_for(const Work *work, int mapping, const char *key, const Unit *unit)
+{
+	for (int i = 0; i < MAX_CIRCLE && key; i++)
+	{
+		const Unit *next;
+
+		if (mapping == unit->queue->mapping && strcmp(key, unit->key) == 0)
+			return true;
+		next = map_get(work->at_hand, mapping, key);
+		if (!next)
+			return false;
+		mapping = next->waits_mapping;
+		key = next->waits_key;
+	}
+	return false;
 }
 
 void
@@ -563,6 +698,7 @@ free_unit(Unit *unit)
 	batch_forget_read(unit);
 	if (unit->refs)
 		pfree(unit->refs);
+	forget_parent(unit);
 	batch_hold(unit, NULL);
 	pfree(unit->key);
 	pfree(unit);
@@ -603,11 +739,8 @@ batch_done(Work *work, Unit *unit)
 {
 	MappingQueue *queue = unit->queue;
 
-	if (!unit->in_flight)
-	{
-		dlist_delete(&unit->node);
-		queue->nready--;
-	}
+	if (unit->listed)
+		leave_list(unit);
 	for (int i = 0; i < unit->nold; i++)
 		if (map_get(work->moved, queue->mapping, unit->old_keys[i]) == unit)
 			map_remove(work->moved, queue->mapping, unit->old_keys[i]);

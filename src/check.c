@@ -12,6 +12,7 @@
 
 #include "api.h"
 #include "coerce.h"
+#include "datum.h"
 #include "source.h"
 #include "sql.h"
 
@@ -28,6 +29,16 @@ find(ReturnSetInfo *result, const char *severity, const char *column, const char
 	if (column)
 		values[1] = sql_arg_name(column).value;
 	api_put_row(result, 5, texts, values);
+}
+
+/* Of what a row gives: an expression has no column name, and is named in the finding. */
+static void
+find_of(ReturnSetInfo *result, const char *severity, const MappingColumn *column, const char *field,
+		const char *finding, const char *hint)
+{
+	if (column->expression)
+		finding = psprintf("%s: %s", mapping_column_label(column), finding);
+	find(result, severity, column->expression ? NULL : column->name, field, finding, hint);
 }
 
 static void
@@ -103,24 +114,21 @@ check_routes(ReturnSetInfo *result, const Mapping *mapping)
 		else if (route->status == ROUTE_UNMATCHED || route->status == ROUTE_READ_ONLY)
 			severity = "info";
 		if (severity)
-			find(result, severity, mapping->columns[route->column].name, route->field_name,
-				 route->detail ? route->detail : "the column matches no field",
-				 route->status == ROUTE_UNMATCHED
-					 ? "Map it with sfsync.map_field, or exclude it with sfsync.exclude_column."
-					 : NULL);
+			find_of(result, severity, &mapping->columns[route->column], route->field_name,
+					route->detail ? route->detail : "the column matches no field",
+					route->status == ROUTE_UNMATCHED
+						? "Map it with sfsync.map_field, or exclude it with sfsync.exclude_column."
+						: NULL);
 	}
 }
 
 /* Characters that a column can hold; -1: no limit; 0: it holds no text. */
 static int
-text_limit(const Mapping *mapping, const MappingColumn *column)
+text_limit(const MappingColumn *column)
 {
-	int32 typmod;
-	Oid base;
-	Oid collation;
+	int32 typmod = column->typmod;
+	Oid base = getBaseTypeAndTypmod(column->type, &typmod);
 
-	get_atttypetypmodcoll(mapping->source, column->attnum, &base, &typmod, &collation);
-	base = getBaseTypeAndTypmod(base, &typmod);
 	if (base == TEXTOID)
 		return -1;
 	if (base != VARCHAROID && base != BPCHAROID)
@@ -135,57 +143,106 @@ check_fields(ReturnSetInfo *result, const Mapping *mapping)
 	{
 		const MappingField *map = &mapping->fields[i];
 		const MappingColumn *column = &mapping->columns[map->column];
-		int limit = text_limit(mapping, column);
+		int limit = text_limit(column);
 
 		if (map->field->length > 0 && map->field->type != SF_PICKLIST && limit != 0 &&
 			(limit < 0 || limit > map->field->length))
-			find(result, "info", column->name, map->field->name,
-				 psprintf("the column can hold more than the %d characters that the field takes",
-						  map->field->length),
-				 map->truncate ? "Longer values are cut."
-							   : "Longer values become dead letters; overlong => 'truncate' cuts them.");
+			find_of(result, "info", column, map->field->name,
+					psprintf("%s can hold more than the %d characters that the field takes",
+							 column->expression ? "it" : "the column", map->field->length),
+					map->truncate ? "Longer values are cut."
+								  : "Longer values become dead letters; overlong => 'truncate' cuts them.");
 		if (!map->field->nillable && map->field->type != SF_BOOLEAN && !map->keep_null && !column->not_null)
-			find(result, "info", column->name, map->field->name,
-				 "the field must have a value: a null becomes a dead letter",
-				 "Make the column NOT NULL, or map it with null_rule => 'keep'.");
+			find_of(result, "info", column, map->field->name,
+					"the field must have a value: a null becomes a dead letter",
+					column->expression ? "Use coalesce, or null_rule => 'keep'."
+									   : "Make the column NOT NULL, or map it with null_rule => 'keep'.");
 	}
+}
+
+/* Why the row's value would fail; NULL if it wouldn't. */
+static char *
+value_fault(const MappingField *map, const SourceRow *row)
+{
+	CoerceOptions options = {map->keep_null, map->truncate};
+	FieldValue value;
+	char *reason = NULL;
+
+	if (map->lookup || !row->found || row->failed)
+		return NULL;
+	if (row->errors && row->errors[map->column])
+		return row->errors[map->column];
+	return coerce_value(&row->values[map->column], map->field, &options, &value, &reason)
+			   ? NULL
+			   : datum_from_utf8(reason);
+}
+
+/* A sample of rows. */
+typedef struct Sample
+{
+	int n;
+	char **keys;
+	SourceRow *rows;
+} Sample;
+
+static char *
+faults(const Mapping *mapping, const Sample *sample, int nfailed, int first, const char *reason)
+{
+	return psprintf("%d of %d rows looked at would fail, the first: %s (row %s)", nfailed, sample->n, reason,
+					source_key_json(mapping, sample->keys[first]));
 }
 
 /* The first value of a column that would fail now, and how many do. */
 static void
-check_column(ReturnSetInfo *result, const Mapping *mapping, const MappingField *map, const SourceRow *rows,
-			 char *const *keys, int nrows)
+check_column(ReturnSetInfo *result, const Mapping *mapping, const MappingField *map, const Sample *sample)
 {
-	CoerceOptions options = {map->keep_null, map->truncate};
-	char *first = NULL;
+	char *reason = NULL;
+	int first = 0;
 	int nfailed = 0;
 
-	for (int i = 0; i < nrows && !map->lookup; i++)
+	for (int i = 0; i < sample->n; i++)
 	{
-		FieldValue value;
-		char *reason = NULL;
+		char *fault = value_fault(map, &sample->rows[i]);
 
-		if (!rows[i].found ||
-			coerce_value(&rows[i].values[map->column], map->field, &options, &value, &reason))
-			continue;
-		if (nfailed++ == 0)
-			first = psprintf("%s (row %s)", reason, source_key_json(mapping, keys[i]));
+		if (fault && nfailed++ == 0)
+		{
+			first = i;
+			reason = fault;
+		}
 	}
 	if (nfailed > 0)
-		find(result, "warning", mapping->columns[map->column].name, map->field->name,
-			 psprintf("%d of %d rows looked at would fail, the first: %s", nfailed, nrows, first),
-			 "Correct the values; until then their rows become dead letters.");
+		find_of(result, "warning", &mapping->columns[map->column], map->field->name,
+				faults(mapping, sample, nfailed, first, reason),
+				"Correct the values; until then their rows become dead letters.");
+}
+
+static void
+check_filter(ReturnSetInfo *result, const Mapping *mapping, const Sample *sample)
+{
+	int first = -1;
+	int nfailed = 0;
+
+	for (int i = 0; i < sample->n; i++)
+		if (sample->rows[i].failed && nfailed++ == 0)
+			first = i;
+	if (nfailed > 0)
+		find(result, "warning", NULL, NULL,
+			 psprintf("filter %s: %s", mapping->filter,
+					  faults(mapping, sample, nfailed, first, sample->rows[first].failed)),
+			 "Correct the values or the filter; until then their rows become dead letters.");
 }
 
 static void
 check_sample(ReturnSetInfo *result, const Mapping *mapping)
 {
-	int nrows;
-	char **keys = source_keys_after(mapping, NULL, NULL, 0, SAMPLE_ROWS, &nrows);
-	SourceRow *rows = source_read(mapping, keys, nrows);
+	SourceChoice all = {NULL, 0, NULL};
+	Sample sample;
 
+	sample.keys = source_keys_after(mapping, NULL, &all, SAMPLE_ROWS, &sample.n);
+	sample.rows = source_read(mapping, sample.keys, sample.n);
+	check_filter(result, mapping, &sample);
 	for (int i = 0; i < mapping->nfields; i++)
-		check_column(result, mapping, &mapping->fields[i], rows, keys, nrows);
+		check_column(result, mapping, &mapping->fields[i], &sample);
 }
 
 PG_FUNCTION_INFO_V1(sfsync_check_mapping);

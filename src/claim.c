@@ -19,6 +19,7 @@
 #include "claim.h"
 #include "datum.h"
 #include "delete_policy.h"
+#include "drift.h"
 #include "judge.h"
 #include "payload.h"
 #include "sfsync.h"
@@ -410,6 +411,7 @@ add_unit(Request *request, const Candidate *candidate, UnitKind kind)
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id ? pstrdup(candidate->salesforce_id) : NULL;
 	outcome->row_remains = candidate->row->found;
+	circle_outcome(candidate, outcome);
 	*record = candidate->payload;
 	if (kind == UNIT_UPDATE || kind == UNIT_GUARDED_UPDATE)
 	{
@@ -550,6 +552,30 @@ prepare_login(Claim *claim)
 }
 
 static void
+prepare_limits(Claim *claim)
+{
+	Request *request = claim_request(claim, REQUEST_LIMITS);
+
+	request->call = rest_limits(claim->connection->options->api_version);
+	claim->connection->limits_in_flight = true;
+	delivery_send_later(claim->delivery, request);
+}
+
+/* Usage is asked for before anything is sent; later, to see whether the server is well. */
+static bool
+limits_ready(Claim *claim)
+{
+	Connection *connection = claim->connection;
+
+	if (connection->limits_in_flight)
+		return connection->limits_known;
+	if (connection->limits_known && !poison_wants_control(&connection->poison))
+		return true;
+	prepare_limits(claim);
+	return false;
+}
+
+static void
 prepare_describe(Claim *claim)
 {
 	Request *request = claim_request(claim, REQUEST_DESCRIBE);
@@ -614,7 +640,10 @@ ready(Claim *claim)
 			try_login(claim);
 		return false;
 	}
-	if (!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || stale(mapping))
+	if (!limits_ready(claim))
+		return false;
+	if (!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || state->describe_due ||
+		stale(mapping))
 	{
 		if (!state->describe_in_flight)
 		{
@@ -632,9 +661,8 @@ ready(Claim *claim)
 static void
 discard_units(Delivery *delivery, MappingQueue *queue)
 {
-	while (!dlist_is_empty(&queue->ready))
-		(void) delivery_decide(delivery, dlist_container(Unit, node, dlist_head_node(&queue->ready)),
-							   OUTCOME_DISCARDED);
+	while (batch_first(queue))
+		(void) delivery_decide(delivery, batch_first(queue), OUTCOME_DISCARDED);
 }
 
 /* Memory that reading has changed is stored before anything is sent. */
@@ -666,6 +694,8 @@ store_memories(Claim *claim)
 static bool
 rows_matter(const Claim *claim)
 {
+	if (claim->mapping->filter)
+		return true; /* those out of it cost no call */
 	for (int i = 0; i < claim->n; i++)
 	{
 		const Unit *unit = claim->candidates[i].unit;
@@ -691,7 +721,10 @@ send_reads(Claim *claim, UnitKind *kinds)
 static bool
 send_writes(Claim *claim, UnitKind *kinds)
 {
-	bool sent = prepare_writes(claim, kinds);
+	bool sent;
+
+	family_keep_together(claim, kinds);
+	sent = prepare_writes(claim, kinds);
 
 	if (!sent && count_kind(kinds, claim->n, UNIT_LOOKUP) > 0)
 	{
@@ -704,6 +737,28 @@ send_writes(Claim *claim, UnitKind *kinds)
 	return sent;
 }
 
+/* What changed of columns whose field is in quarantine is settled without them, and sent later. */
+static void
+keep_quarantined(const Claim *claim)
+{
+	DriftChange *changes;
+	int n = 0;
+
+	if (!drift_in_quarantine(claim->mapping))
+		return;
+	changes = palloc(sizeof(DriftChange) * Max(claim->n, 1));
+	for (int i = 0; i < claim->n; i++)
+	{
+		const Candidate *candidate = &claim->candidates[i];
+		const Unit *unit = candidate->unit;
+
+		if (unit->changed && !unit->deleted)
+			changes[n++] = (DriftChange){unit->key, unit->changed, unit->changed_len,
+										 unit->event_at ? unit->event_at : GetCurrentTimestamp()};
+	}
+	drift_note(claim->mapping, changes, n);
+}
+
 /*
  * One round: decide for a batch, and prepare one request.  What it doesn't
  * take stays ready.
@@ -711,7 +766,7 @@ send_writes(Claim *claim, UnitKind *kinds)
 static bool
 claim_batch(Claim *claim, MappingQueue *queue)
 {
-	int most = Max(claim->connection->throttle.batch_size, REST_RETRIEVE_LIMIT);
+	int most = Max(connection_batch(claim->connection), REST_RETRIEVE_LIMIT);
 	Unit **units = palloc(sizeof(Unit *) * most);
 	UnitKind *kinds;
 	bool reading;
@@ -721,7 +776,7 @@ claim_batch(Claim *claim, MappingQueue *queue)
 	if (n == 0)
 		return false;
 	reading = is_unread(claim, units[0]);
-	gather(claim, units, reading ? n : Min(n, claim->connection->throttle.batch_size));
+	gather(claim, units, reading ? n : Min(n, connection_batch(claim->connection)));
 	if (claim->n == 0)
 		return false;
 	kinds = palloc(sizeof(UnitKind) * claim->n);
@@ -729,6 +784,8 @@ claim_batch(Claim *claim, MappingQueue *queue)
 		read_all(claim);
 	else
 		read_ids(claim);
+	keep_quarantined(claim);
+	circle_find(claim);
 	for (int i = 0; i < claim->n; i++)
 	{
 		Candidate *candidate = &claim->candidates[i];
@@ -744,8 +801,9 @@ claim_batch(Claim *claim, MappingQueue *queue)
 	return send_writes(claim, kinds) || progress;
 }
 
-static bool
-may_send(const Delivery *delivery, const Connection *connection)
+bool
+claim_may_send(const Delivery *delivery, Connection *connection, int nready, TimestampTz oldest_at,
+			   TimestampTz *again)
 {
 	int waiting = 0;
 	ListCell *lc;
@@ -753,7 +811,16 @@ may_send(const Delivery *delivery, const Connection *connection)
 	foreach(lc, delivery->outgoing)
 		if (((Request *) lfirst(lc))->connection == connection)
 			waiting++;
-	return throttle_may_send(&connection->throttle, GetCurrentTimestamp(), connection->in_flight + waiting);
+	return connection_may_send(connection, connection->in_flight + waiting, nready, oldest_at, again);
+}
+
+static bool
+may_send(Claim *claim, MappingQueue *queue)
+{
+	const Unit *first = batch_first(queue);
+
+	return claim_may_send(claim->delivery, claim->connection, queue->nready,
+						  first ? first->first_event_at : 0, &claim->state->held_until);
 }
 
 /*
@@ -778,7 +845,7 @@ claim_once(Delivery *delivery, MappingDelivery *state, MappingQueue *queue)
 	}
 	claim.mapping = mapping_get(state->id);
 	claim.connection = connection_get(claim.mapping->serverid, claim.mapping->owner);
-	if (may_send(delivery, claim.connection) && ready(&claim))
+	if (may_send(&claim, queue) && ready(&claim))
 	{
 		if (state->users_wanted)
 		{

@@ -23,6 +23,11 @@ typedef struct Candidate
 	int64 unmodified_since; /* guarded updates */
 	Outcome noted;          /* conflicts, memory: for the outcome */
 	bool memory_changed;
+	bool *circular; /* by field of the mapping: a lookup whose parent waits for this row; NULL: none */
+	uint8 *fill;    /* columns that are sent when that parent is there, as in the queue; NULL: none */
+	int fill_len;
+	int fill_mapping;
+	char *fill_key;
 	const char **parent_ids; /* by field of the mapping; NULL where there is none, or it is not known */
 } Candidate;
 
@@ -49,6 +54,15 @@ extern Request *claim_request(Claim *claim, RequestKind kind);
 extern bool claim_reads_first(const Claim *claim, const Unit *unit);
 
 /*
+ * circle.c
+ */
+
+/* Find which lookups of new rows close a circle; take them out of a record; tell what follows. */
+extern void circle_find(Claim *claim);
+extern void circle_leave_out(const Claim *claim, Candidate *candidate);
+extern void circle_outcome(const Candidate *candidate, Outcome *outcome);
+
+/*
  * decide.c
  */
 
@@ -57,6 +71,9 @@ extern UnitKind decide(Claim *claim, Candidate *candidate);
 
 /* The same before anything was read: for changes of columns. */
 extern UnitKind decide_unread(Claim *claim, Candidate *candidate);
+
+/* family.c: units whose family is under way in another request wait for it. */
+extern void family_keep_together(Claim *claim, UnitKind *kinds);
 
 /*
  * reads.c

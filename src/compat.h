@@ -41,6 +41,11 @@
 #define BASE64_INPUT(p) ((const char *) (p))
 #endif
 
+/* generated columns that are not stored: from PostgreSQL 18 on */
+#if PG_VERSION_NUM < 180000
+#define ATTRIBUTE_GENERATED_VIRTUAL 'v'
+#endif
+
 #if PG_VERSION_NUM >= 170000
 #define MY_PROC_NUMBER MyProcNumber
 #else
@@ -52,6 +57,16 @@
 #define BEGIN_TABLE_SCAN(rel, snapshot) table_beginscan(rel, snapshot, 0, NULL, 0)
 #else
 #define BEGIN_TABLE_SCAN(rel, snapshot) table_beginscan(rel, snapshot, 0, NULL)
+#endif
+
+/*
+ * What a process waits for, as pg_stat_activity shows it: extensions name their
+ * waits from PostgreSQL 17 on.  The number of a name is asked for once.
+ */
+#if PG_VERSION_NUM >= 170000
+#define NAMED_WAIT_EVENT(name) WaitEventExtensionNew(name)
+#else
+#define NAMED_WAIT_EVENT(name) PG_WAIT_EXTENSION
 #endif
 
 /*

@@ -301,6 +301,7 @@ typedef struct NewMapping
 	char *conflict_policy;
 	char *new_columns;
 	char *updated_at_column;
+	Expression *filter; /* NULL: none */
 } NewMapping;
 
 static void
@@ -330,9 +331,13 @@ check_duplicate(const NewMapping *new)
 
 static const char insert_query[] =
 	"INSERT INTO sfsync.mapping (name, source, server, object, external_id, owner, key_columns, key_attnums,"
-	" attnums_of, on_delete, delete_values, conflict_policy, new_columns, updated_at_column, known_columns)"
+	" attnums_of, on_delete, delete_values, conflict_policy, new_columns, updated_at_column,"
+	" filter, filter_columns, filter_attnums, known_columns, table_columns)"
 	" VALUES ($1, $2::oid::regclass, $3, $4, $5, $6::oid::regrole, $7, $8, $2, $9, $10, $11, $12, $13,"
-	" ARRAY(SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = $2 AND attnum > 0 AND NOT attisdropped))"
+	" $14, $15, $16,"
+	" ARRAY(SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = $2 AND attnum > 0 AND NOT attisdropped),"
+	" ARRAY(SELECT CASE WHEN NOT attisdropped THEN attname END FROM pg_catalog.pg_attribute"
+	" WHERE attrelid = $2 AND attnum > 0 ORDER BY attnum))"
 	" RETURNING id";
 
 static int
@@ -342,6 +347,8 @@ insert_mapping(const NewMapping *new)
 	int n = list_length(new->keys);
 	char **keys = palloc(sizeof(char *) * n);
 	int16 *attnums = palloc(sizeof(int16) * n);
+	Expression none = {0};
+	const Expression *filter = new->filter ? new->filter : &none;
 	int id;
 
 	for (int i = 0; i < n; i++)
@@ -350,12 +357,13 @@ insert_mapping(const NewMapping *new)
 		attnums[i] = get_attnum(new->source, keys[i]);
 	}
 	sql_open(&scope, false);
-	SQL_RUN(&scope, insert_query, sql_arg_text(new->name), sql_arg_oid(new->source),
-			sql_arg_name(new->server), sql_arg_text(new->object), sql_arg_text(new->external_id),
-			sql_arg_oid(new->owner), sql_arg_names(keys, n), sql_arg_smallints(attnums, n),
-			sql_arg_text(new->on_delete), sql_arg_jsonb(new->delete_values),
-			sql_arg_text(new->conflict_policy), sql_arg_text(new->new_columns),
-			sql_arg_name(new->updated_at_column));
+	SQL_RUN(
+		&scope, insert_query, sql_arg_text(new->name), sql_arg_oid(new->source), sql_arg_name(new->server),
+		sql_arg_text(new->object), sql_arg_text(new->external_id), sql_arg_oid(new->owner),
+		sql_arg_names(keys, n), sql_arg_smallints(attnums, n), sql_arg_text(new->on_delete),
+		sql_arg_jsonb(new->delete_values), sql_arg_text(new->conflict_policy), sql_arg_text(new->new_columns),
+		sql_arg_name(new->updated_at_column), sql_arg_text(filter->text),
+		sql_arg_names(filter->names, filter->ncolumns), sql_arg_smallints(filter->attnums, filter->ncolumns));
 	id = sql_int(0, 1);
 	SQL_RUN(&scope, "INSERT INTO sfsync.mapping_state (mapping) VALUES ($1)", sql_arg_int(id));
 	sql_close(&scope);
@@ -366,6 +374,7 @@ static void
 check_new_mapping(FunctionCallInfo fcinfo, NewMapping *new, Relation rel)
 {
 	ForeignServer *server;
+	char *filter = api_text(fcinfo, 10);
 
 	new->object = api_text(fcinfo, 1);
 	new->external_id = api_text(fcinfo, 2);
@@ -383,7 +392,6 @@ check_new_mapping(FunctionCallInfo fcinfo, NewMapping *new, Relation rel)
 	delete_values_check(new->on_delete, new->delete_values);
 	api_check_conflict_policy(new->conflict_policy);
 	api_check_new_columns(new->new_columns);
-	api_refuse_filter(api_text(fcinfo, 10));
 	server = choose_server(api_name(fcinfo, 4));
 	new->server = server->servername;
 	new->owner = superuser() ? rel->rd_rel->relowner : GetUserId();
@@ -391,6 +399,8 @@ check_new_mapping(FunctionCallInfo fcinfo, NewMapping *new, Relation rel)
 	new->keys = PG_ARGISNULL(6) ? primary_key(rel) : given_key(rel, PG_GETARG_ARRAYTYPE_P(6));
 	if (new->updated_at_column)
 		api_check_updated_at(rel, new->updated_at_column);
+	if (filter && filter[0] != '\0')
+		new->filter = expression_parse(rel, new->owner, "filter", filter, true);
 	check_object(new->server, &new->object, &new->external_id, new->delete_values);
 	check_duplicate(new);
 }
@@ -418,7 +428,7 @@ sfsync_create_mapping(PG_FUNCTION_ARGS)
 	mapping_changed(new.source);
 	CommandCounterIncrement();
 	if (PG_ARGISNULL(12) || PG_GETARG_BOOL(12))
-		(void) api_start_backfill(id, source_row_count(mapping_get(id)), NULL, 0);
+		(void) api_start_backfill(id, source_row_count(mapping_get(id), NULL), NULL, 0);
 	shmem_wake_at_commit();
 	PG_RETURN_TEXT_P(cstring_to_text(new.name));
 }

@@ -30,10 +30,11 @@
 #include "datum.h"
 
 /*
- * Bytes of text that are looked at.  The largest text field takes 131,072
- * characters; more would only fill the worker's memory.
+ * Characters of text that are looked at, and their bytes at most.  The largest
+ * text field takes 131,072; more would only fill the worker's memory.
  */
-#define TEXT_LIMIT (1024 * 1024)
+#define TEXT_LIMIT 140000
+#define TEXT_BYTES (4 * TEXT_LIMIT)
 
 /* Bytes of other values: as base64, what fits into a request of 50 MB. */
 #define VALUE_LIMIT (36 * 1024 * 1024)
@@ -218,7 +219,7 @@ datum_to_utf8(const char *text, size_t len)
 	if (GetDatabaseEncoding() == PG_SQL_ASCII)
 		return pg_verify_mbstr(PG_UTF8, text, len, true) ? pnstrdup(text, len) : NULL;
 	result = convert_front(text, len, GetDatabaseEncoding(), PG_UTF8, &used);
-	return used == len ? result : NULL;
+	return used == len ? repalloc(result, strlen(result) + 1) : NULL;
 }
 
 char *
@@ -279,19 +280,43 @@ make_unusable(SourceValue *out, const char *reason)
 	out->text = pstrdup("");
 }
 
-/* Text of the server's encoding, or of UTF-8: no more of it than its front, in UTF-8. */
+/*
+ * No more than the front of a long text.  Counted by first bytes: "char" can
+ * hold half a character, also in a database that is UTF-8.
+ */
+static void
+cut_characters(SourceValue *out)
+{
+	char *end = out->text;
+	int n = 0;
+
+	for (; *end; end++)
+		if (((unsigned char) *end & 0xC0) != 0x80 && n++ == TEXT_LIMIT)
+			break;
+	if (!*end)
+		return;
+	*end = '\0';
+	out->cut = true;
+	out->text = repalloc(out->text, end - out->text + 1);
+}
+
+/* Text of the server's encoding, or of UTF-8. */
 static void
 set_text(const char *text, size_t len, bool is_utf8, SourceValue *out)
 {
-	if (len > TEXT_LIMIT)
-	{
-		int encoding = is_utf8 || GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
+	int encoding = GetDatabaseEncoding();
 
-		len = pg_encoding_mbcliplen(encoding, text, len, TEXT_LIMIT);
+	if (is_utf8 || encoding == PG_SQL_ASCII)
+		encoding = PG_UTF8;
+	if (len > TEXT_BYTES)
+	{
+		len = pg_encoding_mbcliplen(encoding, text, len, TEXT_BYTES);
 		out->cut = true;
 	}
 	out->text = is_utf8 ? pnstrdup(text, len) : datum_to_utf8(text, len);
-	if (!out->text)
+	if (out->text)
+		cut_characters(out);
+	else
 		make_unusable(out, "value has no form in UTF-8: it holds bytes that are invalid, or a character that "
 						   "Unicode lacks");
 }
@@ -300,7 +325,7 @@ set_text(const char *text, size_t len, bool is_utf8, SourceValue *out)
 static void
 read_text(Datum value, Oid base, SourceValue *out)
 {
-	struct varlena *front = PG_DETOAST_DATUM_SLICE(value, 0, TEXT_LIMIT + 1);
+	struct varlena *front = PG_DETOAST_DATUM_SLICE(value, 0, TEXT_BYTES + 1);
 	const char *text = VARDATA_ANY(front);
 	size_t len = VARSIZE_ANY_EXHDR(front);
 
@@ -308,6 +333,8 @@ read_text(Datum value, Oid base, SourceValue *out)
 	while (base == BPCHAROID && len > 0 && text[len - 1] == ' ')
 		len--;
 	set_text(text, len, false, out);
+	if ((Pointer) front != DatumGetPointer(value))
+		pfree(front);
 }
 
 /*
@@ -318,15 +345,22 @@ read_text(Datum value, Oid base, SourceValue *out)
 static int
 money_scale(void)
 {
+	static char known_locale[128];
+	static int digits;
 	const char *locale = GetConfigOptionResetString("lc_monetary");
-	int nest_level = NewGUCNestLevel();
-	int digits;
+	int nest_level;
 
+	if (locale[0] && strcmp(locale, known_locale) == 0)
+		return digits;
+	nest_level = NewGUCNestLevel();
 	(void) set_config_option("lc_monetary", locale, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 							 false);
 	digits = PGLC_localeconv()->frac_digits;
 	AtEOXact_GUC(false, nest_level);
-	return digits < 0 || digits > 10 ? 2 : digits; /* as the type's own functions */
+	if (digits < 0 || digits > 10)
+		digits = 2; /* as the type's own functions */
+	strlcpy(known_locale, locale, sizeof(known_locale));
+	return digits;
 }
 
 static char *

@@ -113,6 +113,16 @@ takes_over(const Claim *claim, const Candidate *candidate)
 		   strcmp(claim->mapping->on_delete, "delete") == 0;
 }
 
+/* In the unit's own memory. */
+static void
+note_parent(const Claim *claim, Unit *unit, int mapping, const char *key)
+{
+	MemoryContext caller = MemoryContextSwitchTo(claim->delivery->context);
+
+	batch_set_parent(unit, mapping, key);
+	MemoryContextSwitchTo(caller);
+}
+
 /*
  * Parents go before children: a reference to a record that is about to be made
  * would be refused.  Within one mapping, and for a parent that doesn't get on, it
@@ -129,8 +139,14 @@ parent_at_hand(const Claim *claim, const Candidate *candidate)
 		if (!field->lookup || field->lookup->parent_mapping == claim->mapping->id)
 			continue;
 		key = payload_parent_key(field, candidate->row);
-		if (key && batch_find(claim->delivery->work, field->lookup->parent_mapping, key))
-			return candidate->unit->waits++ < MAX_WAITS;
+		if (!key || !delivery_of(claim->delivery, field->lookup->parent_mapping)->deliverable ||
+			!batch_find(claim->delivery->work, field->lookup->parent_mapping, key) ||
+			batch_waits_for(claim->delivery->work, field->lookup->parent_mapping, key, candidate->unit))
+			continue;
+		if (candidate->unit->waits++ >= MAX_WAITS)
+			return false;
+		note_parent(claim, candidate->unit, field->lookup->parent_mapping, key);
+		return true;
 	}
 	return false;
 }
@@ -183,6 +199,7 @@ create(Claim *claim, Candidate *candidate)
 	candidate->operation = guarded ? "create" : "upsert";
 	candidate->salesforce_id = NULL;
 	good = build(claim, candidate, true, PAYLOAD_CREATE, &error);
+	circle_leave_out(claim, candidate);
 	if (key_is_taken(claim, candidate, &error) || !good)
 		return dead(claim, candidate, &error);
 	judge_create(&judged, &candidate->payload, &candidate->noted);
@@ -278,7 +295,7 @@ decide_checked(Claim *claim, Candidate *candidate)
 		return UNIT_DELETE;
 	}
 	if (!read)
-		return UNIT_READ;
+		return decide_unread(claim, candidate);
 	if (read->record.found)
 		return decide_there(claim, candidate, moved);
 	if (known || moved)
@@ -340,6 +357,7 @@ decide_present(Claim *claim, Candidate *candidate)
 	if (!whole && !unit->changed)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	good = build(claim, candidate, whole, known || moved ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &error);
+	circle_leave_out(claim, candidate);
 	if (key_is_taken(claim, candidate, &error) || !good)
 		return dead(claim, candidate, &error);
 	add_replaced(candidate);
@@ -484,9 +502,113 @@ decide_missing(Claim *claim, Candidate *candidate)
 				   "the row is not in the table; waiting for the change that removed it");
 }
 
+/*
+ * Filters
+ */
+
+/* Did the filter itself change, or a column that it uses?  When, by the events. */
+static bool
+filter_changed(const Mapping *mapping, const Unit *unit, int64 *at)
+{
+	bool changed = batch_column_changed(unit, MAPPING_FILTER_ATTNUM - 1, at);
+
+	for (int i = 0; i < mapping->filter_uses.ninputs; i++)
+	{
+		const MappingColumn *column = &mapping->columns[mapping->filter_uses.inputs[i]];
+		int64 column_at;
+
+		if (!batch_column_changed(unit, column->attnum - 1, &column_at))
+			continue;
+		changed = true;
+		*at = Max(*at, column_at);
+	}
+	return changed;
+}
+
+/* A row that newly passes is sent whole: what changed while it didn't pass was passed over. */
+static void
+welcome(const Mapping *mapping, Candidate *candidate)
+{
+	const RecordRow *record = candidate->record ? candidate->record : candidate->old_record;
+	int64 at;
+
+	if (mapping->filter && (!record || record->nreplaced > 0) &&
+		filter_changed(mapping, candidate->unit, &at))
+		batch_add_whole(candidate->unit, at);
+}
+
+static bool
+in_intent(const Claim *claim, const Unit *unit)
+{
+	for (int i = 0; i < claim->nintents; i++)
+		for (int k = 0; k < claim->intents[i].nkeys; k++)
+			if (strcmp(claim->intents[i].keys[k], unit->key) == 0)
+				return true;
+	return false;
+}
+
+/*
+ * The row doesn't pass the filter: as if it were deleted, where it has a record
+ * of ours.  Of others nothing is asked: a table may hold many more rows than
+ * pass.
+ */
+static UnitKind
+decide_filtered(Claim *claim, Candidate *candidate)
+{
+	const RecordRow *record = candidate->record ? candidate->record : candidate->old_record;
+	Outcome *outcome;
+
+	if (candidate->record && strcmp(record->key, candidate->unit->key) != 0)
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
+	if (!record && !in_intent(claim, candidate->unit))
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
+	if (record && record->nreplaced > 0)
+		return decided(claim, candidate, OUTCOME_UNCHANGED); /* it has left before */
+	candidate->unit->deleted = true;
+	if (!record || strcmp(claim->mapping->on_delete, "ignore") != 0)
+		return decide_delete(claim, candidate);
+
+	/* a row that returns is a new one */
+	outcome = delivery_decide(claim->delivery, candidate->unit, OUTCOME_IGNORED);
+	outcome->record_key = record->record_key;
+	outcome->forget = true;
+	return UNIT_UNDECIDED;
+}
+
+/*
+ * Was the row that was deleted out of the filter, too?  Once all rows have been
+ * looked at, those that passed have a record that is known.
+ */
+static bool
+was_filtered(const Claim *claim, const Candidate *candidate)
+{
+	return claim->mapping->filter && candidate->unit->deleted && !candidate->record &&
+		   !candidate->old_record && !in_intent(claim, candidate->unit) &&
+		   backfill_was_done(claim->mapping->id);
+}
+
+static UnitKind
+filter_failed(Claim *claim, Candidate *candidate)
+{
+	RestError error;
+
+	payload_filter_error(candidate->row, &error);
+	candidate->operation = candidate->record ? "update" : "upsert";
+	candidate->salesforce_id = candidate->record ? candidate->record->salesforce_id : NULL;
+	candidate->payload.external_id = datum_key_utf8(candidate->unit->key);
+	return dead(claim, candidate, &error);
+}
+
 UnitKind
 decide(Claim *claim, Candidate *candidate)
 {
+	if (candidate->row->failed)
+		return filter_failed(claim, candidate);
+	if (candidate->row->filtered)
+		return decide_filtered(claim, candidate);
+	welcome(claim->mapping, candidate);
+	if (!candidate->row->found && was_filtered(claim, candidate))
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (!candidate->row->found)
 		return candidate->unit->deleted ? decide_delete(claim, candidate) : decide_missing(claim, candidate);
 	return claim->mapping->checks ? decide_checked(claim, candidate) : decide_present(claim, candidate);
@@ -496,14 +618,14 @@ decide(Claim *claim, Candidate *candidate)
 static bool
 nothing_mapped_changed(const Claim *claim, const Unit *unit)
 {
+	const Mapping *mapping = claim->mapping;
 	int64 at;
 
 	if (unit->whole || unit->deleted || unit->nold > 0)
 		return false;
-	for (int f = 0; f < claim->mapping->nfields; f++)
-		for (int c = 0; c < claim->mapping->ncolumns; c++)
-			if (mapping_field_uses(&claim->mapping->fields[f], c) &&
-				batch_column_changed(unit, claim->mapping->columns[c].attnum - 1, &at))
+	for (int f = 0; f < mapping->nfields; f++)
+		for (int i = 0; i < mapping->fields[f].ninputs; i++)
+			if (batch_column_changed(unit, mapping->columns[mapping->fields[f].inputs[i]].attnum - 1, &at))
 				return false;
 	return true;
 }

@@ -12,6 +12,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "create_field.h"
 #include "deliver.h"
 #include "drift.h"
 #include "mapping.h"
@@ -197,6 +198,66 @@ follow_drift(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
 	state->seen_serial = mapping->serial;
 }
 
+/* Parents go before children, and neither at the same time as its relatives. */
+static void
+look_at_lookups(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
+{
+	state->has_lookups = false;
+	for (int i = 0; i < mapping->nfields; i++)
+	{
+		const RouteLookup *lookup = mapping->fields[i].lookup;
+
+		if (!lookup)
+			continue;
+		state->has_lookups |= lookup->parent_mapping != mapping->id;
+		state->has_family = delivery_of(delivery, lookup->parent_mapping)->has_family = true;
+	}
+}
+
+/* Who adds a column may have added its field just before. */
+static void
+look_at_columns(MappingDelivery *state, const Mapping *mapping)
+{
+	int highest = 0;
+
+	for (int i = 0; i < mapping->ncolumns; i++)
+		if (mapping->columns[i].attnum <= MaxHeapAttributeNumber) /* else it is an expression */
+			if (!mapping->columns[i].expression)
+				highest = Max(highest, mapping->columns[i].attnum);
+	if (state->seen_attnum != 0 && highest > state->seen_attnum)
+		state->describe_due = true;
+	state->seen_attnum = highest;
+}
+
+/* What is blocked for its metadata, or in quarantine, is looked at again though nothing is to be sent. */
+static void
+look_at_metadata(MappingDelivery *state, const Mapping *mapping, Look *look)
+{
+	TimestampTz stale_at = mapping->metadata_at + (int64) sfsync_schema_ttl * 1000;
+
+	state->needs_metadata =
+		!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || state->describe_due;
+	if (!mapping->broken && !drift_in_quarantine(mapping))
+		return;
+	if (stale_at <= look->now)
+		state->needs_metadata = true;
+	else
+		soonest(&look->next, stale_at);
+}
+
+/* The token for the creation of a field is asked for like that for metadata. */
+static void
+look_at_creation(MappingDelivery *state, const Mapping *mapping, const Connection *connection, Look *look)
+{
+	TimestampTz due = create_field_due(state, mapping);
+
+	state->creation_due = due != 0 && due <= look->now;
+	if (!state->creation_due)
+		soonest(&look->next, due);
+	else if (!connection->token)
+		state->needs_metadata = true;
+}
+
 static void
 look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 {
@@ -205,7 +266,8 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	Connection *connection;
 	TimestampTz again;
 
-	state->deliverable = state->needs_metadata = false;
+	state->deliverable = state->needs_metadata = state->creation_due = false;
+	state->held_until = 0;
 	if (!mapping)
 	{
 		state->deliverable = true; /* what is left of it is thrown away */
@@ -224,19 +286,26 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		return;
 	}
 	connection = connection_get(mapping->serverid, mapping->owner);
-	if (connection_usable(connection, look->now, &again))
+	if (!connection_usable(connection, look->now, &again))
 	{
-		delivery_unblock(state);
-		state->deliverable = true;
-		state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted;
-		state->has_lookups = false;
-		for (int i = 0; i < mapping->nfields; i++)
-			if (mapping->fields[i].lookup && mapping->fields[i].lookup->parent_mapping != mapping->id)
-				state->has_lookups = true;
-		follow_drift(delivery, state, mapping);
-	}
-	else
 		soonest(&look->next, again);
+		return;
+	}
+	look_at_columns(state, mapping);
+	look_at_metadata(state, mapping, look);
+	if (mapping->broken && !state->needs_metadata)
+	{
+		delivery_block(delivery, state, mapping->broken, look->now);
+		soonest(&look->next, state->blocked_until);
+		return;
+	}
+	delivery_unblock(state);
+	state->deliverable = true;
+	look_at_lookups(delivery, state, mapping);
+	if (mapping->refresh_wanted || state->describe_wanted || state->describe_due)
+		return; /* what follows is for metadata that hold */
+	follow_drift(delivery, state, mapping);
+	look_at_creation(state, mapping, connection, look);
 }
 
 /* A change of configuration or catalog may have mended what blocks a mapping. */
@@ -276,8 +345,9 @@ look_at_mappings(Delivery *delivery)
 	delivery->next_retry = look.next;
 }
 
+/* live_only: what only backfills want is left alone. */
 static void
-claim_mapping(Delivery *delivery, MappingDelivery *state)
+claim_mapping(Delivery *delivery, MappingDelivery *state, bool live_only)
 {
 	ClaimRound round = {NULL, true};
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
@@ -285,7 +355,8 @@ claim_mapping(Delivery *delivery, MappingDelivery *state)
 	round.queue = batch_queue(delivery->work, state->id);
 	MemoryContextSwitchTo(caller);
 	while (round.progress && state->deliverable && !state->blocked &&
-		   (round.queue->nready > 0 || state->needs_metadata || state->users_wanted))
+		   (round.queue->nready - (live_only ? round.queue->nlater : 0) > 0 || state->needs_metadata ||
+			state->users_wanted))
 	{
 		if (!delivery_guard(delivery, state, claim, &round))
 			break;
@@ -299,11 +370,21 @@ claim_all(Delivery *delivery)
 	ListCell *lc;
 
 	foreach(lc, delivery->mappings)
-		if (!((MappingDelivery *) lfirst(lc))->has_lookups)
-			claim_mapping(delivery, lfirst(lc));
-	foreach(lc, delivery->mappings)
-		if (((MappingDelivery *) lfirst(lc))->has_lookups)
-			claim_mapping(delivery, lfirst(lc));
+	{
+		MappingDelivery *state = lfirst(lc);
+
+		if (state->creation_due && state->deliverable && !state->blocked)
+			(void) delivery_guard(delivery, state, create_field_step, NULL);
+	}
+	for (int later = 0; later < 2; later++)
+	{
+		foreach(lc, delivery->mappings)
+			if (!((MappingDelivery *) lfirst(lc))->has_lookups)
+				claim_mapping(delivery, lfirst(lc), later == 0);
+		foreach(lc, delivery->mappings)
+			if (((MappingDelivery *) lfirst(lc))->has_lookups)
+				claim_mapping(delivery, lfirst(lc), later == 0);
+	}
 }
 
 /* Records of requests whose outcome stayed unknown are sent once more. */
@@ -402,6 +483,8 @@ send_outgoing(Delivery *delivery)
 		request->connection->in_flight++;
 		request->started = GetCurrentTimestamp();
 		request->token_serial = request->connection->token_serial;
+		request->mark = poison_mark(&request->connection->poison);
+		request->jitter = connection_random();
 		if (!may_be_sent(request) || !send(delivery, request))
 		{
 			HttpReply none = {.tag = request,
@@ -413,6 +496,8 @@ send_outgoing(Delivery *delivery)
 		}
 		else if (request->login)
 			auth_call_wipe(request->login);
+		else
+			connection_sent(request->connection, request->started);
 	}
 	list_free(outgoing);
 }
@@ -545,7 +630,8 @@ left_ready(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (queue && queue->nready > 0 && state->deliverable && !state->blocked)
+		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked &&
+			state->held_until == 0)
 			return true;
 	}
 	return delivery->look;
@@ -556,6 +642,7 @@ time_to_wait(Delivery *delivery)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = 0;
+	ListCell *lc;
 
 	if (left_ready(delivery))
 	{
@@ -566,6 +653,8 @@ time_to_wait(Delivery *delivery)
 	soonest(&next, delivery->next_due);
 	soonest(&next, delivery->next_verify);
 	soonest(&next, delivery->next_retry);
+	foreach(lc, delivery->mappings)
+		soonest(&next, ((MappingDelivery *) lfirst(lc))->held_until);
 	if (delivery->prepared)
 		soonest(&next, now + USECS_PER_SEC);
 	if (state_dirty(delivery))
@@ -633,8 +722,12 @@ deliver_recover(Delivery *delivery)
 			batch_again(request->outcomes[i].unit);
 		if (request->kind == REQUEST_LOGIN)
 			request->connection->login_in_flight = false;
+		if (request->kind == REQUEST_LIMITS)
+			request->connection->limits_in_flight = false;
 		if (request->kind == REQUEST_DESCRIBE)
 			delivery_of(delivery, request->mapping)->describe_in_flight = false;
+		if (request->kind == REQUEST_CREATE_FIELD)
+			create_field_recover(delivery_of(delivery, request->mapping));
 		MemoryContextDelete(request->context);
 	}
 	list_free(delivery->outgoing);

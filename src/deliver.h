@@ -10,6 +10,8 @@
 #ifndef SFSYNC_DELIVER_H
 #define SFSYNC_DELIVER_H
 
+#include "nodes/pg_list.h"
+
 #include "batch.h"
 #include "connection.h"
 #include "queue.h"
@@ -21,6 +23,8 @@
 
 /* What delivery knows of a mapping beside its configuration. */
 
+struct FieldCreation;
+
 typedef struct MappingDelivery
 {
 	int id;
@@ -28,14 +32,23 @@ typedef struct MappingDelivery
 	TimestampTz blocked_until;
 	TimestampTz refused_until; /* Salesforce refused it with new metadata, too */
 	int failures;              /* errors in a row */
+	int refusals;              /* records refused in a row for what concerns all */
+	TimestampTz held_until;    /* near the budget: its changes wait for more; 0 no */
 	bool describe_in_flight;
-	bool describe_wanted; /* before anything else is sent */
-	bool behind;          /* events were passed over while it couldn't be delivered */
-	bool has_lookups;     /* to other mappings: they go first */
-	int seen_serial;      /* of the mapping as it was last compared with what was mapped */
-	bool deliverable;     /* as of this turn */
-	bool needs_metadata;  /* even if nothing is to be sent */
-	bool users_wanted;    /* conflicts were added that show a user by the Id alone */
+	bool describe_wanted;           /* before anything else is sent */
+	bool describe_due;              /* beside, and only if they changed */
+	int seen_attnum;                /* the highest of the table's columns; 0 not looked at yet */
+	TimestampTz suspected_at;       /* metadata, of being old, for what a record's error says */
+	bool behind;                    /* events were passed over while it couldn't be delivered */
+	bool has_lookups;               /* to other mappings: they go first */
+	bool has_family;                /* its rows are parents or children of mapped ones */
+	int seen_serial;                /* of the mapping as it was last compared with what was mapped */
+	bool deliverable;               /* as of this turn */
+	bool needs_metadata;            /* even if nothing is to be sent */
+	bool creation_due;              /* of a field for a new column */
+	struct FieldCreation *creation; /* under way; NULL */
+	bool creation_in_flight;
+	bool users_wanted; /* conflicts were added that show a user by the Id alone */
 	MappingCounters counters;
 	bool dirty;
 } MappingDelivery;
@@ -43,6 +56,7 @@ typedef struct MappingDelivery
 typedef enum RequestKind
 {
 	REQUEST_LOGIN,
+	REQUEST_LIMITS,
 	REQUEST_DESCRIBE,
 	REQUEST_WRITE,
 	REQUEST_GUARDED_UPDATE,
@@ -51,7 +65,8 @@ typedef enum RequestKind
 	REQUEST_FIND,
 	REQUEST_GONE,
 	REQUEST_HISTORY,
-	REQUEST_USERS
+	REQUEST_USERS,
+	REQUEST_CREATE_FIELD
 } RequestKind;
 
 /* Units of one kind, which are one collection of the request. */
@@ -92,6 +107,8 @@ typedef struct Request
 	int64 intent;
 	TimestampTz started;
 	int token_serial; /* of the token it was sent with */
+	int64 mark;       /* of connection->poison when it was sent */
+	double jitter;    /* records of one reply are tried again together */
 	bool finished;    /* its units are let go of */
 } Request;
 
@@ -186,6 +203,10 @@ typedef struct ClaimRound
 
 extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
 
+/* connection_may_send(), beside the requests that are prepared. */
+extern bool claim_may_send(const Delivery *delivery, Connection *connection, int nready,
+						   TimestampTz oldest_at, TimestampTz *again);
+
 /* fetch.c */
 extern void fetch(Delivery *delivery);
 extern void fetch_note_chunks(Delivery *delivery);
@@ -201,8 +222,30 @@ extern void reply_failed(Delivery *delivery, Request *request, const char *troub
 extern void reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
 extern void reply_mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
 
+/* A record is tried again, and is a dead letter in the end; or it is tried again, and that doesn't count. */
+extern void reply_set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply);
+extern void reply_set_later(const Request *request, int i, const RestError *error, bool count_attempt);
+
 /* What was asked for is there: the units go on. */
 extern void reply_go_on(Delivery *delivery, Request *request);
+
+/*
+ * trouble.c: a request or a part of it failed, and not for what it says.  Says of
+ * its units what becomes of them.
+ */
+extern void trouble(Delivery *delivery, Request *request, const RequestPart *part, int status,
+					const RestError *error, const char *text, const HttpReply *reply, TimestampTz now);
+
+/* The same where there was no reply, or none that can be understood. */
+extern void trouble_no_reply(Delivery *delivery, Request *request, const RequestPart *part, const char *text,
+							 const HttpReply *reply, TimestampTz now);
+
+/* The server is away, or a limit is met. */
+extern void trouble_of_server(Connection *connection, ErrorScope scope, const char *text, int retry_after,
+							  TimestampTz now);
+
+/* Does the error of a record speak of the server, and not of the record? */
+extern bool trouble_is_server(const RestResult *result, ErrorScope *scope);
 
 /* reads.c: a reply with status 200. */
 extern void reads_settle(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);

@@ -14,14 +14,15 @@
 #include "utils/snapmgr.h"
 
 #include "deliver.h"
+#include "expression.h"
 #include "sfsync.h"
 #include "source.h"
 
-#define AT_HAND_LOW 1500 /* units below which more is read */
-#define AT_HAND_MAX 5000
+#define AT_HAND_LOW 6000 /* units below which more is read */
+#define AT_HAND_MAX 10000
 #define IDLE_MAPPING_MAX 500 /* units at hand of a mapping that can't go */
 #define PAGE 1000
-#define CHUNK_ROWS 1000
+#define CHUNK_ROWS 2000
 
 typedef struct Taking
 {
@@ -52,13 +53,24 @@ take_event(const WorkEvent *event, void *arg)
 		taking->fresh = lappend(taking->fresh, left);
 }
 
+/* A record that made requests fail goes alone. */
+static bool
+suspected(int mapping_id, const char *key)
+{
+	Mapping *mapping = mapping_get(mapping_id);
+
+	return mapping && connection_suspects(mapping->serverid, mapping->owner, mapping_id, key);
+}
+
 static void
 merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 	Unit *mover;
 
-	unit->deferred = true;
+	batch_deferred(unit);
+	if (row->attempts > 0 || unit->limit == 0)
+		unit->limit = suspected(row->mapping, row->key) ? 1 : 0;
 	unit->inserted = false;
 	if (row->held && row->deleted)
 		batch_join_hold(unit, row->reason);
@@ -127,7 +139,10 @@ join_deferred(Delivery *delivery, List *fresh)
 	}
 }
 
-/* Units that can be worked on: those of mappings that can't go now don't keep others out. */
+/*
+ * Units that can be worked on: those of mappings that can't go now don't keep
+ * others out, nor do rows of backfills that are at hand.
+ */
 static int
 at_hand(Delivery *delivery)
 {
@@ -140,7 +155,7 @@ at_hand(Delivery *delivery)
 		MappingQueue *queue = state->deliverable ? batch_find_queue(delivery->work, state->id) : NULL;
 
 		if (queue)
-			n += queue->nunits;
+			n += queue->nunits - queue->nlater;
 	}
 	return n;
 }
@@ -253,15 +268,54 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 			batch_add_changed(unit, job->changed, job->changed_len, BATCH_NEVER);
 		else
 			batch_add_whole(unit, BATCH_NEVER);
+		if (job->filter_changed_at != 0)
+			unit->event_at = Max(unit->event_at, job->filter_changed_at); /* rows may leave by it */
+		if (job->hold)
+			batch_hold(unit, BATCH_FILTER_HOLD);
 		if (unit->min_xid == 0 || job->xid < unit->min_xid)
 			unit->min_xid = job->xid;
-		if (unit->chunk)
-			continue; /* counted by an earlier chunk, which ends first */
-		unit->chunk = &chunk->chunk;
-		chunk->chunk.pending++;
+		/* if not: it is counted by an earlier chunk, which ends first */
+		(void) batch_backfill(unit, &chunk->chunk);
 	}
 	delivery->chunks = lappend(delivery->chunks, chunk);
 	MemoryContextSwitchTo(caller);
+}
+
+typedef struct KeysWanted
+{
+	const Mapping *mapping;
+	const BackfillJob *job;
+	const char *last_key;
+	char **keys;
+	int nkeys;
+} KeysWanted;
+
+static void
+read_keys(void *arg)
+{
+	KeysWanted *wanted = arg;
+	SourceChoice choice = {wanted->job->changed, wanted->job->changed_len, wanted->job->filter};
+
+	wanted->keys = source_keys_after(wanted->mapping, wanted->last_key, &choice, CHUNK_ROWS, &wanted->nkeys);
+}
+
+/* The filter of a backfill is its own: when it fails, so does the backfill, and nothing else. */
+static bool
+read_filtered_keys(MappingDelivery *state, KeysWanted *wanted)
+{
+	char *error = expression_guard(read_keys, wanted);
+
+	if (!error)
+		return true;
+	ereport(LOG, (errmsg("sfsync: mapping \"%s\": backfill %lld failed: %s", wanted->mapping->name,
+						 (long long) wanted->job->id, error)));
+	backfill_fail(wanted->job->id);
+	if (state->counters.last_error)
+		pfree(state->counters.last_error);
+	state->counters.last_error =
+		MemoryContextStrdup(TopMemoryContext, psprintf("a backfill failed: %s", error));
+	state->dirty = true;
+	return false;
 }
 
 static void
@@ -271,18 +325,45 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	BackfillChunk *last = NULL;
 	int nchunks = chunks_of(delivery, job->id, &last);
 	Mapping *mapping;
-	char **keys;
-	int nkeys;
+	KeysWanted wanted = {NULL, job, NULL, NULL, 0};
 
-	if (!state->deliverable || nchunks > 1 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
+	if (!state->deliverable || nchunks > 2 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
 		return;
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
 		return;
-	mapping = mapping_get(job->mapping);
-	keys = source_keys_after(mapping, last ? last->last_key : job->last_key, job->changed, job->changed_len,
-							 CHUNK_ROWS, &nkeys);
-	take_chunk(delivery, job, keys, nkeys);
+	wanted.mapping = mapping_get(job->mapping);
+	wanted.last_key = last ? last->last_key : job->last_key;
+	if (!job->filter)
+		read_keys(&wanted);
+	else if (!read_filtered_keys(state, &wanted))
+		return;
+	take_chunk(delivery, job, wanted.keys, wanted.nkeys);
+}
+
+static bool
+is_running(const BackfillJob *jobs, int n, int64 job)
+{
+	for (int i = 0; i < n; i++)
+		if (jobs[i].id == job)
+			return true;
+	return false;
+}
+
+/* What is at hand of backfills that were cancelled, and not in flight, is let go. */
+static void
+drop_cancelled(Delivery *delivery, const BackfillJob *jobs, int n)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->chunks)
+	{
+		BackfillChunk *chunk = lfirst(lc);
+		MappingQueue *queue = batch_find_queue(delivery->work, chunk->mapping);
+
+		if (queue && !is_running(jobs, n, chunk->job))
+			batch_drop_backfill(delivery->work, queue, &chunk->chunk);
+	}
 }
 
 static void
@@ -294,9 +375,27 @@ read_backfills(Delivery *delivery)
 	if (!delivery->backfills_running)
 		return;
 	jobs = backfills_running(&n);
+	drop_cancelled(delivery, jobs, n);
 	delivery->backfills_running = n > 0;
 	for (int i = 0; i < n; i++)
 		delivery_guard(delivery, delivery_of(delivery, jobs[i].mapping), read_backfill, &jobs[i]);
+}
+
+static void
+advance(const BackfillChunk *chunk)
+{
+	BackfillStep step;
+	Mapping *mapping;
+
+	if (!backfill_advance(chunk->job, chunk->last_key, chunk->rows, chunk->last, &step))
+		return; /* cancelled */
+	if (step.percent / 10 == step.percent_before / 10)
+		return;
+	mapping = mapping_get(chunk->mapping);
+	ereport(LOG, (errmsg("sfsync: backfill " INT64_FORMAT " of mapping \"%s\": %d percent, " INT64_FORMAT
+						 " of " INT64_FORMAT " rows",
+						 chunk->job, mapping ? mapping->name : "?", step.percent, step.rows_done,
+						 step.rows_total)));
 }
 
 /* Write how far backfills are whose foremost chunks are settled. */
@@ -315,7 +414,7 @@ fetch_note_chunks(Delivery *delivery)
 			passed = lappend_int(passed, (int) chunk->job);
 			continue;
 		}
-		backfill_advance(chunk->job, chunk->last_key, chunk->rows, chunk->last);
+		advance(chunk);
 		delivery->chunks = foreach_delete_current(delivery->chunks, lc);
 		if (chunk->last_key)
 			pfree(chunk->last_key);

@@ -1047,15 +1047,18 @@ http_in_flight(HttpClient *client)
 HttpReply *
 http_perform(HttpClient *client, const HttpRequest *request)
 {
+	static uint32 wait_event = 0;
 	HttpReply *reply;
 
+	if (wait_event == 0)
+		wait_event = NAMED_WAIT_EVENT("SfsyncSalesforce");
 	if (!http_submit(client, request))
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start a request to Salesforce"),
 						errdetail("Out of memory.")));
 	while ((reply = http_collect(client)) == NULL)
 	{
 		(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH,
-								 http_wait_fd(client), -1, PG_WAIT_EXTENSION);
+								 http_wait_fd(client), -1, wait_event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		http_pump(client);

@@ -104,12 +104,11 @@ field_event(const JudgeCase *judged, const MappingField *field, int64 *at)
 	bool changed = false;
 
 	*at = RECONCILE_NEVER;
-	for (int column = 0; column < mapping->ncolumns; column++)
+	for (int i = 0; i < field->ninputs; i++)
 	{
 		int64 column_at;
 
-		if (!mapping_field_uses(field, column) ||
-			!batch_column_changed(judged->unit, mapping->columns[column].attnum - 1, &column_at))
+		if (!batch_column_changed(judged->unit, mapping->columns[field->inputs[i]].attnum - 1, &column_at))
 			continue;
 		changed = true;
 		*at = Max(*at, column_at);

@@ -249,6 +249,7 @@ void
 sfsync_launcher_main(Datum arg)
 {
 	HTAB *databases;
+	uint32 wait_event;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -256,6 +257,7 @@ sfsync_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	shmem_launcher_attach();
 	databases = make_table();
+	wait_event = NAMED_WAIT_EVENT("SfsyncLauncher");
 	for (;;)
 	{
 		long wait;
@@ -269,7 +271,7 @@ sfsync_launcher_main(Datum arg)
 		scan_databases(databases);
 		wait = turn(databases);
 		pgstat_report_activity(STATE_IDLE, NULL);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait, PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait, wait_event);
 		ResetLatch(MyLatch);
 	}
 }

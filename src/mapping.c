@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -25,8 +26,10 @@
 #include "utils/syscache.h"
 
 #include "capture.h"
+#include "columns.h"
 #include "datum.h"
 #include "delete_policy.h"
+#include "drift.h"
 #include "mapping.h"
 #include "sql.h"
 
@@ -77,11 +80,30 @@ server_callback(Datum arg, int cacheid, uint32 hashvalue)
 	invalidate(InvalidOid);
 }
 
+/* A function that is made, changed or dropped may mend or break an expression. */
+static void
+function_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	HASH_SEQ_STATUS scan;
+	Cached *cached;
+
+	if (!cache)
+		return;
+	hash_seq_init(&scan, cache);
+	while ((cached = hash_seq_search(&scan)) != NULL)
+		if (!cached->mapping || cached->mapping->evaluates)
+		{
+			cached->valid = false;
+			invalidated = true;
+		}
+}
+
 void
 mapping_init(void)
 {
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, server_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, function_callback, (Datum) 0);
 }
 
 bool
@@ -107,25 +129,52 @@ mapping_changed(Oid source)
 static const char load_query[] =
 	"SELECT m.name, m.source::oid, m.server, m.object, m.external_id, m.owner::oid, m.on_delete,"
 	" m.conflict_policy, m.timestamp_zone, m.paused, m.key_columns, m.new_columns, m.known_columns,"
-	" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified, m.delete_values::text, m.updated_at_column"
+	" o.describe::text, o.fetched_at, coalesce(o.refresh, false), o.last_modified, m.delete_values::text, m.updated_at_column,"
+	" m.filter"
 	" FROM sfsync.mapping m LEFT JOIN sfsync.object o ON o.server = m.server AND o.object = m.object"
 	" WHERE m.id = $1";
 
 static const char rules_query[] =
-	"SELECT field, column_name, null_rule, overlong FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
+	"SELECT field, column_name, null_rule, overlong, conflict_policy, expression, attnum::pg_catalog.int4,"
+	" expression_columns"
+	" FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
 
 /* What load_query returns beside the Mapping itself. */
 typedef struct Loaded
 {
 	bool ignore_new;
+	bool create_new;
 	char **known;
 	int nknown;
 	char *describe;
 	RouteRule *rules;
-	char **rule_columns;
+	char **rule_columns; /* NULL: an expression */
+	RuleExpression *rule_expressions;
 	int nrules;
 	char *updated_at;
 } Loaded;
+
+static void
+read_rules(SqlScope *scope, int mapping, Loaded *loaded)
+{
+	int n = loaded->nrules = SQL_RUN(scope, rules_query, sql_arg_int(mapping));
+
+	loaded->rules = MemoryContextAllocZero(scope->caller, sizeof(RouteRule) * Max(n, 1));
+	loaded->rule_columns = MemoryContextAlloc(scope->caller, sizeof(char *) * Max(n, 1));
+	loaded->rule_expressions = MemoryContextAllocZero(scope->caller, sizeof(RuleExpression) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		loaded->rules[i].field = sql_text(scope, i, 1);
+		loaded->rules[i].exclude = loaded->rules[i].field == NULL;
+		loaded->rule_columns[i] = sql_text(scope, i, 2);
+		loaded->rules[i].keep_null = strcmp(sql_text(scope, i, 3), "keep") == 0;
+		loaded->rules[i].truncate = strcmp(sql_text(scope, i, 4), "truncate") == 0;
+		loaded->rules[i].policy = sql_text(scope, i, 5);
+		loaded->rules[i].attnum = sql_int(i, 7);
+		loaded->rule_expressions[i].text = sql_text(scope, i, 6);
+		loaded->rule_expressions[i].columns = sql_texts(scope, i, 8, &loaded->rule_expressions[i].ncolumns);
+	}
+}
 
 static bool
 read_configuration(Mapping *mapping, Loaded *loaded)
@@ -149,6 +198,7 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 		mapping->paused = sql_bool(0, 10);
 		mapping->key_columns = sql_texts(&scope, 0, 11, &mapping->nkeys);
 		loaded->ignore_new = strcmp(sql_text(&scope, 0, 12), "ignore") == 0;
+		loaded->create_new = strcmp(sql_text(&scope, 0, 12), "create_field") == 0;
 		loaded->known = sql_texts(&scope, 0, 13, &loaded->nknown);
 		loaded->describe = sql_text(&scope, 0, 14);
 		mapping->has_metadata = !sql_isnull(0, 15);
@@ -157,18 +207,8 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 		mapping->last_modified = sql_text(&scope, 0, 17);
 		mapping->delete_values = sql_text(&scope, 0, 18);
 		loaded->updated_at = sql_text(&scope, 0, 19);
-
-		loaded->nrules = SQL_RUN(&scope, rules_query, sql_arg_int(mapping->id));
-		loaded->rules = MemoryContextAllocZero(scope.caller, sizeof(RouteRule) * Max(loaded->nrules, 1));
-		loaded->rule_columns = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(loaded->nrules, 1));
-		for (int i = 0; i < loaded->nrules; i++)
-		{
-			loaded->rules[i].field = sql_text(&scope, i, 1);
-			loaded->rules[i].exclude = loaded->rules[i].field == NULL;
-			loaded->rule_columns[i] = sql_text(&scope, i, 2);
-			loaded->rules[i].keep_null = strcmp(sql_text(&scope, i, 3), "keep") == 0;
-			loaded->rules[i].truncate = strcmp(sql_text(&scope, i, 4), "truncate") == 0;
-		}
+		mapping->filter = sql_text(&scope, 0, 20);
+		read_rules(&scope, mapping->id, loaded);
 	}
 	sql_close(&scope);
 	return found;
@@ -186,25 +226,17 @@ checks_records(const Mapping *mapping)
 	return false;
 }
 
-static int
-column_index(const Mapping *mapping, const char *name)
-{
-	for (int i = 0; i < mapping->ncolumns; i++)
-		if (strcmp(mapping->columns[i].name, name) == 0)
-			return i;
-	return -1;
-}
-
 static void
 read_keys(Mapping *mapping)
 {
 	mapping->key_types = palloc0(sizeof(Oid) * Max(mapping->nkeys, 1));
 	for (int i = 0; i < mapping->nkeys && !mapping->broken; i++)
 	{
-		int column = column_index(mapping, mapping->key_columns[i]);
+		int column = mapping_column(mapping, mapping->key_columns[i]);
 
 		if (column < 0)
-			mapping->broken = psprintf("key column \"%s\" is not in table %s any more",
+			mapping->broken = psprintf("key column \"%s\" is not in table %s any more; end the mapping with "
+									   "sfsync.drop_mapping, then create it anew",
 									   mapping->key_columns[i], mapping->source_name);
 		else
 			mapping->key_types[i] = getBaseType(mapping->columns[column].type);
@@ -232,7 +264,7 @@ match_key(const Mapping *mapping, const ForeignKeyCacheInfo *fk, char **key_colu
 		for (int i = 0; i < fk->nkeys; i++)
 			if (fk->confkey[i] == parent)
 				name = get_attname(mapping->source, fk->conkey[i], true);
-		columns[k] = name ? column_index(mapping, name) : -1;
+		columns[k] = name ? mapping_column(mapping, name) : -1;
 		if (columns[k] < 0)
 			return NULL;
 	}
@@ -289,45 +321,67 @@ read_foreign_keys(Mapping *mapping, Relation rel)
 		read_foreign_key(mapping, lfirst(lc));
 }
 
+/* Without its row trigger a table changes and nobody knows: better to stop, and say so. */
 static void
-read_table(Mapping *mapping)
+read_trigger(Mapping *mapping, Relation rel)
+{
+	const Trigger *capture = NULL;
+
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+		if (strcmp(rel->trigdesc->triggers[i].tgname, CAPTURE_TRIGGER) == 0)
+			capture = &rel->trigdesc->triggers[i];
+	if (!capture)
+		mapping->broken = psprintf(
+			"trigger %s of table %s is missing, so changes are not captured: sfsync.alter_mapping(%s)"
+			" attaches it again, and sfsync.backfill or sfsync.compare finds what was missed",
+			CAPTURE_TRIGGER, mapping->source_name, quote_literal_cstr(mapping->name));
+	else if (capture->tgenabled == TRIGGER_DISABLED || capture->tgenabled == TRIGGER_FIRES_ON_REPLICA)
+		mapping->broken =
+			psprintf("trigger %s of table %s is disabled, so changes are not captured: enable it with"
+					 " ALTER TABLE, and sfsync.backfill or sfsync.compare finds what was missed",
+					 CAPTURE_TRIGGER, mapping->source_name);
+}
+
+static void
+read_table(Mapping *mapping, const Loaded *loaded)
 {
 	Relation rel = try_relation_open(mapping->source, AccessShareLock);
-	TupleDesc desc;
 
 	if (!rel)
 	{
-		mapping->broken = psprintf("the source table (oid %u) was dropped", mapping->source);
+		mapping->broken =
+			psprintf("the source table (oid %u) was dropped, and one of the same name is another; "
+					 "end the mapping with sfsync.drop_mapping, then create it anew",
+					 mapping->source);
 		return;
 	}
-	desc = RelationGetDescr(rel);
 	mapping->source_name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 													  RelationGetRelationName(rel));
-	mapping->columns = palloc0(sizeof(MappingColumn) * Max(desc->natts, 1));
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute attr = TupleDescAttr(desc, i);
-		MappingColumn *column = &mapping->columns[mapping->ncolumns];
-
-		if (attr->attisdropped)
-			continue;
-		column->name = pstrdup(NameStr(attr->attname));
-		column->attnum = attr->attnum;
-		column->type = attr->atttypid;
-		column->not_null = attr->attnotnull;
-		column->type_name = format_type_with_typemod(attr->atttypid, attr->atttypmod);
-		mapping->ncolumns++;
-	}
+	columns_read(mapping, rel, loaded->rules, loaded->rule_expressions, loaded->nrules);
 	read_foreign_keys(mapping, rel);
+	read_trigger(mapping, rel);
 	relation_close(rel, AccessShareLock);
 	read_keys(mapping);
 }
 
+static int
+compare_texts(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/* Columns that the table had when the mapping was made; the names are sorted. */
 static bool
 is_known(const Loaded *loaded, const char *name)
 {
-	for (int i = 0; i < loaded->nknown; i++)
-		if (strcmp(loaded->known[i], name) == 0)
+	return bsearch(&name, loaded->known, loaded->nknown, sizeof(char *), compare_texts) != NULL;
+}
+
+static bool
+is_key(const Mapping *mapping, const char *name)
+{
+	for (int k = 0; k < mapping->nkeys; k++)
+		if (strcmp(mapping->key_columns[k], name) == 0)
 			return true;
 	return false;
 }
@@ -350,6 +404,7 @@ resolve(Mapping *mapping, Loaded *loaded)
 {
 	RouteColumn *columns = palloc0(sizeof(RouteColumn) * Max(mapping->ncolumns, 1));
 
+	qsort(loaded->known, loaded->nknown, sizeof(char *), compare_texts);
 	for (int i = 0; i < mapping->ncolumns; i++)
 	{
 		columns[i].name = mapping->columns[i].name;
@@ -358,12 +413,18 @@ resolve(Mapping *mapping, Loaded *loaded)
 		columns[i].kind = datum_kind(mapping->columns[i].type);
 		columns[i].type_name = mapping->columns[i].type_name;
 		columns[i].routable = !loaded->ignore_new || is_known(loaded, mapping->columns[i].name);
+		columns[i].expression = mapping->columns[i].expression != NULL;
+		columns[i].broken = mapping->columns[i].broken;
+		columns[i].creatable = loaded->create_new && !is_known(loaded, mapping->columns[i].name);
+		columns[i].key = is_key(mapping, mapping->columns[i].name);
 	}
+	drift_recall(mapping, columns);
 	for (int i = 0; i < loaded->nrules; i++)
 	{
-		int column = column_index(mapping, loaded->rule_columns[i]);
+		int column = loaded->rule_columns[i] ? mapping_column(mapping, loaded->rule_columns[i]) : -1;
 
-		loaded->rules[i].attnum = column < 0 ? 0 : mapping->columns[column].attnum;
+		if (loaded->rule_columns[i])
+			loaded->rules[i].attnum = column < 0 ? 0 : mapping->columns[column].attnum;
 	}
 	mapping->routes = route_resolve(columns, mapping->ncolumns, loaded->rules, loaded->nrules, mapping->meta,
 									mapping->external_id, &mapping->nroutes);
@@ -372,14 +433,16 @@ resolve(Mapping *mapping, Loaded *loaded)
 	{
 		MappingField *field = &mapping->fields[mapping->nfields];
 
-		if (mapping->routes[i].status != ROUTE_MAPPED)
+		if (mapping->routes[i].status != ROUTE_MAPPED || mapping->routes[i].key)
 			continue;
 		field->column = mapping->routes[i].column;
 		field->field = mapping->routes[i].field;
 		field->keep_null = mapping->routes[i].keep_null;
 		field->truncate = mapping->routes[i].truncate;
+		field->policy = mapping->routes[i].policy;
 		if (mapping->routes[i].lookup)
 			set_relation(field, mapping->routes[i].lookup);
+		columns_set_inputs(mapping, field);
 		mapping->nfields++;
 	}
 }
@@ -439,8 +502,11 @@ load(int id)
 			mapping->serverid = server ? server->serverid : InvalidOid;
 			if (!server)
 				mapping->broken = psprintf("server \"%s\" does not exist", mapping->server);
-			read_table(mapping);
-			mapping->updated_at = loaded.updated_at ? column_index(mapping, loaded.updated_at) : -1;
+			if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(mapping->owner)))
+				mapping->broken =
+					psprintf("the mapping's owner (role with oid %u) was dropped", mapping->owner);
+			read_table(mapping, &loaded);
+			mapping->updated_at = loaded.updated_at ? mapping_column(mapping, loaded.updated_at) : -1;
 			use_metadata(mapping, &loaded);
 			mapping->checks = checks_records(mapping);
 		}
@@ -500,12 +566,20 @@ mapping_get(int id)
 bool
 mapping_field_uses(const MappingField *field, int column)
 {
-	if (!field->lookup)
-		return field->column == column;
-	for (int i = 0; i < field->lookup->ncolumns; i++)
-		if (field->lookup->columns[i] == column)
+	for (int i = 0; i < field->ninputs; i++)
+		if (field->inputs[i] == column)
 			return true;
 	return false;
+}
+
+void
+mapping_forget(int id)
+{
+	Cached *cached = cache ? hash_search(cache, &id, HASH_FIND, NULL) : NULL;
+
+	if (cached)
+		cached->valid = false;
+	invalidated = true;
 }
 
 int

@@ -7,28 +7,49 @@
 #define SFSYNC_MAPPING_H
 
 #include "access/attnum.h"
+#include "access/htup_details.h"
 #include "describe.h"
 #include "field.h"
 #include "route.h"
 #include "utils/timestamp.h"
 
+/*
+ * Numbers beside those that columns can have, so that whatever is told of columns
+ * (what changed, what is new) can be told of these, too: the filter, and above it
+ * the expressions of rules, each with its own (rule.attnum).
+ */
+#define MAPPING_FILTER_ATTNUM (MaxHeapAttributeNumber + 1)
+#define MAPPING_EXPRESSION_ATTNUM (MaxHeapAttributeNumber + 2)
+
+/*
+ * What a row gives: a column of the table or, after those, the expression of a
+ * rule.  inputs are the columns whose change is a change of it, itself apart.
+ */
 typedef struct MappingColumn
 {
-	char *name;
+	char *name; /* empty: an expression */
 	AttrNumber attnum;
 	Oid type;
+	int32 typmod;
 	char *type_name;
 	bool not_null;
+	const char *expression; /* as SQL, with bare names of columns; NULL: a column */
+	const char *field_name; /* that the expression's rule names */
+	char *broken;           /* why the expression can't be evaluated */
+	int ninputs;
+	int *inputs; /* indexes */
 } MappingColumn;
 
 /* A field that is fed, by which column. */
 typedef struct MappingField
 {
 	int column; /* index into columns */
+	int ninputs;
+	int *inputs; /* indexes of the columns whose change is a change of the field */
 	const SfField *field;
 	bool keep_null;
 	bool truncate;
-	char *policy;              /* its own conflict policy; NULL: the mapping's */
+	const char *policy;        /* its own conflict policy; NULL: the mapping's */
 	const RouteLookup *lookup; /* NULL unless it is a lookup by external ID */
 	FieldLookup relation;      /* of the lookup */
 } MappingField;
@@ -54,8 +75,13 @@ typedef struct Mapping
 	int nkeys;
 	char **key_columns;
 	Oid *key_types; /* base types */
-	int ncolumns;
+	int ncolumns;   /* expressions included */
 	MappingColumn *columns;
+	int nnames;
+	int *by_name;              /* indexes of the table's columns in the order of names */
+	char *filter;              /* as SQL; NULL: none */
+	MappingColumn filter_uses; /* inputs of the filter */
+	bool evaluates;            /* a filter or an expression: reading a row may fail */
 	bool has_metadata;
 	TimestampTz metadata_at; /* when the describe was fetched */
 	bool refresh_wanted;
@@ -82,6 +108,12 @@ extern void mapping_init(void);
  */
 extern Mapping *mapping_get(int id);
 
+/* The column with that name; -1 if there is none. */
+extern int mapping_column(const Mapping *mapping, const char *name);
+
+/* How messages call a column or expression: column "price", expression price * 1.2. */
+extern char *mapping_column_label(const MappingColumn *column);
+
 /* Is the column (by index) one of those that feed the field? */
 extern bool mapping_field_uses(const MappingField *field, int column);
 
@@ -91,6 +123,9 @@ extern int mapping_require(const char *name);
 
 /* All ids, by name; palloc'd. */
 extern int *mapping_ids(int *n);
+
+/* Have this backend read a mapping again. */
+extern void mapping_forget(int id);
 
 /* Tell every backend that configuration or metadata of a table's mappings changed. */
 extern void mapping_changed(Oid source);

@@ -197,7 +197,7 @@ capture_at_subxact(SubXactEvent event)
  */
 
 #define INSERT_BATCH 500
-#define QUEUE_COLUMNS 8
+#define QUEUE_COLUMNS 9
 
 typedef struct Writer
 {
@@ -210,6 +210,7 @@ typedef struct Writer
 	int nslots;
 	int max_slots;
 	FullTransactionId xid;
+	Oid actor;
 	int32 n;
 	bool *held; /* by buffer->mappings: its deletes are too many to be sent */
 	bool *gone; /* its table was dropped: partitions have not left it, but went with it */
@@ -290,6 +291,7 @@ write_note(const Note *note, const char *data, void *arg)
 	slot->tts_isnull[7] = note->changed_len < 0;
 	if (note->changed_len >= 0)
 		slot->tts_values[7] = bytes_datum(data, note->changed_len);
+	slot->tts_values[8] = ObjectIdGetDatum(writer->actor);
 	ExecStoreVirtualTuple(slot);
 	MemoryContextSwitchTo(caller);
 	if (writer->nslots == INSERT_BATCH)
@@ -431,6 +433,7 @@ flush_buffer(void)
 	writer->context =
 		AllocSetContextCreate(CurrentMemoryContext, "sfsync queue rows", ALLOCSET_DEFAULT_SIZES);
 	writer->xid = GetTopFullTransactionId();
+	writer->actor = GetSessionUserId();
 	look_at_mappings(writer);
 
 	notes_each(write_note, writer);

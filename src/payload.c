@@ -11,19 +11,38 @@
 #include "payload.h"
 
 static bool
+column_changed(const MappingColumn *column, const uint8 *changed, int changed_len)
+{
+	int bit = column->attnum - 1;
+
+	return bit / 8 < changed_len && (changed[bit / 8] & (1 << (bit % 8))) != 0;
+}
+
+static bool
 field_changed(const Mapping *mapping, const MappingField *field, const uint8 *changed, int changed_len)
 {
 	if (!changed)
 		return true;
-	for (int column = 0; column < mapping->ncolumns; column++)
-	{
-		int bit = mapping->columns[column].attnum - 1;
-
-		if (mapping_field_uses(field, column) && bit / 8 < changed_len &&
-			(changed[bit / 8] & (1 << (bit % 8))) != 0)
+	for (int i = 0; i < field->ninputs; i++)
+		if (column_changed(&mapping->columns[field->inputs[i]], changed, changed_len))
 			return true;
-	}
 	return false;
+}
+
+/*
+ * Is it for no change of the row that the field is sent, but since its expression
+ * is new?  Then a null says nothing of a field that was never ours.
+ */
+static bool
+field_begins(const Mapping *mapping, const MappingField *field, const uint8 *changed, int changed_len)
+{
+	if (!changed || !mapping->columns[field->column].expression)
+		return false;
+	for (int i = 0; i < field->ninputs; i++)
+		if (field->inputs[i] != field->column &&
+			column_changed(&mapping->columns[field->inputs[i]], changed, changed_len))
+			return false;
+	return true;
 }
 
 char *
@@ -77,20 +96,28 @@ lookup_value(const MappingField *field, const SourceRow *row, FieldValue *out, c
 }
 
 static bool
-field_value(const MappingField *field, const SourceRow *row, FieldValue *out, char **reason)
+field_value(const MappingField *field, const SourceRow *row, bool begins, FieldValue *out, char **reason)
 {
+	const SourceValue *value = &row->values[field->column];
 	CoerceOptions options = {field->keep_null, field->truncate};
 
 	if (field->lookup)
 		return lookup_value(field, row, out, reason);
-	return coerce_value(&row->values[field->column], field->field, &options, out, reason);
+	memset(out, 0, sizeof(*out));
+	if (begins && value->isnull)
+		return true; /* FV_ABSENT */
+	if (!coerce_value(value, field->field, &options, out, reason))
+		return false;
+	if (begins && out->kind == FV_NULL)
+		out->kind = FV_ABSENT;
+	return true;
 }
 
 static void
-set_error(RestError *error, const char *column, const SfField *field, const char *reason)
+set_error(RestError *error, const char *code, const char *what, const SfField *field, const char *reason)
 {
-	error->code = pstrdup("COERCION_ERROR");
-	error->message = psprintf("column \"%s\", field %s: %s", column, field->name, reason);
+	error->code = pstrdup(code);
+	error->message = psprintf("%s, field %s: %s", datum_key_utf8(what), field->name, reason);
 	error->fields = palloc(sizeof(char *));
 	error->fields[0] = pstrdup(field->name);
 	error->nfields = 1;
@@ -107,9 +134,24 @@ check_key(const Mapping *mapping, const char *external_id, RestError *error)
 
 	if (coerce_value(&value, mapping->key_field, &options, &ignored, &reason) && ignored.kind != FV_NULL)
 		return true;
-	set_error(error, mapping->key_columns[0], mapping->key_field,
+	set_error(error, "COERCION_ERROR", psprintf("column \"%s\"", mapping->key_columns[0]), mapping->key_field,
 			  reason ? reason : "the key is empty to Salesforce");
 	return false;
+}
+
+/* Why an expression could not be evaluated with the row; NULL if it could, or is none. */
+static char *
+evaluation_error(const MappingField *field, const SourceRow *row)
+{
+	return row->errors && row->errors[field->column] ? datum_key_utf8(row->errors[field->column]) : NULL;
+}
+
+void
+payload_filter_error(const SourceRow *row, RestError *error)
+{
+	memset(error, 0, sizeof(*error));
+	error->code = pstrdup("EXPRESSION_ERROR");
+	error->message = psprintf("filter: %s", datum_key_utf8(row->failed));
 }
 
 bool
@@ -125,16 +167,19 @@ payload_build(const Mapping *mapping, const SourceRow *row, const char *external
 	{
 		const MappingField *map = &mapping->fields[i];
 		RestField *out = &record->fields[record->nfields];
-		char *reason = NULL;
+		char *reason = evaluation_error(map, row);
+		bool evaluated = reason == NULL;
 
 		if (!(use == PAYLOAD_CREATE ? map->field->createable : map->field->updateable))
 			continue;
 		if (!field_changed(mapping, map, changed, changed_len))
 			continue;
-		if (!field_value(map, row, &out->value, &reason))
+		if (!evaluated ||
+			!field_value(map, row, field_begins(mapping, map, changed, changed_len), &out->value, &reason))
 		{
 			if (good)
-				set_error(error, mapping->columns[map->column].name, map->field, reason);
+				set_error(error, evaluated ? "COERCION_ERROR" : "EXPRESSION_ERROR",
+						  mapping_column_label(&mapping->columns[map->column]), map->field, reason);
 			good = false;
 			continue;
 		}

@@ -25,6 +25,9 @@ extern bool payload_build(const Mapping *mapping, const SourceRow *row, const ch
 						  const uint8 *changed, int changed_len, PayloadUse use, RestRecord *record,
 						  RestError *error);
 
+/* Of a row whose filter failed. */
+extern void payload_filter_error(const SourceRow *row, RestError *error);
+
 /* Key of the parent that a lookup field refers to; NULL if the foreign key is null. */
 extern char *payload_parent_key(const MappingField *field, const SourceRow *row);
 

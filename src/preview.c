@@ -8,7 +8,6 @@
 #include "compat.h"
 
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -58,7 +57,7 @@ show_row(const Mapping *mapping, const Unit *unit, const SourceRow *row, Shown *
 	shown->has_payload = true;
 	if (!payload_build(mapping, row, datum_key_utf8(unit->key), whole ? NULL : unit->changed,
 					   unit->changed_len, known ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &shown->record, &error))
-		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, datum_from_utf8(error.message));
 	else if (!whole && shown->record.nfields == 0)
 	{
 		shown->operation = NULL;
@@ -75,7 +74,7 @@ show_values(const Mapping *mapping, const Unit *unit, Shown *shown)
 
 	shown->has_payload = true;
 	if (!delete_values_record(mapping, datum_key_utf8(unit->key), unit->event_at, &shown->record, &error))
-		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, datum_from_utf8(error.message));
 }
 
 static void
@@ -99,6 +98,27 @@ show_absent(const Mapping *mapping, const Unit *unit, Shown *shown)
 	}
 }
 
+/* A row that is not in scope, or of which that can't be told. */
+static void
+show_filtered(const Mapping *mapping, const Unit *unit, const SourceRow *row, Shown *shown)
+{
+	RestError error;
+
+	if (row->failed)
+	{
+		payload_filter_error(row, &error);
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, datum_from_utf8(error.message));
+		return;
+	}
+	shown->findings[shown->nfindings++] = psprintf("the row doesn't pass the filter %s", mapping->filter);
+	if (!record_known(mapping, unit->key, unit->old_keys, unit->nold))
+		return;
+	if (strcmp(mapping->on_delete, "ignore") == 0)
+		shown->findings[shown->nfindings++] = pstrdup("on_delete is ignore: the record stays");
+	else
+		shown->operation = mapping->on_delete;
+}
+
 static void
 put_unit(ReturnSetInfo *result, const Mapping *mapping, const Unit *unit)
 {
@@ -108,16 +128,16 @@ put_unit(ReturnSetInfo *result, const Mapping *mapping, const Unit *unit)
 	const char *texts[5] = {mapping->name, "", NULL, NULL, ""};
 	Datum values[5] = {0};
 
-	if (row->found)
+	if (row->filtered || row->failed)
+		show_filtered(mapping, unit, row, &shown);
+	else if (row->found)
 		show_row(mapping, unit, row, &shown);
 	else
 		show_absent(mapping, unit, &shown);
 	texts[2] = shown.operation;
 	if (shown.has_payload)
 	{
-		char *payload = payload_json(mapping, &shown.record);
-
-		texts[3] = pg_any_to_server(payload, strlen(payload), PG_UTF8);
+		texts[3] = datum_from_utf8(payload_json(mapping, &shown.record));
 		values[3] = sql_arg_jsonb(texts[3]).value;
 	}
 	values[1] = sql_arg_jsonb(source_key_json(mapping, key)).value;

@@ -259,6 +259,35 @@ deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n)
 	return rows;
 }
 
+static const char circles_query[] =
+	"WITH RECURSIVE chain(row, mapping, key, depth) AS ("
+	" SELECT r.row, r.mapping, r.key, 1 FROM unnest($2, $3, $4) AS r(row, mapping, key)"
+	" UNION SELECT c.row, d.parent_mapping, d.parent_key, c.depth + 1 FROM chain c"
+	" JOIN sfsync.deferred d ON d.mapping = c.mapping AND d.key = c.key"
+	" WHERE d.parent_key IS NOT NULL AND NOT d.has_record AND c.depth < 100)"
+	" SELECT DISTINCT c.row FROM chain c"
+	" WHERE c.mapping = $1 AND c.key = ($5::pg_catalog.text[])[c.row + 1]";
+
+bool *
+deferred_circles(int mapping, char *const *keys, const int32 *parent_mappings, char *const *parent_keys,
+				 int n)
+{
+	bool *circles = palloc0(sizeof(bool) * Max(n, 1));
+	int32 *rows = palloc(sizeof(int32) * Max(n, 1));
+	int nfound;
+	SqlScope scope;
+
+	for (int i = 0; i < n; i++)
+		rows[i] = i;
+	sql_open(&scope, false);
+	nfound = SQL_RUN(&scope, circles_query, sql_arg_int(mapping), sql_arg_ints(rows, n),
+					 sql_arg_ints(parent_mappings, n), sql_arg_texts(parent_keys, n), sql_arg_texts(keys, n));
+	for (int i = 0; i < nfound; i++)
+		circles[sql_int(i, 1)] = true;
+	sql_close(&scope);
+	return circles;
+}
+
 /*
  * Records and dead letters
  */
@@ -308,8 +337,11 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_typeof(e.value)"
 		" FROM pg_catalog.jsonb_each(replaced) e ORDER BY e.key) END,"
 		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT e.value FROM pg_catalog.jsonb_each_text(replaced) e"
-		" ORDER BY e.key) END FROM sfsync.record"
-		" WHERE mapping = $1 AND record_key = ANY ($2)",
+		" ORDER BY e.key) END"
+
+		/* key by key: a plan made while the table was small would read all of the mapping each time */
+		" FROM (SELECT DISTINCT u.k FROM pg_catalog.unnest($2) AS u(k)) u CROSS JOIN LATERAL"
+		" (SELECT * FROM sfsync.record WHERE mapping = $1 AND record_key = u.k LIMIT 1) r",
 		sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
 	rows = MemoryContextAllocZero(scope.caller, sizeof(RecordRow) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -510,6 +542,14 @@ intents_verify(TimestampTz before)
  * Backfills
  */
 
+static bool
+tells_of(const uint8 *changed, int len, int attnum)
+{
+	int bit = attnum - 1;
+
+	return bit / 8 < len && (changed[bit / 8] & (1 << (bit % 8))) != 0;
+}
+
 BackfillJob *
 backfills_running(int *n)
 {
@@ -517,7 +557,7 @@ backfills_running(int *n)
 	BackfillJob *jobs;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed"
+	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at, hold"
 						  " FROM sfsync.backfill_job WHERE state = 'running' ORDER BY id");
 	jobs = MemoryContextAllocZero(scope.caller, sizeof(BackfillJob) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -527,24 +567,78 @@ backfills_running(int *n)
 		jobs[i].last_key = sql_text(&scope, i, 3);
 		jobs[i].xid = sql_xid(i, 4);
 		jobs[i].changed = sql_bytes(&scope, i, 5, &jobs[i].changed_len);
+		jobs[i].filter = sql_text(&scope, i, 6);
+		if (jobs[i].changed && tells_of(jobs[i].changed, jobs[i].changed_len, MAPPING_FILTER_ATTNUM))
+			jobs[i].filter_changed_at = sql_time(i, 7);
+		jobs[i].hold = sql_bool(i, 8);
 	}
 	sql_close(&scope);
 	return jobs;
 }
 
+bool
+backfill_was_done(int mapping)
+{
+	SqlScope scope;
+	bool done;
+
+	sql_open(&scope, false);
+	done = SQL_RUN(&scope,
+				   "SELECT FROM sfsync.backfill_job WHERE mapping = $1 AND state = 'done' AND changed IS NULL"
+				   " AND filter IS NULL LIMIT 1",
+				   sql_arg_int(mapping)) > 0;
+	sql_close(&scope);
+	return done;
+}
+
 void
-backfill_advance(int64 id, const char *last_key, int64 rows, bool done)
+backfill_fail(int64 id)
 {
 	SqlScope scope;
 
 	sql_open(&scope, false);
 	SQL_RUN(&scope,
-			"UPDATE sfsync.backfill_job SET last_key = coalesce($2, last_key), rows_done = rows_done + $3,"
-			" state = CASE WHEN $4 THEN 'done' ELSE state END,"
-			" finished_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() END"
+			"UPDATE sfsync.backfill_job SET state = 'failed', finished_at = pg_catalog.clock_timestamp()"
 			" WHERE id = $1 AND state = 'running'",
-			sql_arg_bigint(id), sql_arg_text(last_key), sql_arg_bigint(rows), sql_arg_bool(done));
+			sql_arg_bigint(id));
 	sql_close(&scope);
+}
+
+/* rows_total is what was counted at the start: more may have come, or some gone. */
+static const char advance_query[] =
+	"UPDATE sfsync.backfill_job SET last_key = coalesce($2, last_key), rows_done = rows_done + $3,"
+	" rows_per_second = coalesce(0.7 * rows_per_second, 0) + CASE WHEN rows_per_second IS NULL THEN 1 ELSE 0.3 END"
+	" * $3 / greatest(extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(advanced_at, started_at)), 0.001),"
+	" advanced_at = pg_catalog.clock_timestamp(),"
+	" state = CASE WHEN $4 THEN 'done' ELSE state END,"
+	" finished_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() END"
+	" WHERE id = $1 AND state = 'running' RETURNING rows_done, coalesce(rows_total, 0)";
+
+/* How far it is, of what was expected; the last percent is for its end. */
+static int
+percent_done(int64 done, int64 total)
+{
+	return total <= 0 ? 0 : (int) Min(100.0 * done / total, 99.0);
+}
+
+bool
+backfill_advance(int64 id, const char *last_key, int64 rows, bool done, BackfillStep *step)
+{
+	SqlScope scope;
+	bool running;
+
+	sql_open(&scope, false);
+	running = SQL_RUN(&scope, advance_query, sql_arg_bigint(id), sql_arg_text(last_key), sql_arg_bigint(rows),
+					  sql_arg_bool(done)) == 1;
+	if (running)
+	{
+		step->rows_done = sql_bigint(0, 1);
+		step->rows_total = sql_bigint(0, 2);
+		step->percent = done ? 100 : percent_done(step->rows_done, step->rows_total);
+		step->percent_before = percent_done(step->rows_done - rows, step->rows_total);
+	}
+	sql_close(&scope);
+	return running;
 }
 
 /*
@@ -587,6 +681,7 @@ mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 
 static const char server_put_query[] =
 	"UPDATE sfsync.server_state SET organization_id = coalesce($2, organization_id), user_id = coalesce($3, user_id),"
+	" state_since = CASE WHEN state = $4 THEN state_since ELSE pg_catalog.clock_timestamp() END,"
 	" state = $4, detail = $5, retry_at = $6, api_used = coalesce($7, api_used), api_limit = coalesce($8, api_limit),"
 	" calls = calls + $9, batch_size = $10, concurrency = $11,"
 	" clock_skew = $12 * interval '1 microsecond' WHERE server = $1";
@@ -595,10 +690,11 @@ void
 server_state_put(const ServerState *state)
 {
 	SqlScope scope;
-	SqlArg used = sql_arg_bigint(state->throttle->api_used);
-	SqlArg limit = sql_arg_bigint(state->throttle->api_limit);
+	const Usage *org = &state->throttle->budget.org;
+	SqlArg used = sql_arg_bigint(org->told);
+	SqlArg limit = sql_arg_bigint(org->limit);
 
-	used.isnull = limit.isnull = state->throttle->api_used < 0;
+	used.isnull = limit.isnull = org->limit <= 0;
 	sql_open(&scope, false);
 	SQL_RUN(&scope, server_put_query, sql_arg_name(state->server), sql_arg_text(state->organization_id),
 			sql_arg_text(state->user_id), sql_arg_text(state->state), sql_arg_text(state->detail),

@@ -84,6 +84,13 @@ extern DeferredRow *deferred_due(const int *mappings, int nmappings, TimestampTz
 /* Time of the first after now; 0 if none. */
 extern TimestampTz deferred_next_due(const int *mappings, int nmappings, TimestampTz now);
 
+/*
+ * Does the parent of each row, by what it waits for itself, wait for the row?
+ * One a row; all rows are of one mapping.
+ */
+extern bool *deferred_circles(int mapping, char *const *keys, const int32 *parent_mappings,
+							  char *const *parent_keys, int n);
+
 /* The rows of these keys. */
 extern DeferredRow *deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n);
 
@@ -174,8 +181,13 @@ typedef struct Outcome
 	TimestampTz due_at;
 	int parent_mapping; /* deferred: waits for this row's record; key NULL: for none */
 	const char *parent_key;
+	uint8 *fill; /* synced but for these columns, which wait for the parent; as in the queue */
+	int fill_len;
+	bool has_record; /* already before */
 	bool count_attempt;
-	bool row_remains; /* a delete makes way for the row, which is sent next */
+	bool last_in_turn; /* OUTCOME_AGAIN: after all others of its mapping */
+	bool row_remains;  /* a delete makes way for the row, which is sent next */
+	bool forget;       /* ignored: its record is no longer known */
 
 	/* where conflicts are looked for */
 	ConflictNotes conflicts;
@@ -207,10 +219,27 @@ typedef struct BackfillJob
 	uint8 *changed; /* columns to send, as in the queue; NULL: all */
 	int changed_len;
 	uint64 xid;
+	char *filter;                  /* rows to send, as an expression that is kept; NULL: all */
+	bool hold;                     /* rows that leave by the mapping's filter are held */
+	TimestampTz filter_changed_at; /* it applies the mapping's filter since then; else 0 */
 } BackfillJob;
 
 extern BackfillJob *backfills_running(int *n);
-extern void backfill_advance(int64 id, const char *last_key, int64 rows, bool done);
+
+/* Has a backfill of all rows been done? */
+extern bool backfill_was_done(int mapping);
+
+typedef struct BackfillStep
+{
+	int percent; /* 100 when it is done, and not before */
+	int percent_before;
+	int64 rows_done;
+	int64 rows_total;
+} BackfillStep;
+
+/* False if it isn't running any more. */
+extern bool backfill_advance(int64 id, const char *last_key, int64 rows, bool done, BackfillStep *step);
+extern void backfill_fail(int64 id);
 
 /*
  * State

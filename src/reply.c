@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
 #include "errors.h"
@@ -81,9 +82,16 @@ fold_successors(Delivery *delivery, Outcome *outcomes, int n)
 	for (int i = 0; i < n; i++)
 	{
 		Outcome *outcome = &outcomes[i];
+		Unit *next = outcome->unit->next;
 
-		if (!outcome->unit->next)
+		if (!next)
 			continue;
+		if (outcome->kind == OUTCOME_SYNCED && outcome->fill)
+		{
+			/* its deferred row will be there */
+			batch_add_changed(next, outcome->fill, outcome->fill_len, outcome->unit->event_at);
+			next->deferred = true;
+		}
 		if (outcome->kind == OUTCOME_DEAD || outcome->kind == OUTCOME_HELD)
 			outcome->kind = OUTCOME_AGAIN;
 		if (outcome->kind == OUTCOME_AGAIN || outcome->kind == OUTCOME_CREATE_AGAIN ||
@@ -93,8 +101,19 @@ fold_successors(Delivery *delivery, Outcome *outcomes, int n)
 }
 
 static void
+note_due(Delivery *delivery, TimestampTz due_at)
+{
+	if (delivery->next_due == 0 || due_at < delivery->next_due)
+		delivery->next_due = due_at;
+	if (due_at <= delivery->deferred_from)
+		delivery->deferred_from = due_at - 1;
+}
+
+static void
 release_unit(Delivery *delivery, const Outcome *outcome)
 {
+	if (outcome->kind == OUTCOME_DEFERRED || (outcome->kind == OUTCOME_SYNCED && outcome->fill))
+		note_due(delivery, outcome->due_at);
 	switch (outcome->kind)
 	{
 		case OUTCOME_CREATE_AGAIN:
@@ -103,13 +122,8 @@ release_unit(Delivery *delivery, const Outcome *outcome)
 			break;
 		case OUTCOME_AGAIN:
 			batch_again(outcome->unit);
-			break;
-		case OUTCOME_DEFERRED:
-			if (delivery->next_due == 0 || outcome->due_at < delivery->next_due)
-				delivery->next_due = outcome->due_at;
-			if (outcome->due_at <= delivery->deferred_from)
-				delivery->deferred_from = outcome->due_at - 1;
-			batch_done(delivery->work, outcome->unit);
+			if (outcome->last_in_turn)
+				batch_postpone(outcome->unit);
 			break;
 		default:
 			batch_done(delivery->work, outcome->unit);
@@ -211,29 +225,41 @@ set_dead(const Request *request, int i, const RestError *error, const HttpReply 
 
 	outcome->kind = OUTCOME_DEAD;
 	outcome->error = *error;
+	if (!outcome->error.code)
+		outcome->error.code = pstrdup("UNKNOWN");
 	outcome->http_status = reply->status;
 	outcome->request_id = reply->request_id ? pstrdup(reply->request_id) : NULL;
 	outcome->payload =
 		rest_payload(request->object, request->external_id, request->key_is_number, &request->records[i]);
 }
 
-static void
-set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply)
+static char *
+error_text(const RestError *error)
+{
+	return psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
+}
+
+/* Records of one reply that failed as often are tried again together. */
+void
+reply_set_later(const Request *request, int i, const RestError *error, bool count_attempt)
 {
 	Outcome *outcome = &request->outcomes[i];
-	int attempts = outcome->unit->attempts + 1;
 
-	if (attempts >= sfsync_max_attempts)
-	{
-		set_dead(request, i, error, reply);
-		return;
-	}
 	outcome->kind = OUTCOME_DEFERRED;
-	outcome->count_attempt = true;
-	outcome->reason = psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
+	outcome->count_attempt = count_attempt;
+	outcome->reason = error_text(error);
 	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
 															(int64) sfsync_retry_max_delay * 1000,
-															attempts - 1, connection_random());
+															outcome->unit->attempts, request->jitter);
+}
+
+void
+reply_set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply)
+{
+	if (request->outcomes[i].unit->attempts + 1 >= sfsync_max_attempts)
+		set_dead(request, i, error, reply);
+	else
+		reply_set_later(request, i, error, true);
 }
 
 /*
@@ -256,14 +282,12 @@ set_orphan(const Request *request, int i, const RestError *error)
 	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
 															(int64) sfsync_retry_max_delay * 1000,
 															Max(attempts, 1), connection_random());
-	if (!end)
-		return;
-	key = pnstrdup(key + strlen(prefix), end - key - strlen(prefix));
+	key = end ? pnstrdup(key + strlen(prefix), end - key - strlen(prefix)) : NULL;
 	for (int f = 0; f < record->nfields; f++)
 	{
 		const FieldValue *value = &record->fields[f].value;
 
-		if (value->kind != FV_LOOKUP || strcmp(value->text, key) != 0)
+		if (value->kind != FV_LOOKUP || (key && strcmp(value->text, key) != 0))
 			continue;
 		outcome->parent_mapping = value->lookup->parent_mapping;
 		outcome->parent_key = value->text;
@@ -287,6 +311,29 @@ set_refused(Delivery *delivery, const Request *request, int i, const RestError *
 	unit->refused_once = true;
 	delivery_of(delivery, request->mapping)->describe_wanted = true;
 	request->outcomes[i].kind = OUTCOME_AGAIN;
+}
+
+/*
+ * Coercion keeps values from errors like these, by metadata: they are old, then.
+ * Seldom enough, for the error may have other reasons.
+ */
+static bool
+metadata_suspected(Delivery *delivery, const Request *request, const RestError *error)
+{
+	static const char *const codes[] = {"INVALID_TYPE_ON_FIELD_IN_RECORD", "INVALID_FIELD", "STRING_TOO_LONG",
+										"NUMBER_OUTSIDE_VALID_RANGE",
+										"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"};
+	MappingDelivery *state = delivery_of(delivery, request->mapping);
+	TimestampTz now = GetCurrentTimestamp();
+	bool suspicious = false;
+
+	for (int i = 0; i < lengthof(codes) && error->code; i++)
+		suspicious |= strcmp(error->code, codes[i]) == 0;
+	if (!suspicious || (!state->describe_wanted &&
+						!TimestampDifferenceExceeds(state->suspected_at, now, 10 * sfsync_retry_base_delay)))
+		return false;
+	state->suspected_at = now;
+	return true;
 }
 
 static OutcomeKind
@@ -324,6 +371,13 @@ came_before_us(const Request *request, UnitKind kind, int i, const RestError *er
 	return true;
 }
 
+/* New metadata made no difference. */
+static bool
+refused_before(const Unit *unit)
+{
+	return unit->refused_once || unit->attempts > 0;
+}
+
 static void
 set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, const RestResult *result,
 		   const HttpReply *reply)
@@ -345,8 +399,9 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		case SCOPE_RECORD_RETRY:
-			throttle_contention(&request->connection->throttle);
-			set_retry(request, i, error, reply);
+			if (error_is_contention(error->code))
+				throttle_contention(&request->connection->throttle, request->nunits);
+			reply_set_retry(request, i, error, reply);
 			break;
 		case SCOPE_RECORD_PARENT:
 			set_orphan(request, i, error);
@@ -355,19 +410,24 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 		case SCOPE_CONCURRENT_LIMIT:
 		case SCOPE_DAILY_LIMIT:
 		case SCOPE_SESSION:
-			set_retry(request, i, error, reply);
+			outcome->kind = OUTCOME_AGAIN; /* judge_server has made the server wait */
 			break;
 		case SCOPE_MAPPING:
-			set_refused(delivery, request, i, error, reply);
+			/* if it is not the mapping's fault, either (poison_blames_mapping) */
+			if (refused_before(outcome->unit))
+				reply_set_retry(request, i, error, reply);
+			else
+				set_refused(delivery, request, i, error, reply);
 			break;
 		case SCOPE_CONNECTION:
-			connection_block(request->connection,
-							 psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message),
-							 GetCurrentTimestamp());
+			connection_block(request->connection, error_text(error), GetCurrentTimestamp());
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		default:
-			set_dead(request, i, error, reply);
+			if (metadata_suspected(delivery, request, error))
+				set_refused(delivery, request, i, error, reply);
+			else
+				set_dead(request, i, error, reply);
 	}
 }
 
@@ -389,14 +449,71 @@ answered_at(const Request *request, const HttpReply *reply)
 	return at != 0 ? at : GetCurrentTimestamp() + request->connection->clock_skew;
 }
 
+static void set_again(Request *request, const RequestPart *part);
+static void block_refused(Delivery *delivery, Request *request, const RequestPart *part, const char *trouble,
+						  TimestampTz now);
+
+/* Records refused, with the newest metadata, for a reason that concerns all of the mapping. */
+static int
+refused_for_all(const Request *request, const RequestPart *part, const RestResult *results)
+{
+	int n = 0;
+
+	for (int i = 0; i < part->n; i++)
+		if (!results[i].success && refused_before(request->outcomes[part->first + i].unit) &&
+			error_classify(200, results[i].error.code, results[i].error.message) == SCOPE_MAPPING)
+			n++;
+	return n;
+}
+
+/*
+ * Is the server well, whatever it says of single records?  During maintenance,
+ * say, it refuses each of them for a reason of its own: then it has to wait, and
+ * they keep their attempts.
+ */
+static void
+judge_server(Delivery *delivery, Request *request, const RestResult *ailing, ErrorScope scope,
+			 const HttpReply *reply)
+{
+	Connection *connection = request->connection;
+
+	if (ailing)
+	{
+		trouble_of_server(connection, scope, error_text(&ailing->error), reply->retry_after,
+						  GetCurrentTimestamp());
+		return;
+	}
+	poison_passed(&connection->poison, request->mark, true);
+	connection_well(connection, reply->elapsed, request->nunits,
+					batch_size(delivery->work) > request->nunits);
+}
+
+static const RestResult *
+find_ailing(const RestResult *results, int n, ErrorScope *scope)
+{
+	for (int i = 0; i < n; i++)
+		if (trouble_is_server(&results[i], scope))
+			return &results[i];
+	return NULL;
+}
+
 static void
 set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
 			const HttpReply *reply)
 {
+	MappingDelivery *state = delivery_of(delivery, request->mapping);
+
+	if (poison_blames_mapping(&state->refusals, refused_for_all(request, part, results), part->n))
+	{
+		set_again(request, part);
+		block_refused(delivery, request, part, error_text(&results[0].error), GetCurrentTimestamp());
+		return;
+	}
 	for (int i = 0; i < part->n; i++)
 	{
 		Outcome *outcome = &request->outcomes[part->first + i];
 
+		poison_forget(&request->connection->poison, request->mapping, outcome->unit->key);
 		if (!results[i].success)
 		{
 			set_failed(delivery, request, part->kind, part->first + i, &results[i], reply);
@@ -478,30 +595,29 @@ part_refused(Delivery *delivery, Request *request, const RequestPart *part, int 
 			 const RestError *error, const HttpReply *reply, TimestampTz now)
 {
 	Connection *connection = request->connection;
-	char *trouble = psprintf("HTTP status %d: %s%s%s", status, error->code ? error->code : "",
-							 error->code ? ": " : "", error->message);
+	char *text = psprintf("HTTP status %d: %s%s%s", status, error->code ? error->code : "",
+						  error->code ? ": " : "", error->message);
+	ErrorScope scope = error_classify(status, error->code, error->message);
 
 	set_again(request, part);
-	switch (error_classify(status, error->code, error->message))
+	switch (scope)
 	{
 		case SCOPE_SESSION:
-			session_ended(request, trouble, now);
+			session_ended(request, text, now);
 			return false;
 		case SCOPE_CONNECTION:
-			connection_block(connection, trouble, now);
+			connection_block(connection, text, now);
 			return false;
 		case SCOPE_MAPPING:
-			block_refused(delivery, request, part, trouble, now);
+			block_refused(delivery, request, part, text, now);
 			return false;
 		case SCOPE_CONCURRENT_LIMIT:
-			connection_limited(connection, trouble, false, now);
-			return false;
 		case SCOPE_DAILY_LIMIT:
-			connection_limited(connection, trouble, true, now);
+			trouble_of_server(connection, scope, text, reply->retry_after, now);
 			return false;
 		case SCOPE_SERVER:
 		case SCOPE_RECORD_COLLATERAL:
-			connection_failed(connection, trouble, reply->retry_after, now);
+			trouble(delivery, request, part, status, error, text, reply, now);
 			return true;
 		default:
 			bisect(request, part, error, reply);
@@ -556,20 +672,25 @@ reply_mapping_refused(Delivery *delivery, Request *request, const char *trouble,
 	finish_write(delivery, request, false);
 }
 
+/* No reply, or none that says what became of the request. */
 static void
-write_failed(Delivery *delivery, Request *request, const char *trouble, bool unknown, TimestampTz now)
+no_reply(Delivery *delivery, Request *request, const char *text, const HttpReply *reply, TimestampTz now)
 {
 	RequestPart all = all_of(request);
 
-	connection_failed(request->connection, trouble, -1, now);
-	set_again(request, &all);
-	finish_write(delivery, request, unknown);
+	trouble_no_reply(delivery, request, &all, text, reply, now);
+	finish_write(delivery, request, request->records && reply->outcome != HTTP_NOT_SENT);
 }
 
 void
 reply_failed(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
 {
-	write_failed(delivery, request, trouble, false, now);
+	RequestPart all = all_of(request);
+
+	poison_other_failed(&request->connection->poison);
+	connection_failed(request->connection, trouble, -1, now);
+	set_again(request, &all);
+	finish_write(delivery, request, false);
 }
 
 void
@@ -590,10 +711,14 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 {
 	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
 	bool *failed = palloc0(sizeof(bool) * request->nunits);
+	ErrorScope scope = SCOPE_SERVER;
+	const RestResult *ailing;
 
 	if (!rest_parse_update_if(reply->body ? reply->body : "", reply->body_len, request->records,
 							  request->nunits, results, failed, error))
 		return false;
+	ailing = find_ailing(results, request->nunits, &scope);
+	judge_server(delivery, request, ailing, scope, reply);
 	set_results(delivery, request, &request->parts[0], results, reply);
 	for (int i = 0; i < request->nunits; i++)
 		if (failed[i])
@@ -621,6 +746,8 @@ settle_parts(Delivery *delivery, Request *request, const HttpReply *reply, Times
 {
 	RestPart parts[REST_PACK_LIMIT] = {0};
 	RestResult *results[REST_PACK_LIMIT] = {0};
+	const RestResult *ailing = NULL;
+	ErrorScope scope = SCOPE_SERVER;
 	bool unknown = false;
 
 	if (!unpack(request, reply, parts, error))
@@ -631,10 +758,10 @@ settle_parts(Delivery *delivery, Request *request, const HttpReply *reply, Times
 		if (parts[p].http_status == 200 &&
 			!rest_parse_results(parts[p].body, parts[p].body_len, request->parts[p].n, results[p], error))
 			return false;
+		if (parts[p].http_status == 200 && !ailing)
+			ailing = find_ailing(results[p], request->parts[p].n, &scope);
 	}
-
-	/* the server is well, whatever it says of single records below */
-	connection_well(request->connection, reply->elapsed, batch_size(delivery->work) > request->nunits);
+	judge_server(delivery, request, ailing, scope, reply);
 	for (int p = 0; p < request->nparts; p++)
 	{
 		RestError refusal;
@@ -660,7 +787,7 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 
 	if (reply->outcome != HTTP_REPLIED)
 	{
-		write_failed(delivery, request, reply->error, reply->outcome != HTTP_NOT_SENT, now);
+		no_reply(delivery, request, reply->error, reply, now);
 		return;
 	}
 	if (reply->status != 200)
@@ -672,7 +799,7 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 					 ? settle_guarded(delivery, request, reply, &error)
 					 : settle_parts(delivery, request, reply, now, &error);
 	if (!understood)
-		write_failed(delivery, request, psprintf("the reply can't be understood: %s", error), true, now);
+		no_reply(delivery, request, psprintf("the reply can't be understood: %s", error), reply, now);
 }
 
 static void
@@ -684,7 +811,8 @@ read_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
 		reply_refused(delivery, request, reply, now);
 	else
 	{
-		connection_well(request->connection, reply->elapsed, true);
+		poison_passed(&request->connection->poison, request->mark, false);
+		connection_well(request->connection, reply->elapsed, 0, true);
 		reads_settle(delivery, request, reply, now);
 	}
 }
@@ -747,17 +875,18 @@ lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	int status = 0;
 
 	if (reply->outcome != HTTP_REPLIED)
-		write_failed(delivery, request, reply->error, false, now);
+		reply_failed(delivery, request, reply->error, now);
 	else if (reply->status != 200)
 		reply_refused(delivery, request, reply, now);
 	else if (rest_parse_lookup(reply->body ? reply->body : "", reply->body_len, request->external_id, &found,
 							   &nfound, &next, &failure, &status, &error))
 	{
-		connection_well(request->connection, reply->elapsed, true);
+		poison_passed(&request->connection->poison, request->mark, false);
+		connection_well(request->connection, reply->elapsed, 0, true);
 		lookup_done(delivery, request, found, nfound);
 	}
 	else if (error)
-		write_failed(delivery, request, psprintf("the reply can't be understood: %s", error), false, now);
+		reply_failed(delivery, request, psprintf("the reply can't be understood: %s", error), now);
 	else
 		reply_mapping_refused(delivery, request,
 							  psprintf("query of %s failed: %s", request->object, failure.message), now);
@@ -808,10 +937,11 @@ store_describe(Delivery *delivery, Request *request, const HttpReply *reply)
 		return;
 	}
 	delivery_of(delivery, request->mapping)->describe_wanted = false;
+	delivery_of(delivery, request->mapping)->describe_due = false;
 	begin();
 	object_put(request->server, request->object, reduced, reply->last_modified);
 	commit();
-	connection_well(request->connection, reply->elapsed, true);
+	connection_well(request->connection, reply->elapsed, 0, true);
 }
 
 static void
@@ -826,16 +956,71 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 		store_describe(delivery, request, reply);
 	else if (reply->status == 304 || reply->status == 404)
 	{
-		state->describe_wanted = false;
+		state->describe_wanted = state->describe_due = false;
 		begin();
 		if (reply->status == 304)
 			object_touch(request->server, request->object);
 		else
 			object_put(request->server, request->object, NULL, NULL);
 		commit();
-		connection_well(request->connection, reply->elapsed, true);
+		connection_well(request->connection, reply->elapsed, 0, true);
 	}
 	else
+		reply_refused(delivery, request, reply, now);
+}
+
+/*
+ * Usage at the start, or whether the server is well.  Not every user may ask;
+ * the header of other replies tells usage as well.
+ */
+static void
+limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	Connection *connection = request->connection;
+	RestError error;
+	ErrorScope scope = SCOPE_RECORD_PERMANENT;
+	int64 used;
+	int64 limit;
+
+	connection->limits_in_flight = false;
+	connection->limits_known = true; /* or never will be: nothing waits for it again */
+	if (reply->outcome != HTTP_REPLIED)
+	{
+		reply_failed(delivery, request, reply->error, now);
+		return;
+	}
+	if (reply->status != 200)
+	{
+		error = rest_parse_error(reply->status, reply->body, reply->body_len);
+		scope = error_classify(reply->status, error.code, error.message);
+	}
+	if (scope >= SCOPE_SERVER && scope <= SCOPE_SESSION)
+	{
+		connection->limits_known = scope != SCOPE_SESSION;
+		reply_refused(delivery, request, reply, now);
+		return;
+	}
+	poison_passed(&connection->poison, request->mark, false);
+	if (reply->status == 200 &&
+		rest_parse_limits(reply->body ? reply->body : "", reply->body_len, &used, &limit))
+		connection_note_usage(connection, used, limit, now);
+}
+
+static void
+field_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	bool settled;
+
+	if (reply->outcome != HTTP_REPLIED)
+	{
+		create_field_recover(delivery_of(delivery, request->mapping));
+		connection_failed(request->connection, reply->error, -1, now);
+		return;
+	}
+	begin();
+	settled = create_field_reply(delivery, request, reply);
+	commit();
+	if (!settled)
 		reply_refused(delivery, request, reply, now);
 }
 
@@ -846,6 +1031,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 	{
 		case REQUEST_LOGIN:
 			login_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_LIMITS:
+			limits_reply(delivery, request, reply, now);
 			break;
 		case REQUEST_DESCRIBE:
 			describe_reply(delivery, request, reply, now);
@@ -859,6 +1047,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 		case REQUEST_HISTORY:
 		case REQUEST_USERS:
 			read_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_CREATE_FIELD:
+			field_reply(delivery, request, reply, now);
 			break;
 		default:
 			write_reply(delivery, request, reply, now);

@@ -138,6 +138,9 @@ extern RestError rest_parse_error(int http_status, const char *body, size_t len)
 /* Sforce-Limit-Info (section 2.3): the org-wide usage. */
 extern bool rest_parse_limit_info(const char *header, int64 *used, int64 *limit);
 
+/* The same of an allowance that the connected app has to itself; false if there is none. */
+extern bool rest_parse_app_limit_info(const char *header, int64 *used, int64 *limit);
+
 /* DailyApiRequests of /limits (section 2.2). */
 extern bool rest_parse_limits(const char *body, size_t len, int64 *used, int64 *limit);
 
@@ -205,6 +208,12 @@ typedef struct RestPage
 extern RestCall *rest_find(const char *api_version, const char *object, const char *ext_field,
 						   bool ext_is_number, const char *const *keys, int nkeys, const char *const *fields,
 						   int nfields, int *taken);
+/*
+ * All records that have an external ID, for rest_parse_find; fields may be
+ * those of a parent, Account.Name, too.
+ */
+extern RestCall *rest_scan(const char *api_version, const char *object, const char *ext_field,
+						   const char *const *fields, int nfields);
 extern bool rest_parse_find(const char *body, size_t len, const char *ext_field, const char *const *fields,
 							int nfields, RestRead **reads, int *nreads, RestPage *page);
 

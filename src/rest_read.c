@@ -246,6 +246,21 @@ rest_find(const char *api_version, const char *object, const char *ext_field, bo
 }
 
 RestCall *
+rest_scan(const char *api_version, const char *object, const char *ext_field, const char *const *fields,
+		  int nfields)
+{
+	StringInfoData soql;
+	NameList list = {NULL, 0};
+
+	add_names(&list, always_read, lengthof(always_read));
+	add_names(&list, &ext_field, 1);
+	add_names(&list, fields, nfields);
+	start_select(&soql, &list, object);
+	appendStringInfo(&soql, "%s != null", ext_field);
+	return query_call(api_version, "/query", &soql);
+}
+
+RestCall *
 rest_find_deleted(const char *api_version, const char *object, bool has_master, const char *const *ids,
 				  int nids, int *taken)
 {
@@ -538,16 +553,22 @@ number_text(json_object *value)
 	return pstrdup(text);
 }
 
-/* False for what no field that is written holds: objects, arrays, U+0000. */
+/*
+ * False for what no field that is written holds: objects, arrays, U+0000.  A
+ * field of a parent, Account.Name, comes inside it (section 7.1).
+ */
 static bool
 read_value(json_object *record, const char *field, FieldValue *result)
 {
+	const char *dot = strchr(field, '.');
 	json_object *value;
 
 	memset(result, 0, sizeof(*result));
 	result->kind = FV_ABSENT;
-	if (!find_member(record, field, &value))
+	if (!find_member(record, dot != NULL ? pnstrdup(field, dot - field) : field, &value))
 		return true;
+	if (dot != NULL && value != NULL)
+		return json_object_is_type(value, json_type_object) && read_value(value, dot + 1, result);
 	switch (json_object_get_type(value))
 	{
 		case json_type_null:

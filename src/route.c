@@ -456,6 +456,44 @@ add_route(Resolver *r, int column, RouteKind rule, RouteStatus status, char *det
 	return route;
 }
 
+/*
+ * What was mapped and has changed in Salesforce is in quarantine, until it is
+ * as it was or a person decides otherwise.
+ */
+static void
+quarantine(Route *route, const char *trouble, char *detail)
+{
+	route->status = ROUTE_QUARANTINED;
+	route->trouble = trouble;
+	route->detail = psprintf("%s; when that is mended its values are sent by themselves", detail);
+}
+
+static const RouteFormer *
+find_former(const RouteColumn *column, const char *field)
+{
+	for (int i = 0; i < column->nformer; i++)
+		if (pg_strcasecmp(column->former[i].field, field) == 0)
+			return &column->former[i];
+	return NULL;
+}
+
+/* The field is there, but can't be written any more; a changed column's type is no quarantine. */
+static void
+check_former(Route *route, const RouteColumn *column)
+{
+	const RouteFormer *former = find_former(column, route->field->name);
+
+	if (!former)
+		return;
+	if (route->status == ROUTE_READ_ONLY)
+		quarantine(route, "read-only", psprintf("%s, which it was not before", route->detail));
+	else if (route->status == ROUTE_INCOMPATIBLE &&
+			 (!former->type_name || strcmp(former->type_name, route->field->type_name) != 0))
+		quarantine(route, "of another type",
+				   psprintf("field %s has become another type, %s: %s", route->field->name,
+							route->field->type_name, route->detail));
+}
+
 /* A route to a field that is there: can it be written from this column? */
 static Route *
 add_field_route(Resolver *r, int column, RouteKind rule, int index)
@@ -477,6 +515,7 @@ add_field_route(Resolver *r, int column, RouteKind rule, int index)
 		route->status = ROUTE_INCOMPATIBLE;
 		route->detail = psprintf("type %s does not fit: %s", r->columns[column].type_name, incompatible);
 	}
+	check_former(route, &r->columns[column]);
 	return route;
 }
 
@@ -489,24 +528,126 @@ key_detail(const Resolver *r, int field)
 static void
 add_explicit(Resolver *r, int column, const RouteRule *rule)
 {
+	RouteKind kind = r->columns[column].expression ? ROUTE_EXPRESSION : ROUTE_EXPLICIT;
 	int field = find_field(r, rule->field);
 	Route *route;
 
 	if (field == NO_FIELD)
 	{
 		route = add_route(
-			r, column, ROUTE_EXPLICIT, ROUTE_QUARANTINED,
+			r, column, kind, ROUTE_QUARANTINED,
 			psprintf(
 				"field %s is not visible on %s: it does not exist or the integration user lacks the permission",
 				rule->field, r->object->name));
 		route->field_name = pstrdup(rule->field);
+		route->trouble = "not visible";
 	}
 	else if (is_external_id(r, field))
-		route = add_route(r, column, ROUTE_EXPLICIT, ROUTE_UNMATCHED, key_detail(r, field));
+		route = add_route(r, column, kind, ROUTE_UNMATCHED, key_detail(r, field));
+	else if (r->columns[column].broken != NULL)
+	{
+		route = add_route(r, column, kind, ROUTE_QUARANTINED, pstrdup(r->columns[column].broken));
+		route->field = &r->object->fields[field];
+		route->field_name = route->field->name;
+		route->trouble = "not to be evaluated";
+	}
 	else
-		route = add_field_route(r, column, ROUTE_EXPLICIT, field);
+		route = add_field_route(r, column, kind, field);
 	route->keep_null = rule->keep_null;
 	route->truncate = rule->truncate;
+	route->policy = rule->policy;
+}
+
+/*
+ * A key column feeds the external ID, whatever it feeds beside.  Its rule is
+ * what create_mapping was told.
+ */
+static void
+add_key_line(Resolver *r, int column)
+{
+	int field = find_field(r, r->external_id);
+	Route *route;
+
+	if (field == NO_FIELD)
+		return; /* the mapping is blocked for it */
+	route = add_route(r, column, ROUTE_EXPLICIT, ROUTE_MAPPED,
+					  psprintf("the key: feeds %s", r->object->fields[field].name));
+	route->field = &r->object->fields[field];
+	route->field_name = route->field->name;
+	route->key = true;
+}
+
+static bool
+has_key_line(const Resolver *r, int column)
+{
+	const Route *last = r->nroutes > 0 ? &r->routes[r->nroutes - 1] : NULL;
+
+	return last && last->key && last->column == column;
+}
+
+/* Would the rules by name lead from the column to a field of this name?  Else ROUTE_NONE. */
+static RouteKind
+rule_by_name(const char *column, const char *field)
+{
+	char *wanted = fold(column, strlen(column), false);
+	size_t len = strlen(field);
+	const char *separator = strstr(field, "__");
+
+	if (strcmp(fold(field, len, false), wanted) == 0)
+		return ROUTE_NAME;
+	if (!ends_in_custom_suffix(field, len))
+		return ROUTE_NONE;
+	len -= 3;
+	if (strcmp(fold(field, len, false), wanted) == 0)
+		return ROUTE_CUSTOM_NAME;
+	if (separator > field && separator + 2 < field + len &&
+		strcmp(fold(separator + 2, field + len - separator - 2, false), wanted) == 0)
+		return ROUTE_CUSTOM_NAME;
+	return ROUTE_NONE;
+}
+
+/* No field matches, but one did: is it gone? */
+static bool
+add_missing(Resolver *r, int index)
+{
+	const RouteColumn *column = &r->columns[index];
+
+	for (int i = 0; i < column->nformer; i++)
+	{
+		const char *field = column->former[i].field;
+		RouteKind rule = column->lookup ? ROUTE_FOREIGN_KEY : rule_by_name(column->name, field);
+		Route *route;
+
+		if (rule == ROUTE_NONE || find_field(r, field) != NO_FIELD)
+			continue;
+		route = add_route(r, index, rule, ROUTE_QUARANTINED, NULL);
+		route->field_name = pstrdup(field);
+		quarantine(route, "not visible",
+				   psprintf("field %s is not visible on %s any more: it was deleted, or hidden from the "
+							"integration user",
+							field, r->object->name));
+		return true;
+	}
+	return false;
+}
+
+static char *
+no_field_detail(const RouteColumn *column)
+{
+	if (!column->creatable || !column->creation)
+		return pstrdup("no field has this name");
+	return psprintf("no field has this name; %s", column->creation);
+}
+
+static void
+add_unmatched(Resolver *r, int column, char *detail, bool wanted)
+{
+	Route *route = add_route(r, column, ROUTE_NONE, ROUTE_UNMATCHED, detail);
+
+	route->wanted = wanted;
+	route->wanted_at = r->columns[column].create_at;
+	if (wanted && r->columns[column].creation_failed)
+		route->trouble = r->columns[column].creation;
 }
 
 static void
@@ -514,13 +655,23 @@ add_automatic(Resolver *r, int column)
 {
 	const Match *match = &r->matches[column];
 	char *detail = NULL;
+	bool wanted = false;
+
+	if (r->columns[column].routable && match->field == NO_FIELD && add_missing(r, column))
+		return;
+	if (has_key_line(r, column) && (match->field < 0 || is_external_id(r, match->field) ||
+									r->object->fields[match->field].type == SF_ID))
+		return; /* that a key feeds nothing else is not worth a line */
 
 	if (!r->columns[column].routable)
 		detail = pstrdup("the column was added later, and new_columns is 'ignore'");
 	else if (match->field == AMBIGUOUS)
 		detail = match->detail != NULL ? match->detail : ambiguous_detail(match);
 	else if (match->field == NO_FIELD)
-		detail = pstrdup("no field has this name");
+	{
+		detail = no_field_detail(&r->columns[column]);
+		wanted = r->columns[column].creatable;
+	}
 	else if (is_external_id(r, match->field))
 		detail = key_detail(r, match->field);
 	else if (r->explicit_field[match->field])
@@ -529,7 +680,7 @@ add_automatic(Resolver *r, int column)
 		detail = clash_detail(r, match->field);
 
 	if (detail != NULL)
-		add_route(r, column, ROUTE_NONE, ROUTE_UNMATCHED, detail);
+		add_unmatched(r, column, detail, wanted);
 	else
 		add_field_route(r, column, match->rule, match->field)->lookup = match->lookup;
 }
@@ -541,6 +692,8 @@ add_routes(Resolver *r, int column)
 	const RouteRule **rules = rules_of(r, r->columns[column].attnum, &nrules);
 	bool explicit = false;
 
+	if (r->columns[column].key)
+		add_key_line(r, column);
 	for (int i = 0; i < nrules; i++)
 	{
 		if (rules[i]->exclude)
@@ -566,7 +719,7 @@ route_resolve(const RouteColumn *columns, int ncolumns, const RouteRule *rules, 
 	r.ncolumns = ncolumns;
 	r.object = object;
 	r.external_id = external_id;
-	r.maxroutes = ncolumns + nrules + 1;
+	r.maxroutes = 2 * ncolumns + nrules + 1;
 	r.routes = palloc(sizeof(Route) * r.maxroutes);
 
 	build_index(&r);
@@ -594,6 +747,8 @@ route_kind_name(RouteKind kind)
 			return "name";
 		case ROUTE_CUSTOM_NAME:
 			return "custom_name";
+		case ROUTE_EXPRESSION:
+			return "expression";
 	}
 	return NULL;
 }

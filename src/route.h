@@ -22,6 +22,13 @@ typedef struct RouteLookup
 	const int *columns; /* indexes, in the order of the parent's key columns */
 } RouteLookup;
 
+/* A field that a column fed once, by whatever rule. */
+typedef struct RouteFormer
+{
+	const char *field;
+	const char *type_name; /* of the field then, as in SfField; NULL: not known */
+} RouteFormer;
+
 typedef struct RouteColumn
 {
 	const char *name;
@@ -30,6 +37,15 @@ typedef struct RouteColumn
 	const char *type_name;     /* as shown to users */
 	const RouteLookup *lookup; /* of the foreign key that ends with this column; NULL */
 	bool routable;             /* false: new_columns 'ignore' and added later */
+	bool expression;           /* no column, but the expression of a rule, which has its number */
+	const char *broken;        /* why the expression can't be evaluated; NULL */
+	bool key;                  /* it is, or is part of, the key */
+	bool creatable;            /* new_columns 'create_field' and added later */
+	const char *creation;      /* how far that is, as a sentence's end; NULL: not begun */
+	bool creation_failed;
+	int64 create_at; /* not before */
+	int nformer;
+	const RouteFormer *former;
 } RouteColumn;
 
 /* What users said: map_field, exclude_column. */
@@ -40,6 +56,7 @@ typedef struct RouteRule
 	const char *field; /* as the user wrote it */
 	bool keep_null;
 	bool truncate;
+	char *policy; /* conflict policy of the field; NULL: the mapping's */
 } RouteRule;
 
 typedef enum RouteKind
@@ -48,7 +65,8 @@ typedef enum RouteKind
 	ROUTE_EXPLICIT,
 	ROUTE_FOREIGN_KEY,
 	ROUTE_NAME,
-	ROUTE_CUSTOM_NAME
+	ROUTE_CUSTOM_NAME,
+	ROUTE_EXPRESSION
 } RouteKind;
 
 typedef enum RouteStatus
@@ -58,7 +76,7 @@ typedef enum RouteStatus
 	ROUTE_EXCLUDED,
 	ROUTE_READ_ONLY,
 	ROUTE_INCOMPATIBLE,
-	ROUTE_QUARANTINED /* an explicit rule whose field is not there (any more) */
+	ROUTE_QUARANTINED /* the field or expression of an explicit rule is no good (any more), or what was mapped can't be written */
 } RouteStatus;
 
 /*
@@ -73,8 +91,13 @@ typedef struct Route
 	const SfField *field;   /* NULL when there is none */
 	const char *field_name; /* as known, also where field is NULL; may be NULL */
 	char *detail;           /* sentence for users; may be NULL */
+	const char *trouble;    /* of a quarantine, in a word or two; of a field that could not be created */
+	bool key;               /* the key's own line: nothing else is sent by it */
+	bool wanted;            /* a field is to be created, */
+	int64 wanted_at;        /* not before */
 	bool keep_null;
 	bool truncate;
+	char *policy;
 	const RouteLookup *lookup; /* ROUTE_FOREIGN_KEY */
 } Route;
 

@@ -11,6 +11,7 @@
 #include "utils/json.h"
 
 #include "conflict.h"
+#include "history.h"
 #include "queue.h"
 #include "sfsync.h"
 #include "source.h"
@@ -77,14 +78,15 @@ undefer(SqlScope *scope, const Outcome *outcomes, int n)
 
 static const char defer_query[] =
 	"INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
-	" changed, first_event_at, event_at, xid, missing_since, parent_mapping, parent_key, whole_at, changed_at, times)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
+	" changed, first_event_at, event_at, xid, missing_since, parent_mapping, parent_key, whole_at, changed_at, times,"
+	" has_record)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
 	" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
 	" due_at = excluded.due_at, attempts = excluded.attempts, whole = excluded.whole, deleted = excluded.deleted,"
 	" old_keys = excluded.old_keys, changed = excluded.changed, first_event_at = excluded.first_event_at,"
 	" event_at = excluded.event_at, xid = excluded.xid, missing_since = excluded.missing_since,"
 	" parent_mapping = excluded.parent_mapping, parent_key = excluded.parent_key, whole_at = excluded.whole_at,"
-	" changed_at = excluded.changed_at, times = excluded.times";
+	" changed_at = excluded.changed_at, times = excluded.times, has_record = excluded.has_record";
 
 static void
 defer(SqlScope *scope, const Outcome *outcome)
@@ -111,7 +113,33 @@ defer(SqlScope *scope, const Outcome *outcome)
 			sql_arg_time(unit->first_event_at ? unit->first_event_at : event_at), sql_arg_time(event_at),
 			sql_arg_xid(unit->min_xid ? unit->min_xid : 3), sql_arg_xid(unit->missing_since), parent,
 			sql_arg_text(sql_from_utf8(outcome->parent_key)), sql_arg_time(unit->whole_at),
-			sql_arg_time(unit->changed_at), times);
+			sql_arg_time(unit->changed_at), times, sql_arg_bool(outcome->has_record));
+}
+
+/*
+ * What could be sent of a new row that is part of a circle of lookups was sent;
+ * the lookups follow when the parent is there.
+ */
+static const char fill_query[] =
+	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, changed,"
+	" changed_at, first_event_at, event_at, xid, parent_mapping, parent_key, has_record)"
+	" VALUES ($1, $2, 'waiting', $3, $4, 0, false, false, $5, $6, $6, $6, $7, $8, $9, true)"
+	" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, whole_at = coalesce(d.whole_at, '-infinity'),"
+	" has_record = true";
+
+static void
+defer_fill(SqlScope *scope, const Outcome *outcome)
+{
+	const Unit *unit = outcome->unit;
+	TimestampTz event_at = unit->event_at ? unit->event_at : GetCurrentTimestamp();
+
+	SQL_RUN(
+		scope, fill_query, sql_arg_int(unit->queue->mapping), sql_arg_text(unit->key),
+		sql_arg_text(psprintf("created without its lookups, which wait for the row \"%s\" that refers to it",
+							  sql_from_utf8(outcome->parent_key))),
+		sql_arg_time(outcome->due_at), sql_arg_bytes(outcome->fill, outcome->fill_len),
+		sql_arg_time(event_at), sql_arg_xid(unit->min_xid ? unit->min_xid : 3),
+		sql_arg_int(outcome->parent_mapping), sql_arg_text(sql_from_utf8(outcome->parent_key)));
 }
 
 /* What waited for the records that are there now is due. */
@@ -220,7 +248,8 @@ forget_records(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes,
 	for (int i = 0; i < n; i++)
 	{
 		const Outcome *outcome = &outcomes[i];
-		bool gone = outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN;
+		bool gone =
+			outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN || outcome->forget;
 
 		if (!gone && outcome->kind != OUTCOME_SYNCED)
 			continue;
@@ -347,6 +376,38 @@ add_dead_letters(SqlScope *scope, const Mapping *mapping, Outcome *outcomes, int
 		notify(scope, mapping, outcomes, ids, n);
 }
 
+#define NAME_DEAD                                                                                            \
+	"UPDATE sfsync.deferred d SET reason ="                                                                  \
+	" pg_catalog.regexp_replace(d.reason, '; the parent is dead letter .*$', '')"                            \
+	" || '; the parent is dead letter ' || l.id || ': ' || l.error_code"                                     \
+	" FROM sfsync.dead_letter l, sfsync.mapping p WHERE p.id = d.parent_mapping AND l.mapping = p.name"      \
+	" AND l.external_id = d.parent_key AND l.status IN ('open', 'retrying') AND d.state = 'waiting' AND "
+
+/* A child that waits for a parent that failed says so, whichever comes first. */
+static void
+name_dead_parents(SqlScope *scope, const Outcome *outcomes, int n)
+{
+	SqlArg mapping = sql_arg_int(outcomes[0].unit->queue->mapping);
+	char **dead = palloc(sizeof(char *) * n);
+	char **children = palloc(sizeof(char *) * n);
+	int ndead = 0;
+	int nchildren = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (outcomes[i].kind == OUTCOME_DEAD)
+			dead[ndead++] = outcomes[i].unit->key;
+		if (outcomes[i].parent_key)
+			children[nchildren++] = outcomes[i].unit->key;
+	}
+	if (ndead > 0)
+		SQL_RUN(scope, NAME_DEAD "d.parent_mapping = $1 AND d.parent_key = ANY ($2)", mapping,
+				sql_arg_texts(dead, ndead));
+	if (nchildren > 0)
+		SQL_RUN(scope, NAME_DEAD "d.mapping = $1 AND d.key = ANY ($2)", mapping,
+				sql_arg_texts(children, nchildren));
+}
+
 bool
 queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 {
@@ -354,6 +415,8 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 	bool woken = false;
 
 	sql_open(&scope, false);
+	if (n > 0 && mapping)
+		history_captured(mapping, outcomes, n);
 	if (n > 0)
 	{
 		dequeue(&scope, outcomes, n);
@@ -361,6 +424,8 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		for (int i = 0; i < n; i++)
 			if (stays_deferred(&outcomes[i]))
 				defer(&scope, &outcomes[i]);
+			else if (outcomes[i].kind == OUTCOME_SYNCED && outcomes[i].fill)
+				defer_fill(&scope, &outcomes[i]);
 	}
 	if (n > 0 && mapping)
 	{
@@ -370,6 +435,8 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		settle_conflicts(mapping, outcomes, n);
 		resolve_dead_letters(&scope, mapping, outcomes, n);
 		add_dead_letters(&scope, mapping, outcomes, n);
+		name_dead_parents(&scope, outcomes, n);
+		history_settled(mapping, outcomes, n);
 	}
 	if (intent != 0)
 		intent_remove(intent);

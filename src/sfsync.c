@@ -25,6 +25,7 @@
 
 #include "capture.h"
 #include "datum.h"
+#include "follow.h"
 #include "launcher.h"
 #include "mapping.h"
 #include "sfsync.h"
@@ -43,6 +44,14 @@ int sfsync_retry_base_delay = 1000;
 int sfsync_retry_max_delay = 10 * 60 * 1000;
 int sfsync_schema_ttl = 15 * 60 * 1000;
 char *sfsync_environment = NULL;
+int sfsync_history_level = HISTORY_FAILURES;
+int sfsync_history_retention = 7 * 24 * 60 * 60;
+int sfsync_dead_letter_retention = 0;
+
+static const struct config_enum_entry history_levels[] = {{"off", HISTORY_OFF, false},
+														  {"failures", HISTORY_FAILURES, false},
+														  {"all", HISTORY_ALL, false},
+														  {NULL, 0, false}};
 
 static void
 define_settings(void)
@@ -75,6 +84,18 @@ define_settings(void)
 		"sfsync.environment",
 		"Name of this environment; a server with another name in its option environment is fenced.", NULL,
 		&sfsync_environment, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable(
+		"sfsync.history", "Which changes of rows are kept for sfsync.history once they are settled.",
+		"Changes on their way, dead letters and conflicts are shown in any case.", &sfsync_history_level,
+		HISTORY_FAILURES, history_levels, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("sfsync.history_retention",
+							"Age from which the log behind sfsync.history is removed.",
+							"0 keeps it for ever.", &sfsync_history_retention, 7 * 24 * 60 * 60, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("sfsync.dead_letter_retention",
+							"Age from which resolved and discarded dead letters are removed.",
+							"0 keeps them for ever.", &sfsync_dead_letter_retention, 0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("sfsync");
 }
 
@@ -103,6 +124,7 @@ _PG_init(void)
 	RegisterSubXactCallback(subxact_callback, NULL);
 	mapping_init();
 	capture_init();
+	follow_init();
 
 	if (process_shared_preload_libraries_in_progress)
 	{
@@ -148,6 +170,7 @@ enter(Oid userid, int flags, OwnerContext *saved)
 {
 	GetUserIdAndSecContext(&saved->userid, &saved->sec_context);
 	SetUserIdAndSecContext(userid, saved->sec_context | flags);
+	saved->read_only = XactReadOnly;
 	saved->nest_level = NewGUCNestLevel();
 	datum_fix_settings();
 }
@@ -162,11 +185,13 @@ void
 sfsync_enter_user(Oid userid, OwnerContext *saved)
 {
 	enter(userid, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION, saved);
+	XactReadOnly = true; /* an abort of the (sub)transaction undoes it, too */
 }
 
 void
 sfsync_leave(const OwnerContext *saved)
 {
+	XactReadOnly = saved->read_only;
 	AtEOXact_GUC(false, saved->nest_level);
 	SetUserIdAndSecContext(saved->userid, saved->sec_context);
 }

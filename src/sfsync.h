@@ -21,6 +21,18 @@ extern int sfsync_retry_max_delay;
 extern int sfsync_schema_ttl;
 extern char *sfsync_environment;
 
+/* What history keeps of changes that are settled; times in seconds, 0 for ever. */
+typedef enum HistoryLevel
+{
+	HISTORY_OFF,
+	HISTORY_FAILURES,
+	HISTORY_ALL
+} HistoryLevel;
+
+extern int sfsync_history_level;
+extern int sfsync_history_retention;
+extern int sfsync_dead_letter_retention;
+
 /* The extension's own relation of that name; InvalidOid where the extension is absent. */
 extern Oid sfsync_relation(const char *name);
 
@@ -34,13 +46,15 @@ typedef struct OwnerContext
 	Oid userid;
 	int sec_context;
 	int nest_level;
+	bool read_only;
 } OwnerContext;
 
 extern void sfsync_enter_owner(OwnerContext *saved);
 
 /*
  * The same for code of the user's making (output functions of his types, row
- * security): as that user, in a security-restricted operation.
+ * security, expressions): as that user, in a security-restricted operation, and
+ * unable to write whatever its functions are declared to do.
  */
 extern void sfsync_enter_user(Oid userid, OwnerContext *saved);
 extern void sfsync_leave(const OwnerContext *saved);

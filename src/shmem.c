@@ -104,6 +104,12 @@ shmem_available(void)
 	return shared != NULL;
 }
 
+bool
+shmem_launcher_present(void)
+{
+	return shared && pg_atomic_read_u32(&shared->launcher) > 0;
+}
+
 static void
 set_latch_of(int procno)
 {
@@ -118,6 +124,22 @@ find_slot(Oid database)
 		if (shared->slots[i].state != SLOT_FREE && shared->slots[i].database == database)
 			return &shared->slots[i];
 	return NULL;
+}
+
+SlotState
+shmem_worker_state(void)
+{
+	SlotState state = SLOT_FREE;
+	Slot *slot;
+
+	if (!shared)
+		return state;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	slot = find_slot(MyDatabaseId);
+	if (slot)
+		state = slot->state;
+	LWLockRelease(shared->lock);
+	return state;
 }
 
 /* Caller holds the lock exclusively.  NULL when all are taken. */

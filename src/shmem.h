@@ -25,6 +25,10 @@ extern void shmem_install(void);
 /* Is the library preloaded, so that there can be workers? */
 extern bool shmem_available(void);
 
+/* For health: is the launcher there, and what of this database's worker? */
+extern bool shmem_launcher_present(void);
+extern SlotState shmem_worker_state(void);
+
 /* Wake this database's worker when the current transaction has committed. */
 extern void shmem_wake_at_commit(void);
 

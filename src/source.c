@@ -8,6 +8,7 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -21,6 +22,7 @@
 #include "utils/typcache.h"
 
 #include "datum.h"
+#include "expression.h"
 #include "sfsync.h"
 #include "source.h"
 #include "sql.h"
@@ -120,94 +122,141 @@ key_arrays(const Mapping *mapping, char *const *keys, int nkeys, Oid *types, Dat
 	}
 }
 
-/* Which columns feed a field, or tell the row's time, in the order of the statement's result. */
-static int
-needed_columns(const Mapping *mapping, int *needed)
+/* What is read of rows. */
+typedef struct Reading
 {
-	int n = 0;
+	const Mapping *mapping;
+	int ncolumns;
+	int *columns;
+	bool *references; /* is the column, or a part of it, a reference to a parent's key? */
+	bool filter;
+	int nkeys;
+	char *const *keys;
+	SourceRow *rows;
+} Reading;
 
-	for (int c = 0; c < mapping->ncolumns; c++)
-		for (int f = 0; f < mapping->nfields; f++)
-			if (mapping_field_uses(&mapping->fields[f], c) || c == mapping->updated_at)
-			{
-				needed[n++] = c;
-				break;
-			}
-	return n;
+static void
+need(Reading *reading, int column, bool *needed, bool reference)
+{
+	if (!needed[column])
+		reading->columns[reading->ncolumns++] = column;
+	needed[column] = true;
+	reading->references[column] |= reference;
+}
+
+/* The columns that feed a field, or tell the row's time. */
+static Reading
+whole_rows(const Mapping *mapping)
+{
+	Reading reading = {.mapping = mapping, .filter = mapping->filter != NULL};
+	bool *needed = palloc0(sizeof(bool) * Max(mapping->ncolumns, 1));
+
+	reading.columns = palloc(sizeof(int) * Max(mapping->ncolumns, 1));
+	reading.references = palloc0(sizeof(bool) * Max(mapping->ncolumns, 1));
+	if (mapping->updated_at >= 0)
+		need(&reading, mapping->updated_at, needed, false);
+	for (int f = 0; f < mapping->nfields; f++)
+	{
+		const RouteLookup *lookup = mapping->fields[f].lookup;
+
+		for (int i = 0; lookup && i < lookup->ncolumns; i++)
+			need(&reading, lookup->columns[i], needed, true);
+		if (!lookup)
+			need(&reading, mapping->fields[f].column, needed, false);
+	}
+	return reading;
+}
+
+/* What expressions make of rows that don't pass the filter doesn't matter: it may guard them. */
+static void
+append_column(StringInfo sql, const Reading *reading, const MappingColumn *column)
+{
+	if (!column->expression)
+		appendStringInfo(sql, ", s.%s", quote_identifier(column->name));
+	else if (reading->filter)
+		appendStringInfo(sql, ", CASE WHEN (%s) THEN (%s) END", reading->mapping->filter, column->expression);
+	else
+		appendStringInfo(sql, ", (%s)", column->expression);
+}
+
+/* Expressions name columns alone: what else is in the statement has names like no column's. */
+static const char *
+key_prefix(const Mapping *mapping)
+{
+	char *prefix = pstrdup("k");
+
+	for (int i = 0; i < mapping->ncolumns; i++)
+		if (strncmp(mapping->columns[i].name, prefix, strlen(prefix)) == 0)
+		{
+			prefix = psprintf("%s_", prefix);
+			i = -1;
+		}
+	return prefix;
 }
 
 static char *
-read_query(const Mapping *mapping, const int *needed, int nneeded)
+read_query(const Reading *reading)
 {
+	const Mapping *mapping = reading->mapping;
+	const char *k = key_prefix(mapping);
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT k.o");
-	for (int i = 0; i < nneeded; i++)
-		appendStringInfo(&sql, ", s.%s", quote_identifier(mapping->columns[needed[i]].name));
+	appendStringInfo(&sql, "SELECT k.%so, %s", k, reading->filter ? "(" : "true");
+	if (reading->filter)
+		appendStringInfo(&sql, "%s) IS TRUE", mapping->filter);
+	for (int i = 0; i < reading->ncolumns; i++)
+		append_column(&sql, reading, &mapping->columns[reading->columns[i]]);
 	appendStringInfoString(&sql, " FROM ROWS FROM (pg_catalog.unnest(");
-	for (int k = 0; k < mapping->nkeys; k++)
-		appendStringInfo(&sql, "%s$%d::%s", k ? "), pg_catalog.unnest(" : "", k + 1,
-						 type_name(get_array_type(mapping->key_types[k])));
+	for (int i = 0; i < mapping->nkeys; i++)
+		appendStringInfo(&sql, "%s$%d::%s", i ? "), pg_catalog.unnest(" : "", i + 1,
+						 type_name(get_array_type(mapping->key_types[i])));
 	appendStringInfoString(&sql, ")) WITH ORDINALITY AS k(");
-	for (int k = 0; k < mapping->nkeys; k++)
-		appendStringInfo(&sql, "k%d, ", k);
-	appendStringInfo(&sql, "o) JOIN %s AS s ON", mapping->source_name);
-	for (int k = 0; k < mapping->nkeys; k++)
-		appendStringInfo(&sql, "%s s.%s %s k.k%d", k ? " AND" : "", quote_identifier(mapping->key_columns[k]),
-						 key_operator(mapping, k, true), k);
+	for (int i = 0; i < mapping->nkeys; i++)
+		appendStringInfo(&sql, "%s%d, ", k, i);
+	appendStringInfo(&sql, "%so) JOIN %s AS s ON", k, mapping->source_name);
+	for (int i = 0; i < mapping->nkeys; i++)
+		appendStringInfo(&sql, "%s s.%s %s k.%s%d", i ? " AND" : "",
+						 quote_identifier(mapping->key_columns[i]), key_operator(mapping, i, true), k, i);
 	return sql.data;
 }
 
-/* Is the column, or a part of it, a reference to a parent's key? */
-static bool
-is_reference(const Mapping *mapping, int column)
-{
-	for (int f = 0; f < mapping->nfields; f++)
-		if (mapping->fields[f].lookup && mapping_field_uses(&mapping->fields[f], column))
-			return true;
-	return false;
-}
-
 static void
-take_row(const Mapping *mapping, const int *needed, const bool *references, int nneeded, uint64 row,
-		 SourceRow *out)
+take_row(const Reading *reading, uint64 row, SourceRow *out)
 {
+	const Mapping *mapping = reading->mapping;
 	TupleDesc desc = SPI_tuptable->tupdesc;
+	bool isnull;
 
-	out->found = true;
-	out->values = palloc0(sizeof(SourceValue) * Max(mapping->ncolumns, 1));
-	for (int i = 0; i < nneeded; i++)
+	out->found = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row], desc, 2, &isnull));
+	out->filtered = !out->found;
+	if (!out->values)
+		out->values = palloc0(sizeof(SourceValue) * Max(mapping->ncolumns, 1));
+	for (int i = 0; out->found && i < reading->ncolumns; i++)
 	{
-		bool isnull;
-		Datum value = SPI_getbinval(SPI_tuptable->vals[row], desc, i + 2, &isnull);
-		Oid type = TupleDescAttr(desc, i + 1)->atttypid;
-		SourceValue *read = &out->values[needed[i]];
+		int column = reading->columns[i];
+		Datum value = SPI_getbinval(SPI_tuptable->vals[row], desc, i + 3, &isnull);
+		Oid type = TupleDescAttr(desc, i + 2)->atttypid;
+		SourceValue *read = &out->values[column];
 
 		datum_read(value, isnull, type, mapping->zone, read);
-		if (references[i] && !isnull)
+		if (reading->references[column] && !isnull)
 			read->key = datum_key_utf8(datum_key_text(value, type));
 	}
 }
 
-SourceRow *
-source_read(const Mapping *mapping, char *const *keys, int nkeys)
+static void
+read_rows(void *arg)
 {
-	SourceRow *rows = palloc0(sizeof(SourceRow) * Max(nkeys, 1));
-	int *needed = palloc(sizeof(int) * Max(mapping->ncolumns, 1));
-	int nneeded = needed_columns(mapping, needed);
-	bool *references = palloc(sizeof(bool) * Max(nneeded, 1));
+	const Reading *reading = arg;
+	const Mapping *mapping = reading->mapping;
 	Oid *types = palloc(sizeof(Oid) * mapping->nkeys);
 	Datum *values = palloc(sizeof(Datum) * mapping->nkeys);
 	OwnerScope scope;
 
-	if (nkeys == 0)
-		return rows;
-	for (int i = 0; i < nneeded; i++)
-		references[i] = is_reference(mapping, needed[i]);
 	open_scope(&scope, mapping);
-	key_arrays(mapping, keys, nkeys, types, values);
-	run(read_query(mapping, needed, nneeded), mapping->nkeys, types, values);
+	key_arrays(mapping, reading->keys, reading->nkeys, types, values);
+	run(read_query(reading), mapping->nkeys, types, values);
 	MemoryContextSwitchTo(scope.caller);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -215,11 +264,119 @@ source_read(const Mapping *mapping, char *const *keys, int nkeys)
 		int64 ordinal =
 			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
 
-		take_row(mapping, needed, references, nneeded, i, &rows[ordinal - 1]);
+		take_row(reading, i, &reading->rows[ordinal - 1]);
 	}
 	close_scope(&scope);
-	return rows;
 }
+
+/*
+ * Where evaluating fails
+ */
+
+/* Something of one row alone; what is wrong, or NULL. */
+static char *
+try_row(const Reading *whole, bool filter, int column)
+{
+	Reading part = *whole;
+
+	part.filter = filter;
+	part.ncolumns = column < 0 ? 0 : 1;
+	part.columns = &column;
+	return expression_guard(read_rows, &part);
+}
+
+/* One row with which the statement fails: what is it that fails? */
+static void
+read_failing_row(const Reading *whole)
+{
+	const Mapping *mapping = whole->mapping;
+	SourceRow *row = whole->rows;
+	Reading plain = *whole;
+
+	plain.filter = false;
+	plain.columns = palloc(sizeof(int) * Max(whole->ncolumns, 1));
+	plain.ncolumns = 0;
+	for (int i = 0; i < whole->ncolumns; i++)
+		if (!mapping->columns[whole->columns[i]].expression)
+			plain.columns[plain.ncolumns++] = whole->columns[i];
+	read_rows(&plain);
+	if (!row->found)
+		return;
+	row->errors = palloc0(sizeof(char *) * mapping->ncolumns);
+	if (whole->filter)
+		row->failed = try_row(whole, true, -1);
+	for (int i = 0; i < whole->ncolumns && row->found && !row->failed; i++)
+		if (mapping->columns[whole->columns[i]].expression)
+			row->errors[whole->columns[i]] = try_row(whole, false, whole->columns[i]);
+}
+
+/*
+ * An expression that can't be evaluated with any row (its function was dropped)
+ * is no fault of the rows: read again, the mapping has it quarantined.
+ */
+static bool
+still_resolves(const Mapping *mapping)
+{
+	Relation rel = relation_open(mapping->source, AccessShareLock);
+	bool good = true;
+	char *reason;
+
+	if (mapping->filter)
+		good = expression_resolve(rel, mapping->owner, mapping->filter, true, &reason) != NULL;
+	for (int c = 0; c < mapping->ncolumns && good; c++)
+		if (mapping->columns[c].expression && !mapping->columns[c].broken)
+			good = expression_resolve(rel, mapping->owner, mapping->columns[c].expression, false, &reason) !=
+				   NULL;
+	relation_close(rel, AccessShareLock);
+	return good;
+}
+
+static void
+read_guarded(const Reading *reading, bool first)
+{
+	Reading part = *reading;
+	char *error = expression_guard(read_rows, &part);
+
+	if (!error)
+		return;
+	if (first && !still_resolves(reading->mapping))
+	{
+		mapping_forget(reading->mapping->id);
+		ereport(ERROR, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION), errmsg("%s", error)));
+	}
+	if (reading->nkeys == 1)
+	{
+		read_failing_row(reading);
+		return;
+	}
+	part.nkeys = reading->nkeys / 2;
+	read_guarded(&part, false);
+	part.keys += part.nkeys;
+	part.rows += part.nkeys;
+	part.nkeys = reading->nkeys - part.nkeys;
+	read_guarded(&part, false);
+}
+
+SourceRow *
+source_read(const Mapping *mapping, char *const *keys, int nkeys)
+{
+	Reading reading = whole_rows(mapping);
+
+	reading.keys = keys;
+	reading.nkeys = nkeys;
+	reading.rows = palloc0(sizeof(SourceRow) * Max(nkeys, 1));
+	if (nkeys == 0)
+		return reading.rows;
+	if (mapping->evaluates)
+		read_guarded(&reading, true);
+	else
+		read_rows(&reading);
+	return reading.rows;
+}
+
+/*
+ * Keys
+ */
 
 /*
  * "Greater than the last key", column by column.  Row comparison would need
@@ -252,8 +409,18 @@ append_after(StringInfo sql, const Mapping *mapping)
 	appendStringInfoChar(sql, ')');
 }
 
+/* Of the filter and of expressions nobody knows what they were: all rows. */
+static bool
+is_of_columns(const SourceChoice *choice)
+{
+	for (int i = MaxHeapAttributeNumber / 8; i < choice->changed_len; i++)
+		if (choice->changed[i])
+			return false;
+	return choice->changed != NULL;
+}
+
 static void
-append_not_null(StringInfo sql, const Mapping *mapping, const uint8 *changed, int changed_len)
+append_not_null(StringInfo sql, const Mapping *mapping, const SourceChoice *choice)
 {
 	bool first = true;
 
@@ -261,7 +428,7 @@ append_not_null(StringInfo sql, const Mapping *mapping, const uint8 *changed, in
 	{
 		int bit = mapping->columns[c].attnum - 1;
 
-		if (bit / 8 >= changed_len || !(changed[bit / 8] & (1 << (bit % 8))))
+		if (bit / 8 >= choice->changed_len || !(choice->changed[bit / 8] & (1 << (bit % 8))))
 			continue;
 		appendStringInfo(sql, "%ss.%s IS NOT NULL", first ? " AND (" : " OR ",
 						 quote_identifier(mapping->columns[c].name));
@@ -270,8 +437,22 @@ append_not_null(StringInfo sql, const Mapping *mapping, const uint8 *changed, in
 	appendStringInfoString(sql, first ? " AND false" : ")");
 }
 
+/* In a scope: of a filter that is kept, the text for a statement. */
+static void
+append_filter(StringInfo sql, const Mapping *mapping, const char *filter)
+{
+	Relation rel = relation_open(mapping->source, AccessShareLock);
+	char *reason;
+	Expression *expression = expression_resolve(rel, mapping->owner, filter, true, &reason);
+
+	relation_close(rel, AccessShareLock);
+	if (!expression)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION), errmsg("filter: %s", reason)));
+	appendStringInfo(sql, " AND (%s)", expression->text);
+}
+
 static char *
-keys_query(const Mapping *mapping, bool after, const uint8 *changed, int changed_len, int limit)
+keys_query(const Mapping *mapping, bool after, const SourceChoice *choice, int limit)
 {
 	StringInfoData sql;
 
@@ -280,10 +461,12 @@ keys_query(const Mapping *mapping, bool after, const uint8 *changed, int changed
 	for (int k = 0; k < mapping->nkeys; k++)
 		appendStringInfo(&sql, "%ss.%s", k ? ", " : "", quote_identifier(mapping->key_columns[k]));
 	appendStringInfo(&sql, " FROM %s AS s WHERE true", mapping->source_name);
-	if (changed)
-		append_not_null(&sql, mapping, changed, changed_len);
+	if (is_of_columns(choice))
+		append_not_null(&sql, mapping, choice);
 	if (after)
 		append_after(&sql, mapping);
+	if (choice->filter)
+		append_filter(&sql, mapping, choice->filter);
 	appendStringInfoString(&sql, " ORDER BY ");
 	for (int k = 0; k < mapping->nkeys; k++)
 		appendStringInfo(&sql, "%ss.%s", k ? ", " : "", quote_identifier(mapping->key_columns[k]));
@@ -323,8 +506,8 @@ key_values(const Mapping *mapping, const char *key, Oid *types, Datum *values)
 }
 
 char **
-source_keys_after(const Mapping *mapping, const char *last_key, const uint8 *changed, int changed_len,
-				  int limit, int *nkeys)
+source_keys_after(const Mapping *mapping, const char *last_key, const SourceChoice *choice, int limit,
+				  int *nkeys)
 {
 	Oid *types = palloc(sizeof(Oid) * mapping->nkeys);
 	Datum *values = palloc(sizeof(Datum) * mapping->nkeys);
@@ -334,8 +517,7 @@ source_keys_after(const Mapping *mapping, const char *last_key, const uint8 *cha
 	if (last_key)
 		key_values(mapping, last_key, types, values);
 	open_scope(&scope, mapping);
-	run(keys_query(mapping, last_key != NULL, changed, changed_len, limit), last_key ? mapping->nkeys : 0,
-		types, values);
+	run(keys_query(mapping, last_key != NULL, choice, limit), last_key ? mapping->nkeys : 0, types, values);
 	MemoryContextSwitchTo(scope.caller);
 	*nkeys = 0;
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -350,8 +532,9 @@ source_keys_after(const Mapping *mapping, const char *last_key, const uint8 *cha
 }
 
 int64
-source_row_count(const Mapping *mapping)
+source_row_count(const Mapping *mapping, const char *filter)
 {
+	StringInfoData sql;
 	OwnerScope scope;
 	int64 count = -1;
 	bool isnull;
@@ -371,11 +554,51 @@ source_row_count(const Mapping *mapping)
 	}
 	if (count < 0)
 	{
-		run(psprintf("SELECT pg_catalog.count(*) FROM %s", mapping->source_name), 0, NULL, NULL);
+		initStringInfo(&sql);
+		appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s AS s WHERE true", mapping->source_name);
+		if (filter)
+			append_filter(&sql, mapping, filter);
+		run(sql.data, 0, NULL, NULL);
 		count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	}
 	close_scope(&scope);
 	return count;
+}
+
+typedef struct Losing
+{
+	const Mapping *mapping;
+	const char *filter;
+	int limit;
+	bool more;
+} Losing;
+
+static void
+count_lost(void *arg)
+{
+	Losing *losing = arg;
+	StringInfoData sql;
+	OwnerScope scope;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT FROM %s AS s WHERE (%s) IS NOT TRUE", losing->mapping->source_name,
+					 losing->filter);
+	if (losing->mapping->filter && !losing->mapping->filter_uses.broken)
+		appendStringInfo(&sql, " AND (%s)", losing->mapping->filter);
+	appendStringInfo(&sql, " LIMIT %d", losing->limit + 1);
+	open_scope(&scope, losing->mapping);
+	run(sql.data, 0, NULL, NULL);
+	losing->more = SPI_processed > losing->limit;
+	close_scope(&scope);
+}
+
+/* Where it can't be told, since the filter fails with a row, it may be as many as there are. */
+bool
+source_loses_more(const Mapping *mapping, const char *filter, int limit)
+{
+	Losing losing = {mapping, filter, limit, false};
+
+	return expression_guard(count_lost, &losing) ? source_row_count(mapping, NULL) > limit : losing.more;
 }
 
 char *

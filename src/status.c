@@ -1,7 +1,7 @@
 /*
  * status.c
  *		Functions that look: views' helpers, wait_for_sync; repair of
- *		dead letters; and what CREATE EXTENSION and DDL set off.
+ *		dead letters; and what CREATE EXTENSION sets off.
  */
 #include "compat.h"
 
@@ -27,6 +27,7 @@
 
 #include "api.h"
 #include "capture.h"
+#include "history.h"
 #include "payload.h"
 #include "queue.h"
 #include "secret.h"
@@ -67,16 +68,17 @@ put_routes(ReturnSetInfo *result, const Mapping *mapping)
 		const Route *route = &mapping->routes[i];
 		const MappingColumn *column = &mapping->columns[route->column];
 		const char *texts[8] = {mapping->name,
-								column->name,
+								column->expression ? NULL : column->name,
 								column->type_name,
 								route->field_name,
 								route->field ? route->field->type_name : NULL,
 								route_kind_name(route->rule),
 								route_status_name(route->status),
-								route->detail};
+								route->detail ? route->detail : column->expression};
 		Datum values[8] = {0};
 
-		values[1] = name_datum(column->name);
+		if (texts[1])
+			values[1] = name_datum(texts[1]);
 		api_put_row(result, 8, texts, values);
 	}
 }
@@ -87,19 +89,21 @@ put_undescribed(ReturnSetInfo *result, const Mapping *mapping)
 {
 	for (int i = 0; i < mapping->ncolumns; i++)
 	{
+		const MappingColumn *column = &mapping->columns[i];
 		const char *texts[8] = {mapping->name,
-								mapping->columns[i].name,
-								mapping->columns[i].type_name,
+								column->expression ? NULL : column->name,
+								column->type_name,
+								column->field_name,
 								NULL,
-								NULL,
-								NULL,
+								column->expression ? "expression" : NULL,
 								"unmatched",
 								"metadata of the object are not cached yet"};
 		Datum values[8] = {0};
 
 		if (mapping->broken)
 			texts[7] = mapping->broken;
-		values[1] = name_datum(mapping->columns[i].name);
+		if (texts[1])
+			values[1] = name_datum(texts[1]);
 		api_put_row(result, 8, texts, values);
 	}
 }
@@ -161,8 +165,11 @@ sfsync_server_settings(PG_FUNCTION_ARGS)
  * Waiting
  */
 
+/* A transaction id that is not given out yet is another cluster's, of a dump. */
 static const char unsettled_query[] =
-	"SELECT EXISTS (SELECT FROM sfsync.queue WHERE xid < pg_catalog.pg_snapshot_xmax($1::text::pg_catalog.pg_snapshot)"
+	"SELECT EXISTS (SELECT FROM sfsync.queue WHERE xid >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
+	" AND ($2 = 0 OR mapping = $2))"
+	" OR EXISTS (SELECT FROM sfsync.queue WHERE xid < pg_catalog.pg_snapshot_xmax($1::text::pg_catalog.pg_snapshot)"
 	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
 	" OR EXISTS (SELECT FROM sfsync.deferred WHERE state = 'waiting'"
 	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
@@ -198,10 +205,13 @@ settled(const char *snapshot, int mapping)
 static void
 nap(TimestampTz until)
 {
+	static uint32 wait_event = 0;
 	long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
+	if (wait_event == 0)
+		wait_event = NAMED_WAIT_EVENT("SfsyncWaitForSync");
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(Max(left, 1), 10),
-					 PG_WAIT_EXTENSION);
+					 wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -303,6 +313,11 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
 				"UPDATE sfsync.object SET refresh = true WHERE ($1 IS NULL OR server = $1)"
 				" AND ($2 IS NULL OR pg_catalog.lower(object) = pg_catalog.lower($2))",
 				sql_arg_name(server), sql_arg_text(object));
+	SQL_RUN(
+		&scope,
+		"UPDATE sfsync.field_creation c SET retry_at = NULL FROM sfsync.mapping m WHERE m.id = c.mapping"
+		" AND ($1 IS NULL OR m.server = $1) AND ($2 IS NULL OR pg_catalog.lower(m.object) = pg_catalog.lower($2))",
+		sql_arg_name(server), sql_arg_text(object));
 	sql_close(&scope);
 	if (object && n == 0)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("no mapping has object \"%s\"", object),
@@ -362,6 +377,8 @@ sfsync_retry(PG_FUNCTION_ARGS)
 	if (open)
 		SQL_RUN(&scope, retry_query, sql_arg_bigint(id));
 	sql_close(&scope);
+	if (open)
+		history_repair(id, "retried");
 	shmem_wake_at_commit();
 	PG_RETURN_BOOL(open);
 }
@@ -393,11 +410,13 @@ sfsync_discard(PG_FUNCTION_ARGS)
 				" AND m.name = l.mapping AND d.mapping = m.id AND d.key = l.external_id AND d.state = 'dead'",
 				sql_arg_bigint(PG_GETARG_INT64(0)));
 	sql_close(&scope);
+	if (open)
+		history_repair(PG_GETARG_INT64(0), "discarded");
 	PG_RETURN_BOOL(open);
 }
 
 /*
- * CREATE EXTENSION, DROP EXTENSION, DDL
+ * CREATE EXTENSION
  */
 
 PG_FUNCTION_INFO_V1(sfsync_announce);
@@ -412,78 +431,4 @@ sfsync_announce(PG_FUNCTION_ARGS)
 						  errmsg("sfsync is not preloaded: changes will be captured, but not delivered"),
 						  errhint("Add sfsync to shared_preload_libraries and restart the server.")));
 	PG_RETURN_VOID();
-}
-
-/* Stored attribute numbers keep a renamed column's rule and key working. */
-static void
-follow_renames(void)
-{
-	SqlScope scope;
-
-	sql_open(&scope, false);
-	SQL_RUN0(
-		&scope,
-		"UPDATE sfsync.mapping m SET key_columns = k.names FROM (SELECT o.id,"
-		" pg_catalog.array_agg(a.attname ORDER BY u.o) AS names FROM sfsync.mapping o"
-		" CROSS JOIN LATERAL pg_catalog.unnest(o.key_attnums) WITH ORDINALITY AS u(n, o)"
-		" JOIN pg_catalog.pg_attribute a ON a.attrelid = o.attnums_of AND a.attnum = u.n AND NOT a.attisdropped"
-		" WHERE o.attnums_of = o.source::oid GROUP BY o.id) k"
-		" WHERE k.id = m.id AND k.names <> m.key_columns"
-		" AND pg_catalog.cardinality(k.names) = pg_catalog.cardinality(m.key_columns)");
-	SQL_RUN0(
-		&scope,
-		"UPDATE sfsync.rule r SET column_name = a.attname FROM sfsync.mapping m, pg_catalog.pg_attribute a"
-		" WHERE m.id = r.mapping AND m.attnums_of = m.source::oid AND a.attrelid = m.attnums_of"
-		" AND a.attnum = r.attnum AND NOT a.attisdropped AND a.attname <> r.column_name");
-	sql_close(&scope);
-}
-
-/* A new partition of a mapped table can be truncated by itself, too. */
-static void
-follow_partitions(void)
-{
-	SqlScope scope;
-	Oid *tables;
-	int n;
-
-	sql_open(&scope, true);
-	n = SQL_RUN0(
-		&scope,
-		"SELECT DISTINCT c.oid FROM sfsync.mapping m JOIN pg_catalog.pg_class c ON c.oid = m.source::oid"
-		" WHERE c.relkind = 'p'");
-	tables = MemoryContextAlloc(scope.caller, sizeof(Oid) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		tables[i] = sql_oid(i, 1);
-	sql_close(&scope);
-	for (int i = 0; i < n; i++)
-		api_attach_triggers(tables[i]);
-}
-
-PG_FUNCTION_INFO_V1(sfsync_follow_ddl);
-
-Datum
-sfsync_follow_ddl(PG_FUNCTION_ARGS)
-{
-	EventTriggerData *data = (EventTriggerData *) fcinfo->context;
-
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("function \"sfsync.follow_ddl\" must be called as an event trigger")));
-	/* a new table is of interest as a partition only */
-	if (IsA(data->parsetree, CreateStmt) && !((CreateStmt *) data->parsetree)->partbound)
-		PG_RETURN_NULL();
-	if (OidIsValid(sfsync_relation("mapping")) && IsA(data->parsetree, RenameStmt))
-	{
-		follow_renames();
-		mapping_changed(InvalidOid);
-	}
-	else if (OidIsValid(sfsync_relation("mapping")) &&
-			 (IsA(data->parsetree, CreateStmt) || IsA(data->parsetree, AlterTableStmt)))
-	{
-		follow_partitions();
-		if (IsA(data->parsetree, AlterTableStmt))
-			capture_altered_table((AlterTableStmt *) data->parsetree);
-	}
-	shmem_wake_at_commit();
-	PG_RETURN_NULL();
 }

@@ -25,8 +25,10 @@
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
+#include "connection.h"
 #include "datum.h"
 #include "deliver.h"
+#include "history.h"
 #include "http.h"
 #include "queue.h"
 #include "sfsync.h"
@@ -130,6 +132,7 @@ turn(Delivery *delivery, bool woken)
 	PG_TRY();
 	{
 		wait = deliver_turn(delivery, woken);
+		history_upkeep();
 	}
 	PG_CATCH();
 	{
@@ -143,6 +146,9 @@ turn(Delivery *delivery, bool woken)
 	return wait;
 }
 
+static uint32 wait_work;       /* for something to do, or for the time to do it */
+static uint32 wait_salesforce; /* for replies */
+
 /* True when settings were read again, or a nap is over: look, whatever was told. */
 static bool
 wait_for_work(HttpClient *http, long wait)
@@ -152,7 +158,8 @@ wait_for_work(HttpClient *http, long wait)
 
 	pgstat_report_activity(STATE_IDLE, NULL);
 	events = WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							   http_wait_fd(http), nap ? NAP_MS : wait, PG_WAIT_EXTENSION);
+							   http_wait_fd(http), nap ? NAP_MS : wait,
+							   http_in_flight(http) > 0 ? wait_salesforce : wait_work);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
@@ -205,6 +212,8 @@ loop(HttpClient *http, Oid extension)
 		{
 			pgstat_report_activity(STATE_RUNNING, "sfsync: delivering changes");
 			wait = turn(delivery, woken);
+			if (connections_fence_lifted())
+				break;
 			last = GetCurrentTimestamp();
 			next = wait < 0 ? 0 : TimestampTzPlusMilliseconds(last, wait);
 			pgstat_report_stat(true);
@@ -225,6 +234,8 @@ sfsync_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	fix_session();
+	wait_work = NAMED_WAIT_EVENT("SfsyncWork");
+	wait_salesforce = NAMED_WAIT_EVENT("SfsyncSalesforce");
 	if (!shmem_worker_attach())
 		proc_exit(0);
 	(void) shmem_worker_woken();

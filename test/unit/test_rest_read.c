@@ -170,6 +170,54 @@ find_many(const char *const *keys, int n, int most)
 	assert_in_range(requests, 1, most);
 }
 
+/* All records, and fields of parents, which come inside these. */
+static void
+scan_request(void **state)
+{
+	static const char *const fields[] = {"Name", "pg_id__c", "ParentId", "Parent.PG_Key__c"};
+
+	(void) state;
+	assert_string_equal(soql_of(rest_scan("66.0", "Account", "Pg_Id__c", fields, 4), "query"), SELECTED
+						"Pg_Id__c,Name,ParentId,Parent.PG_Key__c FROM Account WHERE Pg_Id__c != null");
+	assert_string_equal(soql_of(rest_scan("66.0", "Account", "Pg_Id__c", NULL, 0), "query"),
+						SELECTED "Pg_Id__c FROM Account WHERE Pg_Id__c != null");
+}
+
+static void
+parent_values(void **state)
+{
+	static const char *const fields[] = {"Parent.PG_Key__c", "Parent.No__c", "Parent.Owner.Name",
+										 "Other__r.Name"};
+	static const char *const bad[] = {"\"Parent\":\"text\"", "\"Parent\":[]", "\"Parent\":7",
+									  "\"Parent\":{\"PG_Key__c\":{}}",
+									  "\"Parent\":{\"PG_Key__c\":\"a\\u0000\"}"};
+	const char *body = QUERY(RECORD(
+		ID1,
+		",\"K__c\":\"a\",\"Parent\":{\"attributes\":{\"type\":\"A\"},\"pg_key__c\":\"b\",\"No__c\":1.5,"
+		"\"Owner\":{\"Name\":\"c\"}},\"Other__r\":null") "," RECORD(ID2, ",\"K__c\":\"d\",\"Parent\":null"));
+	RestRead *reads;
+	int n;
+	RestPage page;
+
+	(void) state;
+	assert_true(rest_parse_find(body, strlen(body), "K__c", fields, 4, &reads, &n, &page));
+	assert_int_equal(n, 2);
+	assert_string_equal(reads[0].values[0].text, "b");
+	assert_int_equal(reads[0].values[1].kind, FV_NUMBER);
+	assert_string_equal(reads[0].values[1].text, "1.5");
+	assert_string_equal(reads[0].values[2].text, "c");
+	assert_int_equal(reads[0].values[3].kind, FV_NULL);
+	assert_int_equal(reads[1].values[0].kind, FV_NULL);
+	assert_int_equal(reads[1].values[3].kind, FV_ABSENT);
+	for (size_t i = 0; i < lengthof(bad); i++)
+	{
+		char *broken = psprintf(QUERY(RECORD(ID1, ",\"K__c\":\"a\",%s")), bad[i]);
+
+		assert_false(rest_parse_find(broken, strlen(broken), "K__c", fields, 4, &reads, &n, &page));
+		assert_non_null(page.error);
+	}
+}
+
 static void
 find_of_many_keys(void **state)
 {
@@ -898,6 +946,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(retrieve_request),
 		cmocka_unit_test(find_request),
+		cmocka_unit_test(scan_request),
+		cmocka_unit_test(parent_values),
 		cmocka_unit_test(find_of_many_keys),
 		cmocka_unit_test(find_deleted_request),
 		cmocka_unit_test(history_request),

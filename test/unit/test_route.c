@@ -216,7 +216,7 @@ columns_that_match_one_field(void **state)
 		column("name", 2, SRC_TEXT),
 		column("annualrevenue", 3, SRC_NUMERIC),
 	};
-	RouteRule excluded = {true, 3, NULL, false, false};
+	RouteRule excluded = {.exclude = true, .attnum = 3};
 	int n;
 	Route *routes = route_resolve(columns, 3, NULL, 0, &object, "Pg_Id__c", &n);
 
@@ -267,14 +267,18 @@ explicit_rules(void **state)
 		column("photo", 10, SRC_BYTEA),
 	};
 	RouteRule rules[] = {
-		{false, 2, "NAME", true, true},      /* wins over column name */
-		{false, 5, "Site__c", false, false}, /* replaces the rule of column site */
-		{false, 2, "gone__c", false, false}, /* title feeds two fields */
-		{true, 8, NULL, false, false},
-		{true, 2, NULL, false, false}, /* explicit comes first */
-		{false, 9, "pg_id__c", false, false},
-		{false, 10, "AnnualRevenue", false, false},
-		{false, 0, "Loyalty_Tier__c", false, false}, /* its column is gone */
+		{.attnum = 2,
+		 .field = "NAME",
+		 .keep_null = true,
+		 .truncate = true,
+		 .policy = "create_only"},         /* wins over column name */
+		{.attnum = 5, .field = "Site__c"}, /* replaces the rule of column site */
+		{.attnum = 2, .field = "gone__c"}, /* title feeds two fields */
+		{.exclude = true, .attnum = 8},
+		{.exclude = true, .attnum = 2}, /* explicit comes first */
+		{.attnum = 9, .field = "pg_id__c"},
+		{.attnum = 10, .field = "AnnualRevenue"},
+		{.attnum = 0, .field = "Loyalty_Tier__c"}, /* its column is gone */
 	};
 	int n;
 	Route *r = route_resolve(columns, 7, rules, 8, &object, "Pg_Id__c", &n);
@@ -289,6 +293,7 @@ explicit_rules(void **state)
 	assert_int_equal(r[1].status, ROUTE_MAPPED);
 	assert_string_equal(r[1].field_name, "Name");
 	assert_true(r[1].keep_null && r[1].truncate);
+	assert_string_equal(r[1].policy, "create_only");
 	assert_int_equal(r[2].column, 1);
 	assert_int_equal(r[2].status, ROUTE_QUARANTINED);
 	assert_null(r[2].field);
@@ -297,6 +302,7 @@ explicit_rules(void **state)
 		r[2].detail,
 		"field gone__c is not visible on Account: it does not exist or the integration user lacks the permission");
 	assert_false(r[2].keep_null || r[2].truncate);
+	assert_null(r[2].policy);
 
 	assert_int_equal(r[3].column, 2);
 	assert_string_equal(r[3].field_name, "Site__c");
@@ -311,12 +317,50 @@ explicit_rules(void **state)
 	assert_string_equal(r[7].field_name, "AnnualRevenue");
 }
 
+/* Expressions come after the columns, each with the rule that it is of. */
+static void
+expressions(void **state)
+{
+	RouteColumn columns[] = {column("name", 1, SRC_TEXT),   column("site", 2, SRC_TEXT),
+							 column("", 1602, SRC_NUMERIC), column("", 1603, SRC_BYTEA),
+							 column("", 1604, SRC_TEXT),    column("", 1605, SRC_TEXT)};
+	RouteRule rules[] = {
+		{.attnum = 1602, .field = "site__c", .keep_null = true, .policy = "strict"},
+		{.attnum = 1603, .field = "AnnualRevenue"},
+		{.attnum = 1604, .field = "NAME"},
+		{.attnum = 1605, .field = "gone__c"},
+	};
+	int n;
+	Route *r;
+
+	(void) state;
+	for (int i = 2; i < 6; i++)
+		columns[i].expression = true;
+	columns[4].broken = "the expression can't be evaluated: no such column";
+	r = route_resolve(columns, 6, rules, 4, &object, "Pg_Id__c", &n);
+	assert_int_equal(n, 6);
+	assert_string_equal(r[0].detail, "an explicit rule fills field Name");
+	assert_int_equal(r[2].rule, ROUTE_EXPRESSION);
+	assert_int_equal(r[2].status, ROUTE_MAPPED);
+	assert_int_equal(r[2].column, 2);
+	assert_string_equal(r[2].field_name, "Site__c");
+	assert_true(r[2].keep_null);
+	assert_string_equal(r[2].policy, "strict");
+	assert_int_equal(r[3].status, ROUTE_INCOMPATIBLE);
+	assert_int_equal(r[4].rule, ROUTE_EXPRESSION);
+	assert_int_equal(r[4].status, ROUTE_QUARANTINED);
+	assert_string_equal(r[4].field_name, "Name");
+	assert_string_equal(r[4].detail, "the expression can't be evaluated: no such column");
+	assert_int_equal(r[5].status, ROUTE_QUARANTINED);
+	assert_string_equal(r[5].field_name, "gone__c");
+}
+
 static void
 nothing_to_resolve(void **state)
 {
 	SfObject empty = {"X", "X", NULL, true, true, true, true, NULL, 0};
 	RouteColumn c = column("name", 1, SRC_TEXT);
-	RouteRule rule = {false, 1, "Name", false, false};
+	RouteRule rule = {.attnum = 1, .field = "Name"};
 	int n;
 	Route *r;
 
@@ -336,7 +380,7 @@ order_does_not_matter(void **state)
 {
 	RouteColumn columns[] = {column("site", 5, SRC_TEXT), column("name", 1, SRC_TEXT),
 							 column("grade", 3, SRC_TEXT)};
-	RouteRule rules[] = {{false, 5, "Site__c", false, false}, {true, 1, NULL, false, false}};
+	RouteRule rules[] = {{.attnum = 5, .field = "Site__c"}, {.exclude = true, .attnum = 1}};
 	int n;
 	Route *r;
 	SfField swapped = fields[9];
@@ -416,6 +460,7 @@ names(void **state)
 	assert_string_equal(route_kind_name(ROUTE_EXPLICIT), "explicit");
 	assert_string_equal(route_kind_name(ROUTE_NAME), "name");
 	assert_string_equal(route_kind_name(ROUTE_CUSTOM_NAME), "custom_name");
+	assert_string_equal(route_kind_name(ROUTE_EXPRESSION), "expression");
 	assert_string_equal(route_status_name(ROUTE_MAPPED), "mapped");
 	assert_string_equal(route_status_name(ROUTE_UNMATCHED), "unmatched");
 	assert_string_equal(route_status_name(ROUTE_EXCLUDED), "excluded");
@@ -454,6 +499,122 @@ nearest(void **state)
 	}
 }
 
+/* One column that fed these fields before. */
+static Route
+resolve_former(const char *name, SourceKind kind, const RouteFormer *former, int nformer)
+{
+	RouteColumn c = column(name, 1, kind);
+	int n;
+	Route *routes;
+
+	c.former = former;
+	c.nformer = nformer;
+	routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+	assert_int_equal(n, 1);
+	return routes[0];
+}
+
+static void
+check_quarantine(Route route, const char *field, RouteKind rule, const char *trouble)
+{
+	assert_int_equal(route.status, ROUTE_QUARANTINED);
+	assert_int_equal(route.rule, rule);
+	assert_string_equal(route.field_name, field);
+	assert_string_equal(route.trouble, trouble);
+	assert_non_null(strstr(route.detail, field));
+}
+
+static void
+fields_that_were_mapped(void **state)
+{
+	static const RouteFormer phone[] = {{"Phone", "phone"}};
+	static const RouteFormer tier[] = {{"Tier__c", NULL}};
+	static const RouteFormer packaged[] = {{"acme__Tier__c", "string"}};
+	static const RouteFormer read_only[] = {{"CreatedDate", "datetime"}};
+	static const RouteFormer retyped[] = {{"Birth_Date__c", "string"}};
+	static const RouteFormer unchanged[] = {{"Birth_Date__c", "date"}};
+	static const RouteFormer several[] = {{"Name", "string"}, {"Phone", "phone"}};
+	static const RouteFormer there[] = {{"Site", "string"}};
+
+	(void) state;
+	fields[7].type_name = pstrdup("date");
+	check_quarantine(resolve_former("phone", SRC_TEXT, phone, 1), "Phone", ROUTE_NAME, "not visible");
+	check_quarantine(resolve_former("tier", SRC_TEXT, tier, 1), "Tier__c", ROUTE_CUSTOM_NAME, "not visible");
+	check_quarantine(resolve_former("tier", SRC_TEXT, packaged, 1), "acme__Tier__c", ROUTE_CUSTOM_NAME,
+					 "not visible");
+	check_quarantine(resolve_former("phone", SRC_TEXT, several, 2), "Phone", ROUTE_NAME, "not visible");
+	check_quarantine(resolve_former("created_date", SRC_TIMESTAMPTZ, read_only, 1), "CreatedDate", ROUTE_NAME,
+					 "read-only");
+	check_quarantine(resolve_former("birth_date", SRC_BOOL, retyped, 1), "Birth_Date__c", ROUTE_CUSTOM_NAME,
+					 "of another type");
+
+	/* by the table's own doing: no quarantine */
+	assert_int_equal(resolve_former("birth_date", SRC_BOOL, unchanged, 1).status, ROUTE_INCOMPATIBLE);
+	assert_int_equal(resolve_former("telephone", SRC_TEXT, phone, 1).status, ROUTE_UNMATCHED);
+	assert_int_equal(resolve_former("place", SRC_TEXT, there, 1).status, ROUTE_UNMATCHED);
+	assert_int_equal(resolve_former("created_date", SRC_TIMESTAMPTZ, phone, 1).status, ROUTE_READ_ONLY);
+	assert_int_equal(resolve_former("name", SRC_TEXT, phone, 1).status, ROUTE_MAPPED);
+}
+
+static void
+keys_have_a_line(void **state)
+{
+	static const char *const alone[] = {"id", "pg_id", "no_field", "foo_bar"};
+	RouteColumn c = column("name", 1, SRC_TEXT);
+	int n;
+	Route *routes;
+
+	(void) state;
+	c.key = true;
+	routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+	assert_int_equal(n, 2);
+	assert_true(routes[0].key);
+	assert_int_equal(routes[0].status, ROUTE_MAPPED);
+	assert_string_equal(routes[0].field_name, "Pg_Id__c");
+	assert_false(routes[1].key);
+	assert_string_equal(routes[1].field_name, "Name");
+	for (size_t i = 0; i < lengthof(alone); i++)
+	{
+		c.name = alone[i];
+		routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+		assert_int_equal(n, 1);
+		assert_true(routes[0].key);
+	}
+
+	/* a key field that is not there: each column still has a line */
+	routes = route_resolve(&c, 1, NULL, 0, &object, "Gone__c", &n);
+	assert_int_equal(n, 1);
+	assert_false(routes[0].key);
+}
+
+static void
+fields_to_create(void **state)
+{
+	RouteColumn c = column("no_field", 1, SRC_TEXT);
+	RouteRule exclude = {.exclude = true, .attnum = 1};
+	int n;
+	Route *routes;
+
+	(void) state;
+	assert_false(route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n)->wanted);
+	c.creatable = true;
+	c.create_at = 5;
+	routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+	assert_true(routes->wanted);
+	assert_int_equal(routes->wanted_at, 5);
+	assert_null(routes->trouble);
+	c.creation = "not permitted";
+	c.creation_failed = true;
+	routes = route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n);
+	assert_string_equal(routes->trouble, "not permitted");
+	assert_non_null(strstr(routes->detail, "not permitted"));
+	assert_false(route_resolve(&c, 1, &exclude, 1, &object, "Pg_Id__c", &n)->wanted);
+	c.name = "foo_bar"; /* two fields match */
+	assert_false(route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n)->wanted);
+	c.name = "name";
+	assert_false(route_resolve(&c, 1, NULL, 0, &object, "Pg_Id__c", &n)->wanted);
+}
+
 int
 main(void)
 {
@@ -463,8 +624,12 @@ main(void)
 		cmocka_unit_test_setup(columns_that_match_one_field, set_up),
 		cmocka_unit_test_setup(long_lists_are_cut, set_up),
 		cmocka_unit_test_setup(explicit_rules, set_up),
+		cmocka_unit_test_setup(expressions, set_up),
 		cmocka_unit_test_setup(nothing_to_resolve, set_up),
 		cmocka_unit_test_setup(order_does_not_matter, set_up),
+		cmocka_unit_test_setup(fields_that_were_mapped, set_up),
+		cmocka_unit_test_setup(keys_have_a_line, set_up),
+		cmocka_unit_test_setup(fields_to_create, set_up),
 		cmocka_unit_test(wide_table),
 		cmocka_unit_test(names),
 		cmocka_unit_test(nearest),

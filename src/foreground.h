@@ -1,0 +1,36 @@
+/*
+ * foreground.h
+ *		Asking Salesforce from a session of a user: a login of its own, one
+ *		request at a time, cancellable.  What goes wrong is raised.
+ */
+#ifndef SFSYNC_FOREGROUND_H
+#define SFSYNC_FOREGROUND_H
+
+#include "auth.h"
+#include "http.h"
+#include "rest.h"
+#include "secret.h"
+
+typedef struct Foreground
+{
+	ServerOptions *options;
+	Oid owner; /* whose user mapping is used */
+	HttpClient *client;
+	MemoryContext context; /* of the token */
+	AuthToken *token;
+	HttpReply *reply; /* the last one; not palloc'd */
+} Foreground;
+
+/* Logs in.  The caller closes it in a PG_FINALLY, whatever happens. */
+extern void foreground_open(Foreground *session, Oid serverid, Oid owner);
+extern void foreground_close(Foreground *session);
+
+/*
+ * Ask, and ask again where that may help: after a new login when the session
+ * ended, and a few times while the server is away.  Raises what is left, and
+ * when the org's calls are used up to the server's api_budget.  The reply is
+ * good until the next one.
+ */
+extern const HttpReply *foreground_ask(Foreground *session, const RestCall *call);
+
+#endif /* SFSYNC_FOREGROUND_H */
