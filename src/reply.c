@@ -432,14 +432,22 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 	}
 }
 
+TimestampTz
+reply_server_time(const HttpReply *reply)
+{
+	return reply->server_date == 0
+			   ? 0
+			   : (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
+					 USECS_PER_SEC;
+}
+
 /* When Salesforce answered, by its clock. */
 static TimestampTz
 answered_at(const Request *request, const HttpReply *reply)
 {
-	if (reply->server_date > 0)
-		return (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
-			   USECS_PER_SEC;
-	return GetCurrentTimestamp() + request->connection->clock_skew;
+	TimestampTz at = reply_server_time(reply);
+
+	return at != 0 ? at : GetCurrentTimestamp() + request->connection->clock_skew;
 }
 
 static void set_again(Request *request, const RequestPart *part);
