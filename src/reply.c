@@ -725,6 +725,7 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 {
 	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
 	bool *failed = palloc0(sizeof(bool) * request->nunits);
+	bool any_failed = false;
 	ErrorScope scope = SCOPE_SERVER;
 	const RestResult *ailing;
 
@@ -735,9 +736,14 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 	judge_server(delivery, request, ailing, scope, reply);
 	set_results(delivery, request, &request->parts[0], results, reply);
 	for (int i = 0; i < request->nunits; i++)
+	{
 		if (failed[i])
 			request->outcomes[i].kind = OUTCOME_AGAIN; /* someone was faster: read, and decide again */
-	finish_write(delivery, request, false);
+		any_failed |= failed[i];
+	}
+
+	/* that someone may be we: libcurl repeats what was sent on a connection that had just died */
+	finish_write(delivery, request, any_failed);
 	return true;
 }
 
