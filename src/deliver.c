@@ -649,7 +649,7 @@ left_ready(Delivery *delivery)
 			state->held_until == 0)
 			return true;
 	}
-	return delivery->look;
+	return delivery->look || fetch_left_behind(delivery);
 }
 
 static long

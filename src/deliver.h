@@ -219,6 +219,9 @@ extern bool claim_may_send(const Delivery *delivery, Connection *connection, int
 
 /* fetch.c */
 extern void fetch(Delivery *delivery);
+
+/* Mappings that were passed over and can go now need the queue's beginning again. */
+extern bool fetch_left_behind(const Delivery *delivery);
 extern void fetch_note_chunks(Delivery *delivery);
 
 /* reply.c */

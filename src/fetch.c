@@ -473,22 +473,28 @@ fetch_note_chunks(Delivery *delivery)
 	}
 }
 
-/* Mappings that were passed over and can go now need the queue's beginning again. */
+bool
+fetch_left_behind(const Delivery *delivery)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->mappings)
+	{
+		const MappingDelivery *state = lfirst(lc);
+		const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
+
+		if (state->behind && state->deliverable && (!queue || queue->nunits < IDLE_MAPPING_MAX / 2))
+			return true;
+	}
+	return false;
+}
+
 static void
 catch_up(Delivery *delivery)
 {
 	ListCell *lc;
-	bool rewind = false;
 
-	foreach(lc, delivery->mappings)
-	{
-		MappingDelivery *state = lfirst(lc);
-
-		if (state->behind && state->deliverable &&
-			batch_queue(delivery->work, state->id)->nunits < IDLE_MAPPING_MAX / 2)
-			rewind = true;
-	}
-	if (!rewind)
+	if (!fetch_left_behind(delivery))
 		return;
 	foreach(lc, delivery->mappings)
 		((MappingDelivery *) lfirst(lc))->behind = false;
