@@ -352,9 +352,9 @@ is_unusual(const Claim *claim, const Candidate *candidate)
 	const Unit *unit = candidate->unit;
 	const Outcome *noted = &candidate->noted;
 
-	return candidate->fill || unit->by_rest || unit->limit > 0 || unit->refused_once || unit->nold > 0 ||
-		   unit->key_left || noted->set_replaced || noted->conflicts.n > 0 ||
-		   (unit->read && unit->read->ambiguous);
+	return candidate->fill || (!unit->later && !claim->state->bulk_live) || unit->by_rest ||
+		   unit->limit > 0 || unit->refused_once || unit->nold > 0 || unit->key_left || noted->set_replaced ||
+		   noted->conflicts.n > 0 || (unit->read && unit->read->ambiguous);
 }
 
 static BulkJob *
@@ -390,7 +390,8 @@ is_gathering(const Delivery *delivery, int mapping)
 
 /*
  * From so many due records on, until all of them are on their way; what comes
- * after is measured anew.
+ * after is measured anew.  A few live changes beside a large backfill are not to
+ * wait for its jobs.
  */
 void
 bulk_measure(Delivery *delivery)
@@ -402,12 +403,14 @@ bulk_measure(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (!queue || state->bulk_threshold == 0 || state->bulk_off_until > delivery->turn_started)
-			state->bulk = false;
-		else if (queue->nready >= state->bulk_threshold)
-			state->bulk = true;
-		else if (queue->nunits <= bulk_units(delivery, state->id) && !is_gathering(delivery, state->id))
-			state->bulk = false;
+		if (!queue || state->bulk_threshold == 0 || state->bulk_off_until > delivery->turn_started ||
+			(queue->nunits <= bulk_units(delivery, state->id) && !is_gathering(delivery, state->id)))
+			state->bulk = state->bulk_live = false;
+		else
+		{
+			state->bulk |= queue->nready >= state->bulk_threshold;
+			state->bulk_live |= queue->nready - queue->nlater >= state->bulk_threshold;
+		}
 	}
 }
 

@@ -202,6 +202,13 @@ is(requests_since($mark, 'bulk_create') . ' ' . records_since($mark), '1 0', 'a 
 poll_query($node, q{SELECT state || ' ' || rows_done FROM sfsync.backfill_progress ORDER BY id DESC LIMIT 1},
 	'a restart during a backfill: it is done', expected => 'done 700');
 
+# A live change is not taken into the jobs of a backfill.
+$mark = $sim->mark;
+sql(q{SELECT sfsync.pause('invoice'); SELECT sfsync.backfill('invoice'); UPDATE invoice SET notes = 'live' WHERE id = 40});
+sql(q{SELECT sfsync.resume('invoice')});
+in_step('a live change beside a backfill', 'Invoice__c', $invoices);
+is(requests_since($mark, 'bulk_create') . ' ' . records_since($mark), '1 1', 'goes by itself');
+
 #
 # Requests without a reply, and servers in trouble: look again
 #
