@@ -39,6 +39,7 @@ OBJS = \
 	src/family.o \
 	src/fence.o \
 	src/fetch.o \
+	src/follow.o \
 	src/foreground.o \
 	src/gather.o \
 	src/guard.o \

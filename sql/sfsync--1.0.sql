@@ -38,6 +38,7 @@ CREATE TABLE sfsync.mapping (
 	key_columns name[] NOT NULL,
 	key_attnums smallint[] NOT NULL,
 	attnums_of oid NOT NULL,
+	table_columns name[] NOT NULL,
 	on_delete text NOT NULL,
 	delete_values jsonb,
 	on_truncate text NOT NULL DEFAULT 'refuse',
@@ -56,6 +57,8 @@ CREATE TABLE sfsync.mapping (
 COMMENT ON TABLE sfsync.mapping IS 'mappings of tables to Salesforce objects, as made by create_mapping';
 COMMENT ON COLUMN sfsync.mapping.attnums_of IS
 'table whose attribute numbers key_attnums, filter_attnums and those of rules are: in a restored dump they are stale and names decide';
+COMMENT ON COLUMN sfsync.mapping.table_columns IS
+'names of the table''s columns by attribute number, null where dropped: tells whether the numbers mean the same in a restored dump';
 COMMENT ON COLUMN sfsync.mapping.filter IS 'boolean expression, as the server prints it: rows for which it is not true have no record';
 COMMENT ON COLUMN sfsync.mapping.filter_columns IS 'columns that filter uses: captured also where they are excluded';
 COMMENT ON COLUMN sfsync.mapping.known_columns IS
@@ -173,10 +176,12 @@ CREATE TABLE sfsync.queue (
 COMMENT ON TABLE sfsync.queue IS
 'captured changes that are not settled: keys only, appended by writers at commit, deleted by the worker';
 COMMENT ON COLUMN sfsync.queue.operation IS
-'I insert, U update, D delete, K update that changed the key (old_key), H delete that is to be held, P row that left with a partition (old_key)';
+'I insert, U update, W whole row, changed at no known time, D delete, K update that changed the key (old_key), H delete that is to be held, P row that left with a partition (old_key)';
 COMMENT ON COLUMN sfsync.queue.changed IS 'bitmap of the attribute numbers whose values changed (bit attnum - 1)';
 COMMENT ON COLUMN sfsync.queue.actor IS 'role that the session of the change had logged in as';
 CREATE INDEX queue_order ON sfsync.queue (xid, n);
+-- else a publication FOR ALL TABLES would make the worker's deletes fail
+ALTER TABLE sfsync.queue REPLICA IDENTITY FULL;
 
 CREATE TABLE sfsync.deferred (
 	mapping integer NOT NULL,
@@ -404,14 +409,18 @@ RETURNS event_trigger
 AS 'MODULE_PATHNAME', 'sfsync_follow_ddl'
 LANGUAGE C;
 COMMENT ON FUNCTION sfsync.follow_ddl() IS
-'event trigger: tells the worker of DDL that may concern a mapping, and captures the rows of partitions that come and go';
+'event trigger: tells the worker of DDL that may concern a mapping, captures the rows of partitions that come and go, and keeps mappings in step with servers and roles';
 
 CREATE EVENT TRIGGER sfsync_ddl ON ddl_command_end
 WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE SERVER', 'ALTER SERVER', 'CREATE USER MAPPING',
-	'ALTER USER MAPPING', 'DROP USER MAPPING', 'GRANT', 'REVOKE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER', 'DROP TABLE', 'DROP SCHEMA', 'DROP OWNED',
-	'CREATE FUNCTION', 'ALTER FUNCTION', 'DROP FUNCTION')
+	'ALTER USER MAPPING', 'DROP USER MAPPING', 'GRANT', 'REVOKE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER',
+	'DROP TABLE', 'DROP SCHEMA', 'DROP OWNED', 'CREATE FUNCTION', 'ALTER FUNCTION', 'DROP FUNCTION', 'ALTER EXTENSION')
 EXECUTE FUNCTION sfsync.follow_ddl();
 COMMENT ON EVENT TRIGGER sfsync_ddl IS 'tells sfsync''s worker of DDL that may concern a mapping';
+
+CREATE EVENT TRIGGER sfsync_drop ON sql_drop WHEN TAG IN ('DROP SERVER', 'DROP OWNED')
+EXECUTE FUNCTION sfsync.follow_ddl();
+COMMENT ON EVENT TRIGGER sfsync_drop IS 'keeps servers that a mapping uses, unless they are dropped with CASCADE';
 
 --
 -- Functions that configure
@@ -697,6 +706,7 @@ CREATE TABLE sfsync.history_log (
 	actor text,
 	xid xid8
 );
+ALTER TABLE sfsync.history_log REPLICA IDENTITY FULL; -- like the queue
 COMMENT ON TABLE sfsync.history_log IS
 'what became of single rows, as far as the setting sfsync.history asks for it; read it with sfsync.history';
 COMMENT ON COLUMN sfsync.history_log.actor IS 'role of the session that changed the row, or repaired a dead letter';

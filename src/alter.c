@@ -131,7 +131,8 @@ alter_filter(const Mapping *mapping, const char *text)
 static const char alter_query[] =
 	"UPDATE sfsync.mapping SET conflict_policy = coalesce($2, conflict_policy), new_columns = coalesce($3, new_columns),"
 	" updated_at_column = CASE WHEN $4 IS NULL THEN updated_at_column ELSE NULLIF($4, '')::name END,"
-	" timestamp_zone = coalesce($5, timestamp_zone) WHERE id = $1";
+	" timestamp_zone = coalesce($5, timestamp_zone), capture_replicated = coalesce($6, capture_replicated)"
+	" WHERE id = $1";
 
 PG_FUNCTION_INFO_V1(sfsync_alter_mapping);
 
@@ -145,6 +146,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	char *filter = api_text(fcinfo, 3);
 	char *updated_at = api_name(fcinfo, 4);
 	char *zone = api_text(fcinfo, 5);
+	SqlArg replicated = sql_arg_bool(!PG_ARGISNULL(6) && PG_GETARG_BOOL(6));
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
@@ -152,9 +154,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 		api_check_conflict_policy(policy);
 	if (columns)
 		api_check_new_columns(columns);
-	if (!PG_ARGISNULL(6) && PG_GETARG_BOOL(6))
-		api_unsupported("capture_replicated", "true",
-						"Rows that arrive by logical replication are not captured.");
+	replicated.isnull = PG_ARGISNULL(6);
 	if (zone)
 		check_zone(zone);
 	api_lock_source(mapping);
@@ -167,7 +167,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	}
 	sql_open(&scope, false);
 	SQL_RUN(&scope, alter_query, sql_arg_int(mapping->id), sql_arg_text(policy), sql_arg_text(columns),
-			sql_arg_text(updated_at), sql_arg_text(zone));
+			sql_arg_text(updated_at), sql_arg_text(zone), replicated);
 
 	/* what is written without a look isn't remembered either */
 	if (policy && strcmp(policy, "source_wins") == 0)
@@ -176,6 +176,8 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	sql_close(&scope);
 	if (filter)
 		alter_filter(mapping, filter);
+	if (mapping->source_name)
+		api_attach_triggers(mapping->source);
 	api_changed(mapping);
 	PG_RETURN_TEXT_P(cstring_to_text(mapping->name));
 }
@@ -240,19 +242,20 @@ sfsync_set_delete_policy(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(mapping->name));
 }
 
-static void
-refuse_pending(SqlScope *scope, const Mapping *mapping)
+static int64
+count_pending(SqlScope *scope, const Mapping *mapping)
 {
-	int64 pending;
-
 	SQL_RUN(scope,
 			"SELECT (SELECT pg_catalog.count(*) FROM sfsync.queue WHERE mapping = $1)"
 			" + (SELECT pg_catalog.count(*) FROM sfsync.deferred WHERE mapping = $1 AND state <> 'dead')",
 			sql_arg_int(mapping->id));
-	pending = sql_bigint(0, 1);
-	if (pending > 0)
-		ereport(
-			ERROR,
+	return sql_bigint(0, 1);
+}
+
+static void
+refuse_pending(const Mapping *mapping, int64 pending)
+{
+	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE), errmsg("mapping \"%s\" has pending changes", mapping->name),
 			 errdetail_plural("%lld change has not reached Salesforce.",
 							  "%lld changes have not reached Salesforce.", (unsigned long) pending,
@@ -260,14 +263,17 @@ refuse_pending(SqlScope *scope, const Mapping *mapping)
 			 errhint("Wait with sfsync.wait_for_sync, or pass discard_pending => true to give them up.")));
 }
 
-static void
+/* Returns how many changes are given up. */
+static int64
 delete_mapping(const Mapping *mapping, bool discard)
 {
 	SqlScope scope;
+	int64 pending;
 
 	sql_open(&scope, false);
-	if (!discard)
-		refuse_pending(&scope, mapping);
+	pending = count_pending(&scope, mapping);
+	if (pending > 0 && !discard)
+		refuse_pending(mapping, pending);
 	SQL_RUN(&scope, "DELETE FROM sfsync.queue WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.deferred WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.record WHERE mapping = $1", sql_arg_int(mapping->id));
@@ -283,6 +289,7 @@ delete_mapping(const Mapping *mapping, bool discard)
 			sql_arg_text(mapping->name));
 	SQL_RUN(&scope, "DELETE FROM sfsync.mapping WHERE id = $1", sql_arg_int(mapping->id));
 	sql_close(&scope);
+	return pending;
 }
 
 static bool
@@ -297,26 +304,32 @@ is_mapped(Oid relid)
 	return mapped;
 }
 
+int64
+api_drop_mapping(const Mapping *mapping, bool discard)
+{
+	Oid source = mapping->source;
+	bool exists = mapping->source_name != NULL;
+	int64 given_up;
+
+	api_lock_source(mapping);
+	given_up = delete_mapping(mapping, discard);
+	CommandCounterIncrement();
+	if (exists && is_mapped(source))
+		api_attach_triggers(source);
+	else if (exists)
+		detach_triggers(source);
+	mapping_changed(source);
+	shmem_wake_at_commit();
+	return given_up;
+}
+
 PG_FUNCTION_INFO_V1(sfsync_drop_mapping);
 
 Datum
 sfsync_drop_mapping(PG_FUNCTION_ARGS)
 {
-	Mapping *mapping;
-	Oid source;
-	bool exists;
-
 	api_require(fcinfo, 0, "mapping");
-	mapping = api_mapping(api_text(fcinfo, 0));
-	source = mapping->source;
-	exists = mapping->source_name != NULL;
-	api_lock_source(mapping);
-	delete_mapping(mapping, !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
-	CommandCounterIncrement();
-	if (exists && !is_mapped(source))
-		detach_triggers(source);
-	mapping_changed(source);
-	shmem_wake_at_commit();
+	(void) api_drop_mapping(api_mapping(api_text(fcinfo, 0)), !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
 	PG_RETURN_VOID();
 }
 

@@ -484,6 +484,9 @@ batch_event(Work *work, const WorkEvent *event)
 				unit->inserted = true;
 			batch_add_whole(unit, event->event_at);
 			break;
+		case EVENT_WHOLE:
+			batch_add_whole(unit, BATCH_NEVER);
+			break;
 		case EVENT_DELETE:
 		case EVENT_HELD_DELETE:
 		case EVENT_PARTITION_LEFT:
@@ -491,7 +494,8 @@ batch_event(Work *work, const WorkEvent *event)
 			break;
 		case EVENT_KEY_CHANGE:
 			fold_key_change(work, unit, event->old_key, event->event_at);
-			/* FALLTHROUGH */
+			batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
+			break;
 		default:
 			batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
 	}

@@ -19,6 +19,7 @@ typedef void *MemoryContext; /* outside of the server nothing is read */
 /* Operations of captured events, as the queue has them. */
 #define EVENT_INSERT 'I'
 #define EVENT_UPDATE 'U'
+#define EVENT_WHOLE 'W' /* the whole row, changed at no known time: as a backfill brings it */
 #define EVENT_DELETE 'D'
 #define EVENT_KEY_CHANGE 'K'
 #define EVENT_HELD_DELETE 'H'    /* one of more than the mapping's guard allows */

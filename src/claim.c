@@ -780,7 +780,8 @@ claim_batch(Claim *claim, MappingQueue *queue)
 	if (n == 0)
 		return false;
 	reading = is_unread(claim, units[0]);
-	gather(claim, units, reading ? n : Min(n, connection_batch(claim->connection)));
+	gather(claim, units,
+		   Min(n, reading ? connection_read(claim->connection) : connection_batch(claim->connection)));
 	if (claim->n == 0)
 		return false;
 	kinds = palloc(sizeof(UnitKind) * claim->n);

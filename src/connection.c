@@ -19,6 +19,7 @@
 #include "sql.h"
 
 static List *connections = NIL;
+static bool fence_lifted = false;
 
 void
 connections_mark_stale(void)
@@ -198,6 +199,27 @@ configure(Connection *connection, const ServerOptions *options)
 	resume(connection);
 }
 
+/*
+ * What is at hand of a server that was fenced has numbers from before it was
+ * adopted: that is for another worker, with nothing at hand.
+ */
+static void
+lift_fence(Connection *connection, const char *reason)
+{
+	if (connection->fenced && !reason)
+	{
+		fence_lifted = true;
+		reason = "another worker takes over";
+	}
+	connection->fenced = reason;
+}
+
+bool
+connections_fence_lifted(void)
+{
+	return fence_lifted;
+}
+
 /* Read the options again; where they changed, whatever blocked it may be mended. */
 static void
 refresh(Connection *connection)
@@ -207,7 +229,7 @@ refresh(Connection *connection)
 	uint64 seen;
 
 	connection->options = server_options(connection->serverid);
-	connection->fenced = fence_reason(connection->options->name);
+	lift_fence(connection, fence_reason(connection->options->name));
 	if (connection->options_context)
 		MemoryContextDelete(connection->options_context);
 	connection->options_context = fresh;
@@ -374,6 +396,12 @@ connection_sent(Connection *connection, TimestampTz now)
 
 	throttle_sent(&connection->throttle, now, connection_random());
 	explain_budget(connection, was_over);
+}
+
+int
+connection_read(const Connection *connection)
+{
+	return connection->throttle.read_size;
 }
 
 int

@@ -20,7 +20,7 @@ typedef struct Connection
 	Oid owner; /* whose user mapping is used */
 	MemoryContext context;
 	ServerOptions *options;
-	char *fenced;       /* why nothing may be sent; NULL */
+	const char *fenced; /* why nothing may be sent; NULL */
 	bool stale;         /* options or user mapping may have changed */
 	uint64 fingerprint; /* of both, as the catalog has them; 0 not read yet */
 	MemoryContext options_context;
@@ -90,6 +90,7 @@ extern bool connection_suspects(Oid serverid, Oid owner, int mapping, const char
 
 /* How many records may go into a request? */
 extern int connection_batch(const Connection *connection);
+extern int connection_read(const Connection *connection);
 extern void connection_drop_token(Connection *connection);
 extern void connection_set_token(Connection *connection, const AuthToken *token);
 
@@ -98,6 +99,9 @@ extern void connection_note_usage(Connection *connection, int64 used, int64 limi
 
 /* What every reply tells: usage, clock. */
 extern void connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz now);
+
+/* Has a server been adopted since this worker started?  Then it leaves. */
+extern bool connections_fence_lifted(void);
 
 /* Write the states that changed; all says whether those that can wait are written too. */
 extern void connections_write_state(bool all);

@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -320,6 +321,27 @@ read_foreign_keys(Mapping *mapping, Relation rel)
 		read_foreign_key(mapping, lfirst(lc));
 }
 
+/* Without its row trigger a table changes and nobody knows: better to stop, and say so. */
+static void
+read_trigger(Mapping *mapping, Relation rel)
+{
+	const Trigger *capture = NULL;
+
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+		if (strcmp(rel->trigdesc->triggers[i].tgname, CAPTURE_TRIGGER) == 0)
+			capture = &rel->trigdesc->triggers[i];
+	if (!capture)
+		mapping->broken = psprintf(
+			"trigger %s of table %s is missing, so changes are not captured: sfsync.alter_mapping(%s)"
+			" attaches it again, and sfsync.backfill or sfsync.compare finds what was missed",
+			CAPTURE_TRIGGER, mapping->source_name, quote_literal_cstr(mapping->name));
+	else if (capture->tgenabled == TRIGGER_DISABLED || capture->tgenabled == TRIGGER_FIRES_ON_REPLICA)
+		mapping->broken =
+			psprintf("trigger %s of table %s is disabled, so changes are not captured: enable it with"
+					 " ALTER TABLE, and sfsync.backfill or sfsync.compare finds what was missed",
+					 CAPTURE_TRIGGER, mapping->source_name);
+}
+
 static void
 read_table(Mapping *mapping, const Loaded *loaded)
 {
@@ -337,6 +359,7 @@ read_table(Mapping *mapping, const Loaded *loaded)
 													  RelationGetRelationName(rel));
 	columns_read(mapping, rel, loaded->rules, loaded->rule_expressions, loaded->nrules);
 	read_foreign_keys(mapping, rel);
+	read_trigger(mapping, rel);
 	relation_close(rel, AccessShareLock);
 	read_keys(mapping);
 }
@@ -479,6 +502,9 @@ load(int id)
 			mapping->serverid = server ? server->serverid : InvalidOid;
 			if (!server)
 				mapping->broken = psprintf("server \"%s\" does not exist", mapping->server);
+			if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(mapping->owner)))
+				mapping->broken =
+					psprintf("the mapping's owner (role with oid %u) was dropped", mapping->owner);
 			read_table(mapping, &loaded);
 			mapping->updated_at = loaded.updated_at ? mapping_column(mapping, loaded.updated_at) : -1;
 			use_metadata(mapping, &loaded);

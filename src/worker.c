@@ -26,6 +26,7 @@
 #include "utils/wait_event.h"
 
 #include "bulk_job.h"
+#include "connection.h"
 #include "datum.h"
 #include "deliver.h"
 #include "history.h"
@@ -216,6 +217,8 @@ loop(HttpClient *http, Oid extension)
 		{
 			pgstat_report_activity(STATE_RUNNING, "sfsync: delivering changes");
 			wait = turn(delivery, woken);
+			if (connections_fence_lifted())
+				break;
 			last = GetCurrentTimestamp();
 			next = wait < 0 ? 0 : TimestampTzPlusMilliseconds(last, wait);
 			pgstat_report_stat(true);
