@@ -165,6 +165,7 @@ bulk_job_add(BulkJob *job, const char *record_key, const char *salesforce_id)
 	memset(row, 0, sizeof(BulkRow));
 	row->outcome.record_key = pstrdup(record_key);
 	row->outcome.salesforce_id = salesforce_id ? pstrdup(salesforce_id) : NULL;
+	row->outcome.has_record = salesforce_id != NULL;
 	row->outcome.bulk_job = job->id;
 	note_key(job, key_name('r', record_key), job->n);
 	if (bulk_by_id(job->operation) || job->key_is_number)

@@ -28,7 +28,8 @@
 /* A job of fewer rows costs more calls than it saves. */
 #define WORTHWHILE 1000
 
-#define FIRST_LOOK USECS_PER_SEC
+/* So long until a job is looked at first, and at least between looks. */
+#define FIRST_LOOK ((int64) sfsync_retry_base_delay * 1000)
 #define LONGEST_PAUSE (30 * USECS_PER_SEC)
 #define BUSY_PAUSE (USECS_PER_SEC / 5) /* other requests go first */
 #define MAX_FAILURES 5                 /* of reading results, in a row */
@@ -672,7 +673,7 @@ bulk_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
 	BulkJob *job = request->bulk;
 
 	job->in_flight = false;
-	job->due = now + sfsync_retry_base_delay * INT64CONST(1000); /* unless it goes on otherwise */
+	job->due = now + FIRST_LOOK; /* unless it goes on otherwise */
 	if (reply->outcome == HTTP_REPLIED && reply->status >= 200 && reply->status < 300)
 		went_well(delivery, request, reply, now);
 	else

@@ -132,6 +132,33 @@ is(requests_since(0, 'bulk_create'), 3, 'no job for few rows');
 sql(q{INSERT INTO invoice SELECT i, 'Invoice ' || i, 'a note', i FROM generate_series(401, 700) i});
 
 #
+# Lookups by the parent's key, and keys that are numbers, which results print in another form
+#
+sql(q{
+	CREATE TABLE contact (id integer PRIMARY KEY, last_name text NOT NULL, account_id integer REFERENCES account);
+	SELECT sfsync.create_mapping('contact', 'Contact', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
+	CREATE TABLE numbered (id numeric PRIMARY KEY, name text NOT NULL);
+	SELECT sfsync.create_mapping('numbered', 'Account', 'Ext_Num__c', 'ignore', conflict_policy => 'source_wins');
+	INSERT INTO contact SELECT i, 'Contact ' || i, nullif(i % 11, 0) FROM generate_series(1, 600) i;
+	INSERT INTO numbered SELECT 10000000 + i, 'Numbered ' || i FROM generate_series(1, 600) i;
+});
+my $parents = sub {
+	my %account = map { $_->{Id} => $_->{PG_Key__c} } @{ $sim->records('Account') };
+	return join(',', map { "$_->{PG_Key__c}:" . (defined $_->{AccountId} ? $account{ $_->{AccountId} } : '') }
+		sort { $a->{PG_Key__c} <=> $b->{PG_Key__c} } @{ $sim->records('Contact') });
+};
+my $expected = q{SELECT string_agg(id || ':' || coalesce(account_id::text, ''), ',' ORDER BY id) FROM contact};
+
+$mark = $sim->mark;
+wait_for_sync($node, 'lookups and numbers');
+is($parents->(), sql($expected), 'lookups are filled by the parent\'s key');
+is(sql(q{SELECT synced || ' ' || dead_letters FROM sfsync.status WHERE mapping = 'numbered'}), '600 0', 'results are told apart by numbers, too');
+sql(q{UPDATE contact SET account_id = CASE WHEN id % 2 = 0 THEN 1 + id % 10 END});
+wait_for_sync($node, 'other parents, and none');
+is($parents->(), sql($expected), 'lookups change, and are cleared');
+is(requests_since($mark, 'bulk_create', $ordinary), '3 0', 'all by bulk jobs');
+
+#
 # Crashes.  A request hangs, carried out or not; the worker is killed; then it has to come to the same end.
 #
 sub crash
@@ -309,9 +336,9 @@ $mark = $sim->mark;
 $sim->config(bulk_delay => 600);
 sql(q{UPDATE account SET phone = 'dropped'; INSERT INTO account SELECT i, 'dropped' FROM generate_series(20001, 20600) i});
 poll_query($node, q{SELECT count(*) FROM sfsync.bulk_job WHERE state = 'closed'}, 'a job of a mapping', expected => '1');
-sql(q{SELECT sfsync.drop_mapping('account', true)});
+sql(q{DROP TABLE contact; SELECT sfsync.drop_mapping('contact', true), sfsync.drop_mapping('account', true)});
 poll_until(sub { requests_since($mark, qw(bulk_abort bulk_delete)) eq '1 1' }, 'that is dropped: it is aborted and deleted');
-is($sim->count('Account'), 10, 'before it ran');
+is($sim->count('Account'), 610, 'before it ran');
 
 # A job from before a crash remembers, too.
 $sim->config(bulk_delay => 600);
