@@ -126,7 +126,6 @@ sql(q{
 	SELECT sfsync.create_mapping('invoice', 'Invoice__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
 	INSERT INTO invoice SELECT i, 'Invoice ' || i, 'a note', i FROM generate_series(1, 400) i;
 });
-$mark = $sim->mark;
 in_step('few rows', 'Invoice__c', $invoices);
 is(requests_since(0, 'bulk_create'), 3, 'no job for few rows');
 sql(q{INSERT INTO invoice SELECT i, 'Invoice ' || i, 'a note', i FROM generate_series(401, 700) i});
@@ -134,6 +133,7 @@ sql(q{INSERT INTO invoice SELECT i, 'Invoice ' || i, 'a note', i FROM generate_s
 #
 # Lookups by the parent's key, and keys that are numbers, which results print in another form
 #
+$mark = $sim->mark;
 sql(q{
 	CREATE TABLE contact (id integer PRIMARY KEY, last_name text NOT NULL, account_id integer REFERENCES account);
 	SELECT sfsync.create_mapping('contact', 'Contact', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
@@ -149,7 +149,6 @@ my $parents = sub {
 };
 my $expected = q{SELECT string_agg(id || ':' || coalesce(account_id::text, ''), ',' ORDER BY id) FROM contact};
 
-$mark = $sim->mark;
 wait_for_sync($node, 'lookups and numbers');
 is($parents->(), sql($expected), 'lookups are filled by the parent\'s key');
 is(sql(q{SELECT synced || ' ' || dead_letters FROM sfsync.status WHERE mapping = 'numbered'}), '600 0', 'results are told apart by numbers, too');
