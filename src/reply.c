@@ -1111,7 +1111,7 @@ reply_settle(Delivery *delivery, Request *request, const HttpReply *reply)
 
 	delivery->requests = list_delete_ptr(delivery->requests, request);
 	request->connection->in_flight--;
-	connection_note_reply(request->connection, reply, now);
+	connection_note_reply(request->connection, reply, request->started, now);
 	PG_TRY();
 	{
 		dispatch(delivery, request, reply, now);
