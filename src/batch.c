@@ -364,8 +364,8 @@ has_ref(const Unit *unit, QueueRef ref)
 	return false;
 }
 
-static void
-add_ref(Unit *unit, QueueRef ref)
+void
+batch_add_ref(Unit *unit, QueueRef ref)
 {
 	if (unit->nrefs == unit->max_refs)
 	{
@@ -494,14 +494,15 @@ batch_event(Work *work, const WorkEvent *event)
 			break;
 		case EVENT_KEY_CHANGE:
 			fold_key_change(work, unit, event->old_key, event->event_at);
-			/* FALLTHROUGH */
+			batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
+			break;
 		default:
 			batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
 	}
 	fold_hold(unit, event);
 	unit->kind = UNIT_UNDECIDED;
 	unit->looked_up = false;
-	add_ref(unit, event->ref);
+	batch_add_ref(unit, event->ref);
 	add_event_time(unit, event->event_at);
 	if (unit->later)
 		list_anew(unit);
@@ -725,7 +726,7 @@ batch_fold_next(Work *work, Unit *unit)
 	}
 	batch_add_changes_of(unit, next);
 	for (int i = 0; i < next->nrefs; i++)
-		add_ref(unit, next->refs[i]);
+		batch_add_ref(unit, next->refs[i]);
 	add_event_time(unit, next->event_at);
 	unit->queue->nunits--;
 	work->nunits--;

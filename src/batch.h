@@ -99,6 +99,8 @@ typedef struct Unit
 	UnitRead *read; /* NULL: not read */
 	MemoryContext read_context;
 	bool refused_once;  /* for a reason that new metadata may have cured */
+	bool by_rest;       /* not by a bulk job (again) */
+	bool restored;      /* in a bulk job from before the worker started */
 	int limit;          /* size of the next request with it; 0 any */
 	int64 failed_since; /* mark of poison.h at the first failure of a request with it; 0 none */
 	Chunk *chunk;
@@ -166,6 +168,9 @@ extern Unit *batch_first(MappingQueue *queue);
 
 /* Is there a unit, in flight or not?  The first of them. */
 extern Unit *batch_find(Work *work, int mapping, const char *key);
+
+/* An event that the unit settles. */
+extern void batch_add_ref(Unit *unit, QueueRef ref);
 
 extern void batch_add_old_key(Work *work, Unit *unit, const char *old_key);
 

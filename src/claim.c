@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "claim.h"
 #include "datum.h"
 #include "delete_policy.h"
@@ -55,7 +56,8 @@ writes_record(List *requests, const char *object, const char *record_key)
 static bool
 record_in_flight(const Claim *claim, const char *record_key)
 {
-	return writes_record(claim->delivery->requests, claim->mapping->object, record_key) ||
+	return bulk_jobs_write(claim->delivery, claim->mapping->object, record_key) ||
+		   writes_record(claim->delivery->requests, claim->mapping->object, record_key) ||
 		   writes_record(claim->delivery->outgoing, claim->mapping->object, record_key);
 }
 
@@ -721,10 +723,12 @@ send_reads(Claim *claim, UnitKind *kinds)
 static bool
 send_writes(Claim *claim, UnitKind *kinds)
 {
+	bool taken;
 	bool sent;
 
 	family_keep_together(claim, kinds);
-	sent = prepare_writes(claim, kinds);
+	taken = bulk_take(claim, kinds);
+	sent = prepare_writes(claim, kinds) || taken;
 
 	if (!sent && count_kind(kinds, claim->n, UNIT_LOOKUP) > 0)
 	{
@@ -776,7 +780,8 @@ claim_batch(Claim *claim, MappingQueue *queue)
 	if (n == 0)
 		return false;
 	reading = is_unread(claim, units[0]);
-	gather(claim, units, reading ? n : Min(n, connection_batch(claim->connection)));
+	gather(claim, units,
+		   Min(n, reading ? connection_read(claim->connection) : connection_batch(claim->connection)));
 	if (claim->n == 0)
 		return false;
 	kinds = palloc(sizeof(UnitKind) * claim->n);

@@ -399,6 +399,12 @@ connection_sent(Connection *connection, TimestampTz now)
 }
 
 int
+connection_read(const Connection *connection)
+{
+	return connection->throttle.read_size;
+}
+
+int
 connection_batch(const Connection *connection)
 {
 	return poison_batch(&connection->poison, connection->throttle.batch_size);

@@ -90,6 +90,7 @@ extern bool connection_suspects(Oid serverid, Oid owner, int mapping, const char
 
 /* How many records may go into a request? */
 extern int connection_batch(const Connection *connection);
+extern int connection_read(const Connection *connection);
 extern void connection_drop_token(Connection *connection);
 extern void connection_set_token(Connection *connection, const AuthToken *token);
 

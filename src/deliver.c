@@ -12,6 +12,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "create_field.h"
 #include "deliver.h"
 #include "drift.h"
@@ -258,6 +259,16 @@ look_at_creation(MappingDelivery *state, const Mapping *mapping, const Connectio
 		state->needs_metadata = true;
 }
 
+/* So is that for a job. */
+static void
+look_at_bulk(const Delivery *delivery, MappingDelivery *state, const Mapping *mapping,
+			 const Connection *connection)
+{
+	state->bulk_threshold = bulk_threshold(mapping, connection);
+	if (!connection->token && bulk_has_job(delivery, mapping->id))
+		state->needs_metadata = true;
+}
+
 static void
 look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 {
@@ -267,6 +278,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	TimestampTz again;
 
 	state->deliverable = state->needs_metadata = state->creation_due = false;
+	state->bulk_threshold = 0;
 	state->held_until = 0;
 	if (!mapping)
 	{
@@ -301,6 +313,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	}
 	delivery_unblock(state);
 	state->deliverable = true;
+	look_at_bulk(delivery, state, mapping, connection);
 	look_at_lookups(delivery, state, mapping);
 	if (mapping->refresh_wanted || state->describe_wanted || state->describe_due)
 		return; /* what follows is for metadata that hold */
@@ -413,7 +426,7 @@ request_headers(const Request *request)
 	const char **headers = palloc0(sizeof(char *) * 8);
 	int n = 0;
 
-	headers[n++] = "Accept: application/json";
+	headers[n++] = request->kind == REQUEST_BULK ? bulk_accept(request) : "Accept: application/json";
 	if (request->kind == REQUEST_LOGIN)
 		return headers;
 
@@ -456,6 +469,8 @@ send(Delivery *delivery, Request *request)
 		http.body = request->call->body;
 		http.body_len = request->call->body_len;
 	}
+	if (request->kind == REQUEST_BULK)
+		bulk_fill(request, &http);
 	return http_submit(delivery->http, &http);
 }
 
@@ -653,6 +668,7 @@ time_to_wait(Delivery *delivery)
 	soonest(&next, delivery->next_due);
 	soonest(&next, delivery->next_verify);
 	soonest(&next, delivery->next_retry);
+	soonest(&next, bulk_jobs_next(delivery));
 	foreach(lc, delivery->mappings)
 		soonest(&next, ((MappingDelivery *) lfirst(lc))->held_until);
 	if (delivery->prepared)
@@ -676,18 +692,22 @@ deliver_turn(Delivery *delivery, bool woken)
 	}
 	else if (delivery->prepared)
 		delivery->look = true;
+	delivery->turn_started = GetCurrentTimestamp();
 	begin_turn();
 	MemoryContextSwitchTo(delivery->turn_context);
 	look_at_mappings(delivery);
 	verify_intents(delivery);
 	fetch(delivery);
+	bulk_measure(delivery);
 	claim_all(delivery);
+	bulk_jobs_turn(delivery);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
 	MemoryContextSwitchTo(delivery->turn_context);
 	send_outgoing(delivery);
 	settle_decided(delivery);
+	bulk_jobs_release(delivery);
 	finish_turn(delivery);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(delivery->turn_context);
@@ -726,12 +746,15 @@ deliver_recover(Delivery *delivery)
 			request->connection->limits_in_flight = false;
 		if (request->kind == REQUEST_DESCRIBE)
 			delivery_of(delivery, request->mapping)->describe_in_flight = false;
+		if (request->kind == REQUEST_BULK)
+			request->bulk->in_flight = false;
 		if (request->kind == REQUEST_CREATE_FIELD)
 			create_field_recover(delivery_of(delivery, request->mapping));
 		MemoryContextDelete(request->context);
 	}
 	list_free(delivery->outgoing);
 	delivery->outgoing = NIL;
+	bulk_jobs_recover(delivery);
 	delivery->look = true;
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(delivery->turn_context);

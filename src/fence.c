@@ -115,6 +115,9 @@ static const char adopt_queue_query[] =
 
 /* Ids of transactions, and intents: those say what the original sent, so their records are looked at again. */
 static const char *const adopt_queries[] = {
+	/* bulk jobs are the other database's; what their rows stand for is still to be sent */
+	"DELETE FROM sfsync.bulk_row r USING sfsync.bulk_job j WHERE j.id = r.job AND j.server = $1",
+	"DELETE FROM sfsync.bulk_job WHERE server = $1",
 	adopt_queue_query,
 	"UPDATE sfsync.deferred d SET xid = pg_catalog.pg_current_xact_id(), missing_since = NULL"
 	" FROM sfsync.mapping m WHERE m.id = d.mapping AND m.server = $1",

@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "deliver.h"
 #include "expression.h"
 #include "sfsync.h"
@@ -155,9 +156,26 @@ at_hand(Delivery *delivery)
 		MappingQueue *queue = state->deliverable ? batch_find_queue(delivery->work, state->id) : NULL;
 
 		if (queue)
-			n += queue->nunits - queue->nlater;
+			n += queue->nunits - queue->nlater - bulk_units(delivery, state->id);
 	}
 	return n;
+}
+
+/* At least so many that it shows whether a bulk job is worth it. */
+static int
+at_hand_low(const Delivery *delivery)
+{
+	ListCell *lc;
+	int low = AT_HAND_LOW;
+
+	foreach(lc, delivery->mappings)
+	{
+		const MappingDelivery *state = lfirst(lc);
+
+		if (state->bulk_off_until <= delivery->turn_started)
+			low = Max(low, state->bulk_threshold);
+	}
+	return low;
 }
 
 static void
@@ -166,7 +184,7 @@ read_queue(Delivery *delivery)
 	Taking taking = {delivery, NIL};
 	int nread;
 
-	while (delivery->look && at_hand(delivery) < AT_HAND_LOW)
+	while (delivery->look && at_hand(delivery) < at_hand_low(delivery))
 		if (queue_read(&delivery->window, PAGE, delivery->context, take_event, &taking, &nread))
 			delivery->look = false;
 	if (taking.fresh != NIL)
@@ -262,9 +280,13 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 		chunk->last_key = pstrdup(keys[nkeys - 1]);
 	for (int i = 0; i < nkeys; i++)
 	{
-		Unit *unit = batch_unit(delivery->work, job->mapping, keys[i]);
+		Unit *unit = batch_find(delivery->work, job->mapping, keys[i]);
 
-		if (job->changed)
+		if (!unit || !unit->restored || !unit->whole)
+			unit = batch_unit(delivery->work, job->mapping, keys[i]);
+		if (unit->in_flight)
+			; /* it is on its way with all that it has */
+		else if (job->changed)
 			batch_add_changed(unit, job->changed, job->changed_len, BATCH_NEVER);
 		else
 			batch_add_whole(unit, BATCH_NEVER);
@@ -279,6 +301,21 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 	}
 	delivery->chunks = lappend(delivery->chunks, chunk);
 	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Those in bulk jobs are not settled for long, and don't hold up others; but
+ * when jobs have no room, they wait for it.
+ */
+static int
+chunks_at_once(const Delivery *delivery, const MappingDelivery *state)
+{
+	const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
+	int in_bulk = bulk_units(delivery, state->id);
+
+	if (in_bulk > 0 && !bulk_has_room(delivery, queue->nunits - in_bulk))
+		return 0;
+	return 1 + (at_hand_low(delivery) + in_bulk) / CHUNK_ROWS;
 }
 
 typedef struct KeysWanted
@@ -327,7 +364,8 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	Mapping *mapping;
 	KeysWanted wanted = {NULL, job, NULL, NULL, 0};
 
-	if (!state->deliverable || nchunks > 2 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
+	if (!state->deliverable || nchunks >= chunks_at_once(delivery, state) || (last && last->last) ||
+		at_hand(delivery) >= at_hand_low(delivery))
 		return;
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
@@ -367,6 +405,18 @@ drop_cancelled(Delivery *delivery, const BackfillJob *jobs, int n)
 }
 
 static void
+read_chunks(Delivery *delivery, BackfillJob *job)
+{
+	int before;
+
+	do
+	{
+		before = list_length(delivery->chunks);
+		delivery_guard(delivery, delivery_of(delivery, job->mapping), read_backfill, job);
+	} while (list_length(delivery->chunks) > before);
+}
+
+static void
 read_backfills(Delivery *delivery)
 {
 	int n;
@@ -378,7 +428,7 @@ read_backfills(Delivery *delivery)
 	drop_cancelled(delivery, jobs, n);
 	delivery->backfills_running = n > 0;
 	for (int i = 0; i < n; i++)
-		delivery_guard(delivery, delivery_of(delivery, jobs[i].mapping), read_backfill, &jobs[i]);
+		read_chunks(delivery, &jobs[i]);
 }
 
 static void

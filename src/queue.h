@@ -187,6 +187,7 @@ typedef struct Outcome
 	bool count_attempt;
 	bool last_in_turn; /* OUTCOME_AGAIN: after all others of its mapping */
 	bool row_remains;  /* a delete makes way for the row, which is sent next */
+	int64 bulk_job;    /* that it comes from, and leaves; 0: none */
 	bool forget;       /* ignored: its record is no longer known */
 
 	/* where conflicts are looked for */

@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
@@ -164,7 +165,7 @@ anything_to_write(const Outcome *outcomes, int n, int64 intent)
 	if (intent != 0)
 		return true;
 	for (int i = 0; i < n; i++)
-		if (outcomes[i].kind != OUTCOME_AGAIN)
+		if (outcomes[i].kind != OUTCOME_AGAIN || outcomes[i].bulk_job != 0)
 			return true;
 	return false;
 }
@@ -431,14 +432,22 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 	}
 }
 
+TimestampTz
+reply_server_time(const HttpReply *reply)
+{
+	return reply->server_date == 0
+			   ? 0
+			   : (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
+					 USECS_PER_SEC;
+}
+
 /* When Salesforce answered, by its clock. */
 static TimestampTz
 answered_at(const Request *request, const HttpReply *reply)
 {
-	if (reply->server_date > 0)
-		return (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
-			   USECS_PER_SEC;
-	return GetCurrentTimestamp() + request->connection->clock_skew;
+	TimestampTz at = reply_server_time(reply);
+
+	return at != 0 ? at : GetCurrentTimestamp() + request->connection->clock_skew;
 }
 
 static void set_again(Request *request, const RequestPart *part);
@@ -516,6 +525,19 @@ set_results(Delivery *delivery, Request *request, const RequestPart *part, const
 		if (results[i].id)
 			outcome->salesforce_id = results[i].id;
 	}
+}
+
+void
+reply_set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
+				  const HttpReply *reply)
+{
+	ErrorScope scope;
+	const RestResult *ailing = find_ailing(results, part->n, &scope);
+
+	if (ailing)
+		trouble_of_server(request->connection, scope, error_text(&ailing->error), reply->retry_after,
+						  GetCurrentTimestamp());
+	set_results(delivery, request, part, results, reply);
 }
 
 /*
@@ -703,6 +725,7 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 {
 	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
 	bool *failed = palloc0(sizeof(bool) * request->nunits);
+	bool any_failed = false;
 	ErrorScope scope = SCOPE_SERVER;
 	const RestResult *ailing;
 
@@ -713,9 +736,14 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 	judge_server(delivery, request, ailing, scope, reply);
 	set_results(delivery, request, &request->parts[0], results, reply);
 	for (int i = 0; i < request->nunits; i++)
+	{
 		if (failed[i])
 			request->outcomes[i].kind = OUTCOME_AGAIN; /* someone was faster: read, and decide again */
-	finish_write(delivery, request, false);
+		any_failed |= failed[i];
+	}
+
+	/* that someone may be we: libcurl repeats what was sent on a connection that had just died */
+	finish_write(delivery, request, any_failed);
 	return true;
 }
 
@@ -797,12 +825,15 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 static void
 read_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
+	if (reply->timed_out)
+		throttle_read(&request->connection->throttle, -1, request->nunits);
 	if (reply->outcome != HTTP_REPLIED)
 		reply_failed(delivery, request, reply->error, now);
 	else if (reply->status != 200)
 		reply_refused(delivery, request, reply, now);
 	else
 	{
+		throttle_read(&request->connection->throttle, reply->elapsed, request->nunits);
 		poison_passed(&request->connection->poison, request->mark, false);
 		connection_well(request->connection, reply->elapsed, 0, true);
 		reads_settle(delivery, request, reply, now);
@@ -1032,6 +1063,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 			break;
 		case REQUEST_LOOKUP:
 			lookup_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_BULK:
+			bulk_reply(delivery, request, reply, now);
 			break;
 		case REQUEST_RETRIEVE:
 		case REQUEST_FIND:

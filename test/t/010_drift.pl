@@ -11,6 +11,7 @@ use Test::More;
 
 my $sim = simulator();
 my $node = new_node('drift');
+my $log_start = -s $node->logfile;
 
 sub sql
 {
@@ -34,7 +35,7 @@ sub schema
 sub log_count
 {
 	my ($pattern) = @_;
-	my $log = slurp_file($node->logfile);
+	my $log = log_since($node, $log_start);
 	my $n = () = $log =~ /$pattern/g;
 
 	return $n;
@@ -329,6 +330,10 @@ wait_for_sync($node, 'not permitted: settled');
 is($sim->record('Account', 2)->{Name}, 'on', 'records go on');
 is($sim->hits('forbidden'), 1, 'and it is not tried again at once');
 is(sql(q{SELECT state FROM sfsync.server_status}), 'active', 'the server is not blocked');
+sql(q{SELECT sfsync.refresh_schema()});
+poll_until(sub { $sim->hits('forbidden') == 2 }, 'but when asked to');
+poll_query($node, q{SELECT retry_at IS NOT NULL AND problem LIKE 'field Forbidden__c %' FROM sfsync.field_creation WHERE problem LIKE '%Forbidden%'}, 'and put off again');
+is(log_count(qr/worker .*field Forbidden__c could not be created/), 1, 'told once in the log');
 $sim->clear_faults;
 # a worker that is killed amid the steps begins anew
 $sim->fault(name => 'slow', match => { path => '/sobjects/FieldPermissions' }, times => 1, action => { hang => 60 });
