@@ -71,7 +71,7 @@ sql(q{CREATE TABLE account (id integer PRIMARY KEY, name text NOT NULL, phone te
 	SELECT sfsync.create_mapping('account', 'Account', 'PG_Key__c', 'delete');
 	INSERT INTO account VALUES (1, 'one', '1', 'hidden value')});
 wait_for_sync($node, 'first: settled');
-sql('SET search_path = public, pg_catalog; SELECT * FROM sfsync.status; SELECT * FROM sfsync.server_status; SELECT * FROM sfsync.field_map; SELECT * FROM sfsync.backfill_progress; SELECT * FROM sfsync.health(); SELECT sfsync.pause(); SELECT sfsync.resume(); SELECT * FROM sfsync.check_mapping(\'account\')');
+sql('SET search_path = public, pg_catalog; SELECT sfsync.pause(); INSERT INTO account VALUES (3, \'pending\'); SELECT * FROM sfsync.status; SELECT * FROM sfsync.server_status; SELECT * FROM sfsync.field_map; SELECT * FROM sfsync.backfill_progress; SELECT * FROM sfsync.health(); SELECT sfsync.resume(); SELECT * FROM sfsync.check_mapping(\'account\')');
 unlike(log_since($node), qr/TRAPPED/, 'search_path: nothing of mallory\'s is called by the install script, views and functions');
 
 #
