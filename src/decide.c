@@ -196,6 +196,8 @@ create(Claim *claim, Candidate *candidate)
 		strcmp(claim->mapping->conflict_policy, "strict") == 0 && !candidate->unit->read->ambiguous;
 	bool good;
 
+	/* all of the row is at stake, also if the record should turn out to be there by now */
+	batch_add_whole(candidate->unit, BATCH_NEVER);
 	candidate->operation = guarded ? "create" : "upsert";
 	candidate->salesforce_id = NULL;
 	good = build(claim, candidate, true, PAYLOAD_CREATE, &error);

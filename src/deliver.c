@@ -632,7 +632,7 @@ finish_turn(Delivery *delivery)
 	CommitTransactionCommand();
 }
 
-/* Is there something ready for a mapping that can be delivered, and nothing under way? */
+/* Is there something ready (or passed over) for a mapping that can be delivered, and nothing under way? */
 static bool
 left_ready(Delivery *delivery)
 {
@@ -645,8 +645,8 @@ left_ready(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked &&
-			state->held_until == 0)
+		if (((queue && queue->nready > 0) || state->behind || state->users_wanted) && state->deliverable &&
+			!state->blocked && state->held_until == 0)
 			return true;
 	}
 	return delivery->look || fetch_left_behind(delivery);

@@ -266,9 +266,11 @@ chunks_of(Delivery *delivery, int64 job, BackfillChunk **last)
 	return n;
 }
 
+/* Rows of the chunk that wait already are joined with what waits, like those of events. */
 static void
 take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 {
+	List *fresh = NIL;
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 	BackfillChunk *chunk = palloc0(sizeof(BackfillChunk));
 
@@ -298,9 +300,12 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 			unit->min_xid = job->xid;
 		/* if not: it is counted by an earlier chunk, which ends first */
 		(void) batch_backfill(unit, &chunk->chunk);
+		fresh = lappend(fresh, unit);
 	}
 	delivery->chunks = lappend(delivery->chunks, chunk);
 	MemoryContextSwitchTo(caller);
+	join_deferred(delivery, fresh);
+	list_free(fresh);
 }
 
 /*
