@@ -494,7 +494,8 @@ batch_event(Work *work, const WorkEvent *event)
 			break;
 		case EVENT_KEY_CHANGE:
 			fold_key_change(work, unit, event->old_key, event->event_at);
-			/* FALLTHROUGH */
+			batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
+			break;
 		default:
 			batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
 	}

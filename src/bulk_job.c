@@ -213,30 +213,52 @@ may_send(Delivery *delivery, BulkJob *job, TimestampTz now)
 	return true;
 }
 
+/* The mapping was dropped, with all that was pending: the job is ended, if that is possible now. */
 static void
-step(Delivery *delivery, MappingDelivery *state, void *arg)
+orphan(BulkJob *job)
 {
-	BulkJob *job = arg;
-	Mapping *mapping = mapping_get(job->mapping);
-	TimestampTz now = GetCurrentTimestamp();
+	bool ending = job->phase == BULK_ABORTING || job->phase == BULK_DELETING;
 
+	if (!job->job || !job->connection)
+		give_up(job, false);
+	else if (!ending)
+		job->phase = BULK_ABORTING;
+	job->again = false;
+	job->orphaned = true;
+}
+
+/* Is the job ready for its next request? */
+static bool
+is_ready(Delivery *delivery, BulkJob *job, const Mapping *mapping, TimestampTz now)
+{
 	if (!mapping || !OidIsValid(mapping->serverid))
 	{
-		give_up(job, false);
-		return;
+		orphan(job);
+		return job->due <= now;
 	}
-	if (!state->deliverable)
-		return;
 	job->connection = connection_get(mapping->serverid, mapping->owner);
 	if (job->phase == BULK_GATHERING)
 	{
 		if (!is_complete(delivery, job, now))
-			return;
+			return false;
 		seal(delivery, job);
+		return true;
 	}
-	if (job->dropped || job->due > now)
-		return;
-	if (may_send(delivery, job, now))
+	if (job->due > now)
+		return false;
+	if (!bulk_store_has(job->id))
+		give_up(job, false); /* the database is another one now, and was adopted */
+	return true;
+}
+
+static void
+step(Delivery *delivery, MappingDelivery *state, void *arg)
+{
+	BulkJob *job = arg;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (state->deliverable && is_ready(delivery, job, mapping_get(job->mapping), now) && !job->dropped &&
+		may_send(delivery, job, now))
 		prepare_request(delivery, job);
 }
 
@@ -265,10 +287,11 @@ bulk_jobs_release(Delivery *delivery)
 	{
 		BulkJob *job = lfirst(lc);
 
-		if (!job->dropped || job->in_flight)
+		if (job->in_flight || !(job->dropped || job->orphaned))
 			continue;
 		bulk_send_again(delivery, job);
-		bulk_job_free(delivery, job);
+		if (job->dropped)
+			bulk_job_free(delivery, job);
 	}
 	list_free(jobs);
 }
@@ -619,6 +642,11 @@ went_badly(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
 	BulkJob *job = request->bulk;
 	RestError error;
 
+	if (job->orphaned)
+	{
+		give_up(job, false);
+		return;
+	}
 	if (reply->outcome != HTTP_REPLIED)
 	{
 		connection_failed(job->connection, reply->error, -1, now);

@@ -71,6 +71,7 @@ typedef struct BulkJob
 	bool full;                  /* takes no more */
 	bool dropped;               /* given up: its rows go another way */
 	bool by_rest;               /* namely in ordinary requests */
+	bool orphaned;              /* its mapping was dropped: all that is left is to end it */
 	bool again;                 /* once it is aborted, the same rows make another job */
 	bool in_flight;             /* a request of it is */
 	TimestampTz due;            /* when the next request may be sent */
@@ -168,6 +169,7 @@ extern void bulk_send_again(Delivery *delivery, BulkJob *job);
 /* bulk_store.c: statements; all in the caller's transaction but where told. */
 extern int64 bulk_store(BulkJob *job);
 extern void bulk_store_state(int64 id, const char *state, const char *job);
+extern bool bulk_store_has(int64 id);
 extern void bulk_store_forget_rows(int64 id);
 extern void bulk_store_remove(int64 id);
 

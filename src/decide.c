@@ -42,6 +42,8 @@ decided(Claim *claim, Candidate *candidate, OutcomeKind kind)
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id;
 	outcome->conflicts = candidate->noted.conflicts;
+	outcome->set_replaced = candidate->noted.set_replaced;
+	outcome->replaced = candidate->noted.replaced;
 	return UNIT_UNDECIDED;
 }
 

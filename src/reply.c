@@ -432,14 +432,22 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 	}
 }
 
+TimestampTz
+reply_server_time(const HttpReply *reply)
+{
+	return reply->server_date == 0
+			   ? 0
+			   : (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
+					 USECS_PER_SEC;
+}
+
 /* When Salesforce answered, by its clock. */
 static TimestampTz
 answered_at(const Request *request, const HttpReply *reply)
 {
-	if (reply->server_date > 0)
-		return (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
-			   USECS_PER_SEC;
-	return GetCurrentTimestamp() + request->connection->clock_skew;
+	TimestampTz at = reply_server_time(reply);
+
+	return at != 0 ? at : GetCurrentTimestamp() + request->connection->clock_skew;
 }
 
 static void set_again(Request *request, const RequestPart *part);
@@ -717,6 +725,7 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 {
 	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
 	bool *failed = palloc0(sizeof(bool) * request->nunits);
+	bool any_failed = false;
 	ErrorScope scope = SCOPE_SERVER;
 	const RestResult *ailing;
 
@@ -727,9 +736,14 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 	judge_server(delivery, request, ailing, scope, reply);
 	set_results(delivery, request, &request->parts[0], results, reply);
 	for (int i = 0; i < request->nunits; i++)
+	{
 		if (failed[i])
 			request->outcomes[i].kind = OUTCOME_AGAIN; /* someone was faster: read, and decide again */
-	finish_write(delivery, request, false);
+		any_failed |= failed[i];
+	}
+
+	/* that someone may be we: libcurl repeats what was sent on a connection that had just died */
+	finish_write(delivery, request, any_failed);
 	return true;
 }
 

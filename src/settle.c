@@ -191,24 +191,34 @@ remember_records(const Mapping *mapping, const Outcome *outcomes, int n)
 	}
 	record_put(mapping->id, record_keys, keys, ids, memories, nsynced);
 	for (int i = 0; i < n; i++)
-		if (outcomes[i].kind == OUTCOME_SYNCED && outcomes[i].set_replaced)
+		if (outcomes[i].set_replaced &&
+			(outcomes[i].kind == OUTCOME_SYNCED || outcomes[i].kind == OUTCOME_UNCHANGED ||
+			 outcomes[i].kind == OUTCOME_CONFLICT))
 			record_replaced(mapping->id, outcomes[i].record_key, outcomes[i].replaced);
 }
 
 static void
 settle_conflicts(const Mapping *mapping, const Outcome *outcomes, int n)
 {
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
 	StringInfoData ids;
+	bool *open;
 	int added = 0;
 
+	for (int i = 0; i < n; i++)
+		keys[i] = outcomes[i].unit->key;
+	open = conflicts_open(mapping, keys, n);
 	initStringInfo(&ids);
 	for (int i = 0; i < n; i++)
 	{
-		const ConflictNotes *notes = &outcomes[i].conflicts;
+		ConflictNotes notes = outcomes[i].conflicts;
 
-		if (leaves_queue(&outcomes[i]) && !stays_deferred(&outcomes[i]) &&
-			(notes->n > 0 || notes->nsettled > 0 || notes->record_settled))
-			added += conflicts_settle(mapping, outcomes[i].unit->key, outcomes[i].salesforce_id, notes, &ids);
+		if (!leaves_queue(&outcomes[i]) || stays_deferred(&outcomes[i]))
+			continue;
+		notes.all_settled = outcomes[i].kind == OUTCOME_DELETED;
+		if (open[i] || notes.n > 0)
+			added +=
+				conflicts_settle(mapping, keys[i], outcomes[i].salesforce_id, &notes, open[i], added, &ids);
 	}
 	if (added > 0)
 		conflicts_notify(mapping, ids.data, added);

@@ -297,6 +297,15 @@ sql(q{UPDATE lead SET company = 'Other' WHERE id = 500});
 poll_query($node, q{SELECT sfsync.wait_for_sync('20 s', 'lead')}, 'an edit after it: settled');
 is(join(' ', @{ $sim->record('Lead', '500') }{qw(Title Company)}), 'edited Other', 'field by field, as after any other write');
 
+# What is dropped with its mapping is ended.
+$mark = $sim->mark;
+$sim->config(bulk_delay => 600);
+sql(q{UPDATE account SET phone = 'dropped'; INSERT INTO account SELECT i, 'dropped' FROM generate_series(20001, 20600) i});
+poll_query($node, q{SELECT count(*) FROM sfsync.bulk_job WHERE state = 'closed'}, 'a job of a mapping', expected => '1');
+sql(q{SELECT sfsync.drop_mapping('account', true)});
+poll_until(sub { requests_since($mark, qw(bulk_abort bulk_delete)) eq '1 1' }, 'that is dropped: it is aborted and deleted');
+is($sim->count('Account'), 10, 'before it ran');
+
 # A job from before a crash remembers, too.
 $sim->config(bulk_delay => 600);
 sql(q{INSERT INTO lead SELECT i, 'Lead ' || i, 'Acme', 'before a crash' FROM generate_series(1001, 1600) i});
