@@ -54,8 +54,8 @@ sub rows_of { my ($query) = @_; return @{ $json->decode(sql("SELECT coalesce(jso
 #
 
 my %mappings = (
-	accounts => { object => 'Account', policy => 'source_wins', edited => [qw(Phone Site Rating)] },
-	contacts => { object => 'Contact', policy => 'newest_wins', edited => [qw(Phone Title Department Email)], filter => 'active' },
+	accounts => { object => 'Account', policy => 'source_wins', edited => [qw(Phone Site Description)] },
+	contacts => { object => 'Contact', policy => 'newest_wins', edited => [qw(Phone Title Department Description)], filter => 'active' },
 	things => { object => 'Everything__c', policy => 'strict', edited => [qw(Text__c Phone__c Long_Text__c)], archived => 'Archived__c' },
 	invoices => { object => 'Invoice__c', policy => 'newest_wins', edited => [qw(Status__c Notes__c)] });
 my %parent_of = ('contacts.AccountId' => 'Account', 'invoices.Account__c' => 'Account');
@@ -215,7 +215,7 @@ sub plant_record
 	my ($kind, $code, $probability) = @_;
 	my $object = any(map { $_->{object} } @mappings{ sort keys %mappings });
 
-	return plant($kind, times => 3, record => { object => $object, error => { statusCode => $code, message => 'No' } }, probability => $probability);
+	return plant($kind, record => { times => 3, probability => $probability, object => $object, error => { statusCode => $code, message => 'No' } });
 }
 
 sub on_something { return chance(0.6) ? (kind => \@writes) : chance(0.3) ? (kind => 'token') : () }
@@ -251,8 +251,7 @@ sub edit
 	my $mapping = $mappings{$table};
 	my $key = eval { $load ||= session($node); $load->query("SELECT id FROM $table WHERE " . some_row($table)) };
 	my $field = any(@{ $mapping->{edited} });
-	my $value = $field eq 'Status__c' ? any(qw(Draft Sent Paid)) : $field eq 'Rating' ? any(qw(Hot Warm Cold))
-	  : $field eq 'Email' ? "rep$serial\@example.org" : "rep $serial " . scalar(@edits);
+	my $value = 'rep ' . scalar(@edits);    # a value once: what a person sets to what we wrote is no edit
 
 	if (!defined $key)
 	{
