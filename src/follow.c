@@ -19,6 +19,7 @@
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/syscache.h"
 #include "utils/lsyscache.h"
 
 #include "api.h"
@@ -309,8 +310,10 @@ lock_sources(void)
 	int n;
 
 	sql_open(&scope, true);
-	n = SQL_RUN0(&scope, "SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT source::oid FROM sfsync.mapping)"
-				 " ORDER BY 1");
+	n = SQL_RUN0(
+		&scope,
+		"SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT source::oid FROM sfsync.mapping)"
+		" ORDER BY 1");
 	tables = MemoryContextAlloc(scope.caller, sizeof(Oid) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		tables[i] = sql_oid(i, 1);
