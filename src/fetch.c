@@ -271,6 +271,7 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 	BackfillChunk *chunk = palloc0(sizeof(BackfillChunk));
+	List *taken = NIL;
 
 	chunk->job = job->id;
 	chunk->mapping = job->mapping;
@@ -298,9 +299,13 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 			unit->min_xid = job->xid;
 		/* if not: it is counted by an earlier chunk, which ends first */
 		(void) batch_backfill(unit, &chunk->chunk);
+		taken = lappend(taken, unit);
 	}
 	delivery->chunks = lappend(delivery->chunks, chunk);
 	MemoryContextSwitchTo(caller);
+	/* what waits, or has a dead letter, goes with it: else that would count as done */
+	join_deferred(delivery, taken);
+	list_free(taken);
 }
 
 /*

@@ -100,6 +100,23 @@ INSERT INTO invoices SELECT g, g, 'Draft', 'n', 1 + g % 40 FROM generate_series(
 wait_for_sync($node, 'all is there before it begins');
 
 #
+# What such runs have found before
+#
+
+# A backfill of one column, of a row that has a dead letter because of another.
+$sim->fault(name => 'refuse', record => { object => 'Account', match => { Phone => 'refused' }, error => { statusCode => 'FIELD_CUSTOM_VALIDATION_EXCEPTION', message => 'No' } });
+sql(q{UPDATE accounts SET phone = 'refused' WHERE id = 7});
+wait_for_sync($node, 'a dead letter: settled');
+is(sql(q{SELECT status, error_code FROM sfsync.dead_letter}), 'open|FIELD_CUSTOM_VALIDATION_EXCEPTION', 'there is a dead letter');
+$sim->clear_faults;
+sql(q{ALTER TABLE accounts ADD COLUMN number_of_employees integer DEFAULT 3});
+poll_until(sub { ($sim->record('Account', 7)->{NumberOfEmployees} || 0) == 3 }, 'the new column arrives');
+wait_for_sync($node, 'the new column: settled');
+is($sim->record('Account', 7)->{Phone}, 'refused', 'what the dead letter was about went with it');
+is(sql(q{SELECT status FROM sfsync.dead_letter}), 'resolved', 'and it is resolved');
+sql(q{ALTER TABLE accounts DROP COLUMN number_of_employees});
+
+#
 # Rows are changed
 #
 
@@ -140,6 +157,7 @@ sub change
 		return "INSERT INTO $table (id, " . join(', ', @names) . ") VALUES ($id, " . join(', ', map { $columns->{$_}->() } @names)
 		  . ') ON CONFLICT DO NOTHING';
 	}
+	return "UPDATE invoices SET id = " . $next{invoices}++ . ' WHERE ' . some_row('invoices') if $table eq 'invoices' && chance(0.06);
 	return "DELETE FROM $table WHERE " . some_row($table) if chance($table eq 'accounts' ? 0.06 : 0.15);
 	@names = grep { chance(0.3) } @names;
 	@names = (any(sort keys %$columns)) unless @names;
@@ -278,7 +296,16 @@ sub remove
 	my @gone = ([ $table, $record->{PG_Key__c} ]);
 	push @gone, map { [ 'contacts', $_->{PG_Key__c} ] } grep { ($_->{AccountId} || '') eq $record->{Id} } @{ $sim->records('Contact') }
 	  if $table eq 'accounts';
-	eval { $sim->post('delete', { object => $object, id => $record->{Id} }) } or return;
+	my ($winner) = $table eq 'contacts' && chance(0.3) ? grep { $_->{Id} ne $record->{Id} && chance(0.2) } @{ $sim->records('Contact') } : ();
+	if ($winner)
+	{
+		eval { $sim->post('merge', { object => $object, winner => $winner->{Id}, loser => $record->{Id} }) } or return;
+		$made{merge}++;
+	}
+	else
+	{
+		eval { $sim->post('delete', { object => $object, id => $record->{Id} }) } or return;
+	}
 	push @removed, map { { table => $_->[0], key => $_->[1], at => time() } } @gone;
 	$made{removal}++;
 	return;
@@ -466,13 +493,13 @@ sub plain
 sub same { my ($one, $other) = @_; return defined $one ? defined $other && $one eq $other : !defined $other }
 sub shown { my ($value) = @_; return defined $value ? "\"$value\"" : 'null' }
 
-# When a column of a row was last written; '*' for any.
+# When a column of a row was last written, or the row got its key.
 sub written
 {
 	my ($touched, $id, @columns) = @_;
 	my $last = 0;
 
-	foreach my $name (grep { !@columns || $_ eq '*' || { map { $_ => 1 } @columns }->{$_} } keys %{ $touched->{$id} || {} })
+	foreach my $name (grep { !@columns || $_ eq '*' || $_ eq 'id' || { map { $_ => 1 } @columns }->{$_} } keys %{ $touched->{$id} || {} })
 	{
 		$last = $touched->{$id}->{$name} if $touched->{$id}->{$name} > $last;
 	}
@@ -628,6 +655,7 @@ sub in_window
 }
 
 my $windows = 0;
+my $survived = 0;
 
 sub edits_survive
 {
@@ -643,7 +671,11 @@ sub edits_survive
 
 		next if $seen{"$key.$field"}++ || !$state->{rows}->{$key} || !$record || $record->{Id} ne $edit->{id};
 		next if written($state->{ever}, $key, @{ $state->{fields}->{$field} || ['*'] }, 'active') > $edit->{at} - $margin;
-		next if same(plain($record->{$field}), $edit->{value});
+		if (same(plain($record->{$field}), $edit->{value}))
+		{
+			$survived++;
+			next;
+		}
 		if ($state->{mapping}->{policy} eq 'newest_wins' && in_window($edit))
 		{
 			$windows++;
@@ -666,6 +698,11 @@ sub agree
 
 		ok(!@problems, "$name: $table");
 		diag(join("\n", @problems > 12 ? (@problems[ 0 .. 11 ], '...') : @problems)) if @problems;
+		foreach my $key (map { /^\w+ (\d+)/ ? $1 : () } @problems[ 0 .. ($#problems > 2 ? 2 : $#problems) ])
+		{
+			diag("what happened to $table $key:\n" . sql("SELECT * FROM sfsync.history('$table', '{\"id\": $key}')"));
+			diag(join("\n", map { "an edit: $_->{field} = $_->{value}, $_->{at}" } grep { $_->{table} eq $table && $_->{key} eq $key } @edits));
+		}
 	}
 	return;
 }
@@ -690,8 +727,8 @@ diag(join("\n", @errors > 5 ? @errors[ 0 .. 4 ] : @errors)) if @errors;
 my $total = 0;
 $total += $_ foreach values %made;
 note("$transactions transactions, $total faults: " . join(', ', map { "$_ $made{$_}" } sort keys %made));
-note(sprintf('%d edits in the moment between look and write, %s dead letters, %s conflicts open, %d calls',
-		$windows, sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status = 'open'}), sql('SELECT count(*) FROM sfsync.conflict WHERE resolution IS NULL'), $sim->stats->{calls}));
+note(sprintf('%d edits survived, %d in the moment between look and write, %s dead letters, %s conflicts open, %d calls',
+		$survived, $windows, sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status = 'open'}), sql('SELECT count(*) FROM sfsync.conflict WHERE resolution IS NULL'), $sim->stats->{calls}));
 cmp_ok($total, '>=', $seconds * 2, 'there were faults');
 $load->quit if $load;
 $node->stop;
