@@ -39,25 +39,21 @@ take_event(const WorkEvent *event, void *arg)
 	MappingQueue *queue = batch_queue(delivery->work, event->mapping);
 	MappingDelivery *state = delivery_of(delivery, event->mapping);
 	Unit *unit = NULL;
-	Unit *left;
 
-	if (!state->deliverable && queue->nunits >= IDLE_MAPPING_MAX)
+	/* once some were passed over, so are all, until they are read again in their order */
+	if (state->behind || (!state->deliverable && queue->nunits >= IDLE_MAPPING_MAX))
 		state->behind = true;
 	else
 		unit = batch_event(delivery->work, event);
-	left = unit && event->old_key ? batch_find(delivery->work, event->mapping, event->old_key) : NULL;
 	MemoryContextSwitchTo(caller);
 	if (unit)
 		taking->fresh = lappend(taking->fresh, unit);
-	if (left)
-		taking->fresh = lappend(taking->fresh, left);
 }
 
-static void
-merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
+void
+fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
-	Unit *mover;
 
 	unit->deferred = true;
 	unit->inserted = false;
@@ -75,9 +71,6 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 		batch_add_times(unit, row->changed, row->changed_len, row->times);
 	else
 		batch_add_changed(unit, row->changed, row->changed_len, row->changed_at);
-	mover = unit->key_left ? batch_mover(delivery->work, row->mapping, row->key) : NULL;
-	if (mover && mover != unit && !mover->in_flight)
-		batch_add_changes_of(mover, unit);
 	if (unit->min_xid == 0 || row->xid < unit->min_xid)
 		unit->min_xid = row->xid;
 	if (unit->first_event_at == 0 || row->first_event_at < unit->first_event_at)
@@ -90,8 +83,8 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
  * Changes of rows that wait are merged into what waits: it keeps its time and
  * attempts.  What was held goes on with the new change.
  */
-static void
-join_deferred(Delivery *delivery, List *fresh)
+void
+fetch_join_deferred(Delivery *delivery, List *fresh)
 {
 	int n = list_length(fresh);
 	int32 *mappings = palloc(sizeof(int32) * Max(n, 1));
@@ -117,7 +110,7 @@ join_deferred(Delivery *delivery, List *fresh)
 			unit = unit->next;
 		if (!unit || unit->deferred)
 			continue;
-		merge_deferred(delivery, unit, &rows[i]);
+		fetch_merge_deferred(delivery, unit, &rows[i]);
 		if (rows[i].held || rows[i].due_at <= now || rows[i].missing_since != 0)
 			continue;
 		if (batch_find(delivery->work, rows[i].mapping, rows[i].key) != unit)
@@ -156,7 +149,7 @@ read_queue(Delivery *delivery)
 		if (queue_read(&delivery->window, PAGE, delivery->context, take_event, &taking, &nread))
 			delivery->look = false;
 	if (taking.fresh != NIL)
-		join_deferred(delivery, taking.fresh);
+		fetch_join_deferred(delivery, taking.fresh);
 }
 
 static int *
@@ -200,7 +193,7 @@ read_deferred(Delivery *delivery)
 			unit = batch_unit(delivery->work, rows[i].mapping, rows[i].key);
 		MemoryContextSwitchTo(caller);
 		if (unit)
-			merge_deferred(delivery, unit, &rows[i]);
+			fetch_merge_deferred(delivery, unit, &rows[i]);
 	}
 	if (n == Min(room, PAGE))
 	{

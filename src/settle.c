@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 
+#include "canonical.h"
 #include "conflict.h"
 #include "history.h"
 #include "queue.h"
@@ -161,12 +162,15 @@ wake_children(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, 
 
 /* What was written is ours now. */
 static void
-note_written(const Outcome *outcome)
+note_written(const Mapping *mapping, const Outcome *outcome)
 {
 	TimestampTz at = outcome->written_at ? outcome->written_at : GetCurrentTimestamp();
 
 	for (int i = 0; i < outcome->nwrote; i++)
 		memory_wrote(outcome->memory, outcome->wrote[i], outcome->wrote_values[i], at);
+	if (outcome->sets_key)
+		memory_wrote(outcome->memory, canonical_hash(mapping->external_id),
+					 canonical_hash(outcome->record_key), at);
 }
 
 static void
@@ -180,10 +184,11 @@ remember_records(const Mapping *mapping, const Outcome *outcomes, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (outcomes[i].kind != OUTCOME_SYNCED || !outcomes[i].salesforce_id)
+		if (outcomes[i].kind != OUTCOME_SYNCED || !outcomes[i].salesforce_id ||
+			(outcomes[i].stored_key && !outcomes[i].sets_key))
 			continue;
 		if (outcomes[i].memory)
-			note_written(&outcomes[i]);
+			note_written(mapping, &outcomes[i]);
 		record_keys[nsynced] = unconstify(char *, outcomes[i].record_key);
 		keys[nsynced] = outcomes[i].unit->key;
 		memories[nsynced] = outcomes[i].memory;
@@ -218,45 +223,75 @@ static const char forget_query[] =
 	"DELETE FROM sfsync.record r USING unnest($2, $3) AS u(key, id)"
 	" WHERE r.mapping = $1 AND r.record_key = u.key AND r.salesforce_id = coalesce(u.id, r.salesforce_id)";
 
-/*
- * Records that are gone, and those whose key moved away: the latter only where
- * the old key still names the record that moved.
- */
+/* Records that are gone, and what stood out of its place until now. */
 static void
 forget_records(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, int n)
 {
-	bool case_sensitive = mapping->key_field && mapping->key_field->case_sensitive;
-	int max = 0;
-	char **keys;
-	char **ids;
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	char **ids = palloc(sizeof(char *) * Max(n, 1));
 	int ngone = 0;
 
-	for (int i = 0; i < n; i++)
-		max += 1 + outcomes[i].unit->nold;
-	keys = palloc(sizeof(char *) * Max(max, 1));
-	ids = palloc(sizeof(char *) * Max(max, 1));
 	for (int i = 0; i < n; i++)
 	{
 		const Outcome *outcome = &outcomes[i];
 		bool gone =
 			outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN || outcome->forget;
 
-		if (!gone && outcome->kind != OUTCOME_SYNCED)
+		if (!gone && !(outcome->kind == OUTCOME_SYNCED && outcome->stored_key && outcome->sets_key))
 			continue;
-		if (gone)
-		{
-			keys[ngone] = unconstify(char *, outcome->record_key);
-			ids[ngone++] = unconstify(char *, outcome->salesforce_id);
-		}
-		for (int o = 0; o < outcome->unit->nold && outcome->salesforce_id; o++)
-		{
-			keys[ngone] = rest_record_key(outcome->unit->old_keys[o], case_sensitive);
-			ids[ngone++] = unconstify(char *, outcome->salesforce_id);
-		}
+		keys[ngone] = unconstify(char *, outcome->stored_key ? outcome->stored_key : outcome->record_key);
+		ids[ngone++] = unconstify(char *, outcome->salesforce_id);
 	}
 	if (ngone > 0)
 		SQL_RUN(scope, forget_query, sql_arg_int(mapping->id), sql_arg_texts(keys, ngone),
 				sql_arg_texts(ids, ngone));
+}
+
+/* That they gave up their keys was our write, too, and is not to be taken for someone else's. */
+static void
+remember_given_up(const Mapping *mapping, char **keys, int nkeys, TimestampTz at)
+{
+	int n;
+	RecordRow *rows = records_of_keys(mapping->id, keys, nkeys, &n);
+
+	for (int i = 0; i < n; i++)
+	{
+		Memory *memory = &rows[i].memory;
+
+		memory_wrote(memory, canonical_hash(mapping->external_id), 0, at);
+		record_put(mapping->id, &rows[i].record_key, &rows[i].key, &rows[i].salesforce_id, &memory, 1);
+	}
+}
+
+/* Keys that records have got or given up. */
+static void
+settle_keys(const Mapping *mapping, const Outcome *outcomes, int n)
+{
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	char **ids = palloc(sizeof(char *) * Max(n, 1));
+	TimestampTz at = 0;
+	int nkeys = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (outcomes[i].kind != OUTCOME_SYNCED || !outcomes[i].sets_key)
+			continue;
+		keys[nkeys] = unconstify(char *, outcomes[i].record_key);
+		ids[nkeys++] = unconstify(char *, outcomes[i].salesforce_id);
+	}
+	records_have_own(mapping->id, keys, ids, nkeys);
+	nkeys = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (!outcomes[i].key_freed)
+			continue;
+		keys[nkeys] = unconstify(char *, outcomes[i].holder_key);
+		ids[nkeys++] = unconstify(char *, outcomes[i].holder_id);
+		at = Max(at, outcomes[i].written_at);
+	}
+	if (mapping->checks && at != 0)
+		remember_given_up(mapping, keys, nkeys, at);
+	records_have_none(mapping->id, keys, ids, nkeys);
 }
 
 static const char resolve_query[] =
@@ -422,6 +457,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		woken = wake_children(&scope, mapping, outcomes, n);
 		forget_records(&scope, mapping, outcomes, n);
 		remember_records(mapping, outcomes, n);
+		settle_keys(mapping, outcomes, n);
 		settle_conflicts(mapping, outcomes, n);
 		resolve_dead_letters(&scope, mapping, outcomes, n);
 		add_dead_letters(&scope, mapping, outcomes, n);
