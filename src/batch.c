@@ -623,7 +623,10 @@ take_along(Work *work, Unit *unit, Unit *left, bool stays)
 			batch_add_old_key(work, unit, left->old_keys[i]);
 	batch_add_changes_of(unit, left);
 	if (stays)
+	{
+		left->key_left = true;
 		return;
+	}
 	for (int i = 0; i < left->nrefs; i++)
 		add_ref(unit, left->refs[i]);
 	if (left->min_xid != 0 && (unit->min_xid == 0 || left->min_xid < unit->min_xid))
@@ -650,7 +653,7 @@ batch_move(Work *work, const WorkEvent *event, bool shared, bool look)
 	unit->missing_since = 0;
 	unit->attempts = 0;
 	batch_forget_read(unit);
-	if (look && !(left && left->nold > 0))
+	if (look && (shared || !(left && left->nold > 0)))
 		batch_add_old_key(work, unit, event->old_key);
 	if (left)
 		take_along(work, unit, left, shared || left->event_at > event->event_at);
@@ -816,6 +819,7 @@ batch_fold_next(Work *work, Unit *unit)
 	batch_hold(unit, next->hold);
 	unit->left |= next->left;
 	unit->deleted |= next->deleted;
+	unit->key_left |= next->key_left;
 	for (int i = 0; i < next->nold; i++)
 	{
 		batch_add_old_key(work, unit, next->old_keys[i]);

@@ -72,6 +72,7 @@ typedef struct Unit
 	char *hold;      /* why its delete waits for a person; NULL: it doesn't */
 	bool left;       /* it left with its partition */
 	bool replaced;   /* deleted, and another row has come to the key since */
+	bool key_left;   /* its row may have left the key: its absence is no delete */
 	char **old_keys; /* keys under which its record may be, newest first: it is to be looked for */
 	int nold;
 	int64 whole_at; /* when an event last touched the whole row: 0 none did, BATCH_NEVER a backfill */

@@ -124,17 +124,15 @@ static void
 move_record(Claim *claim, const Candidate *candidate)
 {
 	const Unit *unit = candidate->unit;
-	char **record_keys = palloc(sizeof(char *) * unit->nold);
 	MoveResult moved = MOVE_UNKNOWN;
 
-	for (int o = 0; o < unit->nold; o++)
-		record_keys[o] = record_key_of(claim, unit->old_keys[o]);
-	if (record_has_moved(claim->mapping->id, candidate->record_key, record_keys, unit->nold))
+	if (record_has_moved(claim->mapping->id, candidate->record_key))
 		return;
 	for (int o = 0; o < unit->nold && moved == MOVE_UNKNOWN; o++)
 	{
-		RecordMove move = {claim->mapping->id, unit->old_keys[o], unit->key, record_keys[o]};
+		RecordMove move = {claim->mapping->id, unit->old_keys[o], unit->key};
 
+		move.from_record_key = record_key_of(claim, move.from);
 		move.to_record_key = candidate->record_key;
 		move.case_sensitive = case_sensitive(claim->mapping);
 		move.overlaps = true;
@@ -481,7 +479,7 @@ add_unit(Request *request, const Candidate *candidate, UnitKind kind)
 	outcome->operation = candidate->operation;
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id ? pstrdup(candidate->salesforce_id) : NULL;
-	outcome->row_remains = candidate->row->found && !candidate->unit->replaced;
+	outcome->row_remains = candidate->row && candidate->row->found && !candidate->unit->replaced;
 	note_key(candidate, kind, outcome);
 	circle_outcome(candidate, outcome);
 	*record = candidate->payload;
@@ -749,7 +747,7 @@ rows_matter(const Claim *claim)
 	{
 		const Unit *unit = claim->candidates[i].unit;
 
-		if (unit->deleted || unit->missing_since != 0)
+		if (unit->deleted || unit->key_left || unit->missing_since != 0)
 			return true;
 	}
 	return false;

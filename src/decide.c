@@ -487,6 +487,10 @@ decide_deleted(Claim *claim, Candidate *candidate)
 	if (record && strcmp(record->key, unit->key) != 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 
+	/* what would be found under the key is another row's record */
+	if (!record && unit->nold == 0 && find_holder(claim, candidate))
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
+
 	/* made and deleted again before anything was sent */
 	if (!record && unit->inserted && claim->delivery->next_verify == 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
@@ -531,7 +535,7 @@ decide_missing(Claim *claim, Candidate *candidate)
 {
 	Unit *unit = candidate->unit;
 
-	if (unit->chunk && unit->nrefs == 0 && !unit->deferred)
+	if (unit->key_left || (unit->chunk && unit->nrefs == 0 && !unit->deferred))
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (unit->missing_since == 0)
 	{
@@ -666,6 +670,9 @@ nothing_mapped_changed(const Claim *claim, const Unit *unit)
 UnitKind
 decide_unread(Claim *claim, Candidate *candidate)
 {
+	/* what would be found under the key is another row's record */
+	if (!candidate_record(candidate) && candidate->unit->nold == 0 && must_free_key(claim, candidate))
+		return free_key(claim, candidate);
 	if (!is_moving(candidate) && nothing_mapped_changed(claim, candidate->unit))
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	return UNIT_READ;

@@ -111,6 +111,7 @@ carry_out(Moving *moving, const Mapping *mapping, const WorkEvent *event)
 	RecordMove move = {mapping->id, event->old_key, event->key};
 	MemoryContext caller;
 	MoveResult result;
+	bool was_deferred = left && left->deferred;
 	bool look;
 	bool gone;
 	Unit *unit;
@@ -125,9 +126,12 @@ carry_out(Moving *moving, const Mapping *mapping, const WorkEvent *event)
 	/* what was never sent has no record, unless a request of unknown outcome made it */
 	look = result == MOVE_UNKNOWN && !(left && left->inserted && delivery->next_verify == 0);
 	caller = MemoryContextSwitchTo(delivery->context);
-	unit = batch_move(delivery->work, event, result == MOVE_OVERLAPPED, look);
+	unit =
+		batch_move(delivery->work, event, result == MOVE_OVERLAPPED || (look && mapping->key_overlaps), look);
 	MemoryContextSwitchTo(caller);
 	gone = batch_find(delivery->work, event->mapping, event->old_key) != left;
+	if (gone && was_deferred)
+		deferred_remove(event->mapping, event->old_key);
 	if (gone)
 	{
 		moving->units = list_delete_ptr(moving->units, left);

@@ -82,7 +82,8 @@ show_absent(const Mapping *mapping, const Unit *unit, Shown *shown)
 {
 	if (!unit->deleted)
 		shown->findings[shown->nfindings++] =
-			pstrdup("the row is not in the table, or the mapping's owner may not see it");
+			pstrdup(unit->key_left ? "the row has another key now"
+								   : "the row is not in the table, or the mapping's owner may not see it");
 	else if (strcmp(mapping->on_delete, "ignore") == 0)
 		shown->findings[shown->nfindings++] = pstrdup("on_delete is ignore: the record stays");
 	else if (unit->inserted && !record_known(mapping, unit->key, NULL, 0))

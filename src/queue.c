@@ -541,15 +541,15 @@ record_move(const RecordMove *move)
 }
 
 bool
-record_has_moved(int mapping, const char *record_key, char *const *from_record_keys, int n)
+record_has_moved(int mapping, const char *record_key)
 {
 	SqlScope scope;
 	bool has;
 
 	sql_open(&scope, false);
-	has =
-		SQL_RUN(&scope, "SELECT FROM sfsync.record WHERE mapping = $1 AND record_key = $2 AND at_keys && $3",
-				sql_arg_int(mapping), sql_arg_text(record_key), sql_arg_texts(from_record_keys, n)) > 0;
+	has = SQL_RUN(&scope,
+				  "SELECT FROM sfsync.record WHERE mapping = $1 AND record_key = $2 AND at_keys IS NOT NULL",
+				  sql_arg_int(mapping), sql_arg_text(record_key)) > 0;
 	sql_close(&scope);
 	return has;
 }

@@ -143,8 +143,8 @@ typedef enum MoveResult
 
 extern MoveResult record_move(const RecordMove *move);
 
-/* Has that been done already, from one of these record keys? */
-extern bool record_has_moved(int mapping, const char *record_key, char *const *from_record_keys, int n);
+/* Has that been done already, to this record key? */
+extern bool record_has_moved(int mapping, const char *record_key);
 
 /* What else names rows by key: dead letters, conflicts, requests of unknown outcome. */
 extern void keys_moved(const Mapping *mapping, char *const *from, char *const *to, int n);
