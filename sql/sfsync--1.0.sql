@@ -194,6 +194,7 @@ CREATE TABLE sfsync.deferred (
 	times timestamptz[],
 	first_event_at timestamptz NOT NULL,
 	event_at timestamptz NOT NULL,
+	key_left boolean NOT NULL DEFAULT false,
 	xid xid8 NOT NULL,
 	missing_since xid8,
 	parent_mapping integer,
@@ -206,6 +207,7 @@ COMMENT ON TABLE sfsync.deferred IS 'changes that can''t go now: waiting for due
 COMMENT ON COLUMN sfsync.deferred.whole_at IS
 'when an event touched the whole row, -infinity if a backfill did; null: whole says only how much to send';
 COMMENT ON COLUMN sfsync.deferred.times IS 'when each column of changed was changed, by bit; null: all at changed_at';
+COMMENT ON COLUMN sfsync.deferred.key_left IS 'the row may have got another key, and left none here';
 COMMENT ON COLUMN sfsync.deferred.parent_key IS 'row of parent_mapping whose record must be there first: then it is due at once';
 COMMENT ON COLUMN sfsync.deferred.has_record IS 'the record is there: what refers to it need not wait for the row';
 CREATE INDEX deferred_parent ON sfsync.deferred (parent_mapping, parent_key) WHERE parent_key IS NOT NULL;

@@ -615,18 +615,16 @@ batch_fold(Work *work, const WorkEvent *event)
 
 /* What is at hand of the row under its old key; what came to that key later stays there as well. */
 static void
-take_along(Work *work, Unit *unit, Unit *left, bool stays)
+take_along(Work *work, Unit *unit, Unit *left, bool shared, bool stays)
 {
 	unit->inserted = left->inserted && unit->nrefs == 0 && !unit->deferred;
 	for (int i = 0; i < left->nold; i++)
 		if (strcmp(left->old_keys[i], unit->key) != 0)
 			batch_add_old_key(work, unit, left->old_keys[i]);
 	batch_add_changes_of(unit, left);
+	left->key_left |= shared;
 	if (stays)
-	{
-		left->key_left = true;
 		return;
-	}
 	for (int i = 0; i < left->nrefs; i++)
 		add_ref(unit, left->refs[i]);
 	if (left->min_xid != 0 && (unit->min_xid == 0 || left->min_xid < unit->min_xid))
@@ -639,7 +637,7 @@ take_along(Work *work, Unit *unit, Unit *left, bool stays)
 }
 
 Unit *
-batch_move(Work *work, const WorkEvent *event, bool shared, bool look)
+batch_move(Work *work, const WorkEvent *event, bool shared)
 {
 	Unit *unit = batch_unit(work, event->mapping, event->key);
 	Unit *left = batch_find(work, event->mapping, event->old_key);
@@ -653,11 +651,8 @@ batch_move(Work *work, const WorkEvent *event, bool shared, bool look)
 	unit->missing_since = 0;
 	unit->attempts = 0;
 	batch_forget_read(unit);
-	if (look && (shared || !(left && left->nold > 0)))
-		batch_add_old_key(work, unit, event->old_key);
 	if (left)
-		take_along(work, unit, left, shared || left->event_at > event->event_at);
-	unit->whole |= look;
+		take_along(work, unit, left, shared, shared || left->event_at > event->event_at);
 	batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
 	note_event(unit, event);
 	return unit;

@@ -158,10 +158,9 @@ extern Unit *batch_fold(Work *work, const WorkEvent *event);
 /*
  * Carry out a key change: what is at hand of the old key becomes the new key's,
  * whose unit is returned.  None of both may be in flight.  shared: another row
- * may still be meant by what is at hand of the old key.  look: the record may
- * be in Salesforce under the old key, and is not known.
+ * may still be meant by what is at hand of the old key.
  */
-extern Unit *batch_move(Work *work, const WorkEvent *event, bool shared, bool look);
+extern Unit *batch_move(Work *work, const WorkEvent *event, bool shared);
 
 /* Its events are safe elsewhere. */
 extern void batch_forget_refs(Unit *unit);

@@ -124,20 +124,36 @@ static void
 move_record(Claim *claim, const Candidate *candidate)
 {
 	const Unit *unit = candidate->unit;
-	MoveResult moved = MOVE_UNKNOWN;
 
 	if (record_has_moved(claim->mapping->id, candidate->record_key))
 		return;
-	for (int o = 0; o < unit->nold && moved == MOVE_UNKNOWN; o++)
+	for (int o = 0; o < unit->nold; o++)
 	{
 		RecordMove move = {claim->mapping->id, unit->old_keys[o], unit->key};
+		char *from = record_key_of(claim, move.from);
+		int n;
 
-		move.from_record_key = record_key_of(claim, move.from);
+		(void) records_of_keys(claim->mapping->id, &from, 1, &n);
+		move.from_record_key = from;
 		move.to_record_key = candidate->record_key;
 		move.case_sensitive = case_sensitive(claim->mapping);
 		move.overlaps = true;
-		moved = record_move(&move);
+		if (record_move(&move) || n > 0)
+			break;
 	}
+}
+
+/* The record isn't known: it is looked for where it may be, or made. */
+static void
+expect(const Claim *claim, Candidate *candidate, const RecordRow *record)
+{
+	MemoryContext caller = MemoryContextSwitchTo(claim->delivery->context);
+
+	candidate->expected = record;
+	for (int i = 0; i < record->nat; i++)
+		if (record->at_keys[i][0] != '\0' && strcmp(record->at_keys[i], candidate->record_key) != 0)
+			batch_add_old_key(claim->delivery->work, candidate->unit, record->at_keys[i]);
+	MemoryContextSwitchTo(caller);
 }
 
 static void
@@ -158,9 +174,14 @@ read_records(Claim *claim)
 			Candidate *candidate = &claim->candidates[i];
 			const RecordRow *record = &claim->records[r];
 
-			if (strcmp(record->record_key, candidate->record_key) == 0)
+			bool at_key = strcmp(record->record_key, candidate->record_key) == 0;
+			bool shares = record->shares_key && strcmp(record->key, candidate->unit->key) == 0;
+
+			if (record->expected && (at_key || shares))
+				expect(claim, candidate, record);
+			else if (at_key)
 				candidate->record = record;
-			else if (record->shares_key && strcmp(record->key, candidate->unit->key) == 0)
+			else if (shares)
 				candidate->old_record = record;
 		}
 }
@@ -380,7 +401,9 @@ note_keys(const Request *request)
 		record_keys[n] = unconstify(char *, outcome->holder_key   ? outcome->holder_key
 											: outcome->stored_key ? outcome->stored_key
 																  : outcome->record_key);
-		ids[n] = unconstify(char *, outcome->holder_key ? outcome->holder_id : outcome->salesforce_id);
+		ids[n] = unconstify(char *, outcome->holder_key    ? outcome->holder_id
+									: outcome->expected_id ? outcome->expected_id
+														   : outcome->salesforce_id);
 		keys[n++] = outcome->holder_key ? pstrdup("") : unconstify(char *, outcome->record_key);
 	}
 	records_may_have(request->mapping, record_keys, ids, keys, n);
@@ -463,7 +486,7 @@ note_key(const Candidate *candidate, UnitKind kind, Outcome *outcome)
 		outcome->holder_row = pstrdup(candidate->holder->key);
 		return;
 	}
-	outcome->sets_key = candidate->sets_key && (kind == UNIT_UPDATE || kind == UNIT_GUARDED_UPDATE);
+	outcome->sets_key = kind != UNIT_DELETE && (candidate->sets_key || candidate->expected);
 	if (own && own->shares_key)
 		outcome->stored_key = pstrdup(own->record_key);
 }
@@ -480,6 +503,7 @@ add_unit(Request *request, const Candidate *candidate, UnitKind kind)
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id ? pstrdup(candidate->salesforce_id) : NULL;
 	outcome->row_remains = candidate->row && candidate->row->found && !candidate->unit->replaced;
+	outcome->expected_id = candidate->expected ? pstrdup(candidate->expected->salesforce_id) : NULL;
 	note_key(candidate, kind, outcome);
 	circle_outcome(candidate, outcome);
 	*record = candidate->payload;

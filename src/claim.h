@@ -17,6 +17,7 @@ typedef struct Candidate
 	SourceRow *row;              /* NULL: not read (yet) */
 	const RecordRow *record;     /* that we know under its key; NULL */
 	const RecordRow *old_record; /* its own, where the former is another row's; NULL */
+	const RecordRow *expected;   /* that it has in name only; NULL */
 	const RecordRow *holder;     /* has the row's key in Salesforce, and is to give it up; NULL */
 	bool sets_key;               /* its record gets the row's key */
 	RestRecord payload;

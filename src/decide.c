@@ -42,6 +42,7 @@ decided(Claim *claim, Candidate *candidate, OutcomeKind kind)
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id;
 	outcome->conflicts = candidate->noted.conflicts;
+	outcome->expected_id = candidate->expected ? candidate->expected->salesforce_id : NULL;
 	return UNIT_UNDECIDED;
 }
 
@@ -124,6 +125,13 @@ may_have_key(const RecordRow *record, const char *record_key)
 	return false;
 }
 
+/* In name only, and its row is gone: nothing of it will ever be looked for. */
+static bool
+is_abandoned(const RecordRow *record)
+{
+	return record->expected && record->record_key[0] == ' ';
+}
+
 /* Another record that may have the row's key in Salesforce; NULL. */
 static const RecordRow *
 find_holder(const Claim *claim, const Candidate *candidate)
@@ -131,7 +139,8 @@ find_holder(const Claim *claim, const Candidate *candidate)
 	const RecordRow *own = candidate_record(candidate);
 
 	for (int i = 0; i < claim->nrecords; i++)
-		if (&claim->records[i] != own && may_have_key(&claim->records[i], candidate->record_key))
+		if (&claim->records[i] != own && &claim->records[i] != candidate->expected &&
+			!is_abandoned(&claim->records[i]) && may_have_key(&claim->records[i], candidate->record_key))
 			return &claim->records[i];
 	return NULL;
 }
@@ -142,7 +151,7 @@ free_key(const Claim *claim, Candidate *candidate)
 {
 	RestField *field;
 
-	if (claim_record_in_flight(claim, candidate->holder->record_key))
+	if (candidate->holder->expected || claim_record_in_flight(claim, candidate->holder->record_key))
 		return UNIT_WAITING;
 	field = palloc0(sizeof(RestField));
 	field->name = claim->mapping->external_id;
@@ -492,6 +501,8 @@ decide_deleted(Claim *claim, Candidate *candidate)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 
 	/* made and deleted again before anything was sent */
+	if (!record && candidate->expected && candidate->expected->moving && candidate->expected->nat == 0)
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (!record && unit->inserted && claim->delivery->next_verify == 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (claim_reads_first(claim, unit))

@@ -103,42 +103,75 @@ record_key_of(const Mapping *mapping, const char *key)
 	return rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive);
 }
 
+/*
+ * What is at hand of a row whose record isn't known tells where it may be: under
+ * its key and those that it had before, or nowhere, since it was never sent.
+ */
 static void
-carry_out(Moving *moving, const Mapping *mapping, const WorkEvent *event)
+expect_record(const Moving *moving, const Mapping *mapping, const char *key)
 {
-	Delivery *delivery = moving->delivery;
-	Unit *left = batch_find(delivery->work, event->mapping, event->old_key);
+	const Unit *unit = batch_find(moving->delivery->work, mapping->id, key);
+	bool unsent = unit && unit->inserted && moving->delivery->next_verify == 0;
+	int nold = unit ? unit->nold : 0;
+	char **at_keys = palloc(sizeof(char *) * (nold + 1));
+	int n = 0;
+
+	if (!unsent)
+		at_keys[n++] = record_key_of(mapping, key);
+	for (int i = 0; i < nold; i++)
+		at_keys[n++] = record_key_of(mapping, unit->old_keys[i]);
+	record_expect(mapping->id, record_key_of(mapping, key), key, at_keys, n);
+}
+
+/* Where rows may have the same key for a moment: does what is at hand tell of another at the key? */
+static bool
+is_occupied(const Moving *moving, const Mapping *mapping, const char *key)
+{
+	const Unit *unit = batch_find(moving->delivery->work, mapping->id, key);
+
+	return mapping->key_overlaps && unit && !unit->deleted && !unit->key_left;
+}
+
+/* True if the row is one whose key another row has got already. */
+static bool
+move_record(const Moving *moving, const Mapping *mapping, const WorkEvent *event)
+{
 	RecordMove move = {mapping->id, event->old_key, event->key};
-	MemoryContext caller;
-	MoveResult result;
-	bool was_deferred = left && left->deferred;
-	bool look;
-	bool gone;
-	Unit *unit;
 
 	move.from_record_key = record_key_of(mapping, event->old_key);
 	move.to_record_key = record_key_of(mapping, event->key);
 	move.case_sensitive = mapping->key_field->case_sensitive;
 	move.overlaps = mapping->key_overlaps;
 	move.xid = event->ref.xid;
-	result = record_move(&move);
+	if (!record_is_overlapped(&move))
+		expect_record(moving, mapping, event->old_key);
+	if (is_occupied(moving, mapping, event->key))
+		expect_record(moving, mapping, event->key);
+	return record_move(&move);
+}
 
-	/* what was never sent has no record, unless a request of unknown outcome made it */
-	look = result == MOVE_UNKNOWN && !(left && left->inserted && delivery->next_verify == 0);
-	caller = MemoryContextSwitchTo(delivery->context);
-	unit =
-		batch_move(delivery->work, event, result == MOVE_OVERLAPPED || (look && mapping->key_overlaps), look);
+static void
+carry_out(Moving *moving, const Mapping *mapping, const WorkEvent *event)
+{
+	Delivery *delivery = moving->delivery;
+	Unit *left = batch_find(delivery->work, event->mapping, event->old_key);
+	bool was_deferred = left && left->deferred;
+	bool shared = move_record(moving, mapping, event);
+	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+	Unit *unit = batch_move(delivery->work, event, shared);
+
 	MemoryContextSwitchTo(caller);
-	gone = batch_find(delivery->work, event->mapping, event->old_key) != left;
-	if (gone && was_deferred)
-		deferred_remove(event->mapping, event->old_key);
-	if (gone)
+	if (left && batch_find(delivery->work, event->mapping, event->old_key) == left)
+		moving->units = list_append_unique_ptr(moving->units, left);
+	else if (left)
 	{
+		if (was_deferred)
+			deferred_remove(event->mapping, event->old_key);
 		moving->units = list_delete_ptr(moving->units, left);
 		moving->fresh = list_delete_ptr(moving->fresh, left);
 	}
 	moving->units = list_append_unique_ptr(moving->units, unit);
-	note_keys(moving, event, result == MOVE_OVERLAPPED);
+	note_keys(moving, event, shared);
 }
 
 static bool
@@ -147,6 +180,23 @@ is_in_flight(const Moving *moving, const char *key)
 	const Unit *unit = batch_find(moving->delivery->work, moving->mapping, key);
 
 	return unit && unit->in_flight;
+}
+
+/* Is the record of a row about to give up its key, for another's sake? */
+static bool
+gives_up_key(const Moving *moving, const char *key)
+{
+	ListCell *lc;
+
+	foreach(lc, moving->delivery->requests)
+	{
+		const Request *request = lfirst(lc);
+
+		for (int i = 0; request->mapping == moving->mapping && i < request->nunits; i++)
+			if (request->outcomes[i].holder_row && strcmp(request->outcomes[i].holder_row, key) == 0)
+				return true;
+	}
+	return false;
 }
 
 /* An event that was put aside: may it go now? */
@@ -167,6 +217,7 @@ take(const WorkEvent *event, void *arg)
 		return true;
 	}
 	if (is_in_flight(moving, event->key) || is_in_flight(moving, event->old_key) ||
+		gives_up_key(moving, event->key) || gives_up_key(moving, event->old_key) ||
 		delete_goes_first(moving, event) || !take_deferred(moving, event->old_key, false) ||
 		!take_deferred(moving, event->key, true))
 		return false;

@@ -196,8 +196,13 @@ fold(const WorkEvent *event, void *arg)
 	left = event->operation == EVENT_KEY_CHANGE ? batch_find(folding->work, event->mapping, event->old_key)
 												: NULL;
 	if (event->operation == EVENT_KEY_CHANGE)
-		(void) batch_move(folding->work, &numbered, mapping && mapping->key_overlaps,
-						  !(left && left->inserted));
+	{
+		bool sent = !left || !left->inserted;
+		Unit *unit = batch_move(folding->work, &numbered, mapping && mapping->key_overlaps);
+
+		if (sent)
+			batch_add_old_key(folding->work, unit, event->old_key);
+	}
 	else
 		(void) batch_fold(folding->work, &numbered);
 }

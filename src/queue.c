@@ -172,7 +172,7 @@ queue_prepared_transactions(void)
 #define DEFERRED_COLUMNS                                                                                        \
 	"d.mapping, d.key, d.state = 'held', d.due_at, d.attempts, d.whole, d.deleted, d.old_keys,"                 \
 	" d.changed, d.first_event_at, d.event_at, d.xid, d.missing_since, d.reason, d.state = 'dead', d.whole_at," \
-	" d.changed_at, d.times"
+	" d.changed_at, d.times, d.key_left"
 
 static const char due_query[] =
 	"SELECT " DEFERRED_COLUMNS " FROM sfsync.deferred d WHERE d.state = 'waiting'"
@@ -208,6 +208,7 @@ take_deferred(SqlScope *scope, int n)
 		row->whole_at = sql_time(i, 16);
 		row->changed_at = sql_time(i, 17);
 		row->times = sql_times(scope, i, 18, &row->ntimes);
+		row->key_left = sql_bool(i, 19);
 	}
 	return rows;
 }
@@ -354,6 +355,7 @@ take_records(SqlScope *scope, MemoryContext statement, int n)
 		rows[i].record_key = sql_text(scope, i, 1);
 		rows[i].key = sql_text(scope, i, 2);
 		rows[i].salesforce_id = sql_text(scope, i, 3);
+		rows[i].expected = rows[i].salesforce_id[0] == '?';
 		memory = sql_bytes(scope, i, 4, &len);
 		MemoryContextSwitchTo(scope->caller);
 		rows[i].memory = memory_read(memory, len);
@@ -373,8 +375,9 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 	RecordRow *rows;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN(&scope, "SELECT " RECORD_COLUMNS " AND r.record_key = ANY ($2)", sql_arg_int(mapping),
-				 sql_arg_texts(record_keys, nkeys));
+	*n = SQL_RUN(&scope,
+				 "SELECT " RECORD_COLUMNS " AND r.record_key = ANY ($2) AND r.salesforce_id NOT LIKE '?%'",
+				 sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
 	rows = take_records(&scope, CurrentMemoryContext, *n);
 	sql_close(&scope);
 	return rows;
@@ -516,13 +519,13 @@ static const char move_query[] =
 	" WHEN NOT $6 THEN ARRAY[$3, ''] END"
 	" WHERE mapping = $1 AND record_key = $2";
 
-MoveResult
+bool
 record_move(const RecordMove *move)
 {
 	SqlScope scope;
 	SqlArg mapping = sql_arg_int(move->mapping);
 	SqlArg to_record_key = sql_arg_text(move->to_record_key);
-	bool overlapped;
+	bool overlapped = false;
 	bool taken;
 	char *mover;
 
@@ -537,7 +540,52 @@ record_move(const RecordMove *move)
 				sql_arg_bool(taken), sql_arg_bool(move->case_sensitive));
 	}
 	sql_close(&scope);
-	return !mover ? MOVE_UNKNOWN : overlapped ? MOVE_OVERLAPPED : MOVE_KNOWN;
+	return overlapped;
+}
+
+bool
+record_is_overlapped(const RecordMove *move)
+{
+	SqlScope scope;
+	bool overlapped;
+
+	if (!move->overlaps)
+		return false;
+	sql_open(&scope, false);
+	overlapped = SQL_RUN(&scope, overlapped_query, sql_arg_int(move->mapping), sql_arg_text(move->from),
+						 sql_arg_xid(move->xid)) > 0;
+	sql_close(&scope);
+	return overlapped;
+}
+
+static const char expect_query[] =
+	"INSERT INTO sfsync.record (mapping, record_key, key, salesforce_id, at_keys)"
+	" VALUES ($1, $2, $3, '?' || pg_catalog.gen_random_uuid(), $4) ON CONFLICT (mapping, record_key) DO NOTHING";
+
+void
+record_expect(int mapping, const char *record_key, const char *key, char *const *at_keys, int n)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope, expect_query, sql_arg_int(mapping), sql_arg_text(record_key), sql_arg_text(key),
+			sql_arg_texts(at_keys, n));
+	sql_close(&scope);
+}
+
+void
+records_not_expected(int mapping, char *const *record_keys, int n)
+{
+	SqlScope scope;
+
+	if (n == 0)
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(
+		&scope,
+		"DELETE FROM sfsync.record WHERE mapping = $1 AND record_key = ANY ($2) AND salesforce_id LIKE '?%'",
+		sql_arg_int(mapping), sql_arg_texts(record_keys, n));
+	sql_close(&scope);
 }
 
 bool

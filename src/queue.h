@@ -63,6 +63,7 @@ typedef struct DeferredRow
 	int attempts;
 	bool whole;
 	bool deleted;
+	bool key_left;
 	char **old_keys;
 	int nold;
 	TimestampTz whole_at;
@@ -111,6 +112,7 @@ typedef struct RecordRow
 	bool moving;    /* Salesforce may have it under other keys than its own: */
 	char **at_keys; /* these, as record keys; empty text: or none */
 	int nat;
+	bool expected;   /* in name only: it is to be looked for, or made */
 	bool shares_key; /* not stored under its key: Salesforce takes that for another row's */
 } RecordRow;
 
@@ -134,14 +136,21 @@ typedef struct RecordMove
 	uint64 xid; /* of that transaction; 0 unknown */
 } RecordMove;
 
-typedef enum MoveResult
-{
-	MOVE_UNKNOWN, /* there is no record that is known */
-	MOVE_KNOWN,
-	MOVE_OVERLAPPED /* it is the one whose place another row had taken already */
-} MoveResult;
+/* Is the one that moves on one whose place another row has taken already? */
+extern bool record_is_overlapped(const RecordMove *move);
 
-extern MoveResult record_move(const RecordMove *move);
+/* True if it is the one whose place another row had taken already. */
+extern bool record_move(const RecordMove *move);
+
+/*
+ * A row without a known record gets one in name, so that it can be followed; at_keys:
+ * record keys under which it may be found in Salesforce.  Nothing is done where
+ * a record is known.
+ */
+extern void record_expect(int mapping, const char *record_key, const char *key, char *const *at_keys, int n);
+
+/* Records in name only, of rows that are settled. */
+extern void records_not_expected(int mapping, char *const *record_keys, int n);
 
 /* Has that been done already, to this record key? */
 extern bool record_has_moved(int mapping, const char *record_key);
@@ -238,11 +247,12 @@ typedef struct Outcome
 	bool row_remains;       /* a delete makes way for the row, which is sent next */
 	const char *holder_key; /* record key of the record that gives up the key; NULL: none does */
 	const char *holder_id;
-	const char *holder_row; /* its key */
-	bool key_freed;         /* it has */
-	bool sets_key;          /* the record gets its own key, which it may not have had */
-	const char *stored_key; /* record key under which it is known, if it isn't its own */
-	bool forget;            /* ignored: its record is no longer known */
+	const char *holder_row;  /* its key */
+	bool key_freed;          /* it has */
+	bool sets_key;           /* the record gets its own key, which it may not have had */
+	const char *expected_id; /* of a record in name only, which it had; NULL */
+	const char *stored_key;  /* record key under which it is known, if it isn't its own */
+	bool forget;             /* ignored: its record is no longer known */
 
 	/* where conflicts are looked for */
 	ConflictNotes conflicts;

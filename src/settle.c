@@ -80,14 +80,15 @@ undefer(SqlScope *scope, const Outcome *outcomes, int n)
 static const char defer_query[] =
 	"INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
 	" changed, first_event_at, event_at, xid, missing_since, parent_mapping, parent_key, whole_at, changed_at, times,"
-	" has_record)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
+	" has_record, key_left)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
 	" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
 	" due_at = excluded.due_at, attempts = excluded.attempts, whole = excluded.whole, deleted = excluded.deleted,"
 	" old_keys = excluded.old_keys, changed = excluded.changed, first_event_at = excluded.first_event_at,"
 	" event_at = excluded.event_at, xid = excluded.xid, missing_since = excluded.missing_since,"
 	" parent_mapping = excluded.parent_mapping, parent_key = excluded.parent_key, whole_at = excluded.whole_at,"
-	" changed_at = excluded.changed_at, times = excluded.times, has_record = excluded.has_record";
+	" changed_at = excluded.changed_at, times = excluded.times, has_record = excluded.has_record,"
+	" key_left = excluded.key_left";
 
 static void
 defer(SqlScope *scope, const Outcome *outcome)
@@ -114,7 +115,8 @@ defer(SqlScope *scope, const Outcome *outcome)
 			sql_arg_time(unit->first_event_at ? unit->first_event_at : event_at), sql_arg_time(event_at),
 			sql_arg_xid(unit->min_xid ? unit->min_xid : 3), sql_arg_xid(unit->missing_since), parent,
 			sql_arg_text(sql_from_utf8(outcome->parent_key)), sql_arg_time(unit->whole_at),
-			sql_arg_time(unit->changed_at), times, sql_arg_bool(outcome->has_record));
+			sql_arg_time(unit->changed_at), times, sql_arg_bool(outcome->has_record),
+			sql_arg_bool(unit->key_left));
 }
 
 /*
@@ -261,6 +263,19 @@ remember_given_up(const Mapping *mapping, char **keys, int nkeys, TimestampTz at
 		memory_wrote(memory, canonical_hash(mapping->external_id), 0, at);
 		record_put(mapping->id, &rows[i].record_key, &rows[i].key, &rows[i].salesforce_id, &memory, 1);
 	}
+}
+
+/* Records in name only: the row has a real one now, or is gone. */
+static void
+forget_expected(const Mapping *mapping, const Outcome *outcomes, int n)
+{
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	int nkeys = 0;
+
+	for (int i = 0; i < n; i++)
+		if (outcomes[i].expected_id && leaves_queue(&outcomes[i]) && !stays_deferred(&outcomes[i]))
+			keys[nkeys++] = unconstify(char *, outcomes[i].record_key);
+	records_not_expected(mapping->id, keys, nkeys);
 }
 
 /* Keys that records have got or given up. */
@@ -458,6 +473,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		forget_records(&scope, mapping, outcomes, n);
 		remember_records(mapping, outcomes, n);
 		settle_keys(mapping, outcomes, n);
+		forget_expected(mapping, outcomes, n);
 		settle_conflicts(mapping, outcomes, n);
 		resolve_dead_letters(&scope, mapping, outcomes, n);
 		add_dead_letters(&scope, mapping, outcomes, n);
