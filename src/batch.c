@@ -200,7 +200,7 @@ batch_unit(Work *work, int mapping, const char *key)
 }
 
 void
-batch_add_old_key(Work *work, Unit *unit, const char *old_key)
+batch_look_under(Unit *unit, const char *old_key)
 {
 	for (int i = 0; i < unit->nold; i++)
 		if (strcmp(unit->old_keys[i], old_key) == 0)
@@ -208,6 +208,12 @@ batch_add_old_key(Work *work, Unit *unit, const char *old_key)
 	unit->old_keys =
 		unit->old_keys ? repalloc(unit->old_keys, sizeof(char *) * (unit->nold + 1)) : palloc(sizeof(char *));
 	unit->old_keys[unit->nold++] = pstrdup(old_key);
+}
+
+void
+batch_add_old_key(Work *work, Unit *unit, const char *old_key)
+{
+	batch_look_under(unit, old_key);
 	map_set(work->moved, unit->queue->mapping, old_key, unit);
 }
 
@@ -620,7 +626,7 @@ take_along(Work *work, Unit *unit, Unit *left, bool shared, bool stays)
 	unit->inserted = left->inserted && unit->nrefs == 0 && !unit->deferred;
 	for (int i = 0; i < left->nold; i++)
 		if (strcmp(left->old_keys[i], unit->key) != 0)
-			batch_add_old_key(work, unit, left->old_keys[i]);
+			batch_look_under(unit, left->old_keys[i]);
 	batch_add_changes_of(unit, left);
 	left->key_left |= shared;
 	if (stays)
@@ -655,6 +661,7 @@ batch_move(Work *work, const WorkEvent *event, bool shared)
 		take_along(work, unit, left, shared, shared || left->event_at > event->event_at);
 	batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
 	note_event(unit, event);
+	unit->moved_by = event->ref.xid;
 	return unit;
 }
 

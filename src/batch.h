@@ -72,6 +72,7 @@ typedef struct Unit
 	char *hold;      /* why its delete waits for a person; NULL: it doesn't */
 	bool left;       /* it left with its partition */
 	bool replaced;   /* deleted, and another row has come to the key since */
+	uint64 moved_by; /* transaction whose key change brought its row; 0 none */
 	bool key_left;   /* its row may have left the key: its absence is no delete */
 	char **old_keys; /* keys under which its record may be, newest first: it is to be looked for */
 	int nold;
@@ -195,7 +196,11 @@ extern Unit *batch_find(Work *work, int mapping, const char *key);
 /* The same, and is there anything put aside that concerns it? */
 extern bool batch_is_at_hand(Work *work, int mapping, const char *key);
 
+/* Its record is to be looked for under a key; nothing else of that key goes before it. */
 extern void batch_add_old_key(Work *work, Unit *unit, const char *old_key);
+
+/* The same, without the latter. */
+extern void batch_look_under(Unit *unit, const char *old_key);
 
 /* Columns changed at a time; or, by bit, at times of their own. */
 extern void batch_add_changed(Unit *unit, const uint8 *changed, int len, int64 at);

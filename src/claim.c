@@ -152,7 +152,7 @@ expect(const Claim *claim, Candidate *candidate, const RecordRow *record)
 	candidate->expected = record;
 	for (int i = 0; i < record->nat; i++)
 		if (record->at_keys[i][0] != '\0' && strcmp(record->at_keys[i], candidate->record_key) != 0)
-			batch_add_old_key(claim->delivery->work, candidate->unit, record->at_keys[i]);
+			batch_look_under(candidate->unit, record->at_keys[i]);
 	MemoryContextSwitchTo(caller);
 }
 

@@ -132,9 +132,9 @@ is_occupied(const Moving *moving, const Mapping *mapping, const char *key)
 	return mapping->key_overlaps && unit && !unit->deleted && !unit->key_left;
 }
 
-/* True if the row is one whose key another row has got already. */
+/* True if the row is, or may be, one whose key another row has got already. */
 static bool
-move_record(const Moving *moving, const Mapping *mapping, const WorkEvent *event)
+move_record(const Moving *moving, const Mapping *mapping, const WorkEvent *event, const Unit *left)
 {
 	RecordMove move = {mapping->id, event->old_key, event->key};
 
@@ -147,6 +147,8 @@ move_record(const Moving *moving, const Mapping *mapping, const WorkEvent *event
 		expect_record(moving, mapping, event->old_key);
 	if (is_occupied(moving, mapping, event->key))
 		expect_record(moving, mapping, event->key);
+	if (mapping->key_overlaps && left && left->moved_by == move.xid && record_split(&move))
+		return true;
 	return record_move(&move);
 }
 
@@ -156,7 +158,7 @@ carry_out(Moving *moving, const Mapping *mapping, const WorkEvent *event)
 	Delivery *delivery = moving->delivery;
 	Unit *left = batch_find(delivery->work, event->mapping, event->old_key);
 	bool was_deferred = left && left->deferred;
-	bool shared = move_record(moving, mapping, event);
+	bool shared = move_record(moving, mapping, event, left);
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 	Unit *unit = batch_move(delivery->work, event, shared);
 

@@ -573,6 +573,36 @@ record_expect(int mapping, const char *record_key, const char *key, char *const 
 	sql_close(&scope);
 }
 
+static const char split_query[] =
+	"INSERT INTO sfsync.record (mapping, record_key, key, salesforce_id, at_keys)"
+	" SELECT mapping, $3, $4, '?' || pg_catalog.gen_random_uuid(), ARRAY[record_key] || at_keys"
+	" FROM sfsync.record WHERE mapping = $1 AND record_key = $2 AND salesforce_id LIKE '?%'"
+	" ON CONFLICT (mapping, record_key) DO NOTHING";
+
+bool
+record_split(const RecordMove *move)
+{
+	SqlScope scope;
+	SqlArg mapping = sql_arg_int(move->mapping);
+	bool split = false;
+
+	if (record_is_overlapped(move))
+		return false;
+	sql_open(&scope, false);
+	if (SQL_RUN(&scope,
+				"SELECT FROM sfsync.record WHERE mapping = $1 AND record_key = $2 AND key = $3"
+				" AND salesforce_id LIKE '?%'",
+				mapping, sql_arg_text(move->from_record_key), sql_arg_text(move->from)) > 0)
+	{
+		SQL_RUN(&scope, displace_query, mapping, sql_arg_text(move->to_record_key), sql_arg_text(move->to),
+				sql_arg_xid(move->xid), sql_arg_text(NULL));
+		split = SQL_RUN(&scope, split_query, mapping, sql_arg_text(move->from_record_key),
+						sql_arg_text(move->to_record_key), sql_arg_text(move->to)) > 0;
+	}
+	sql_close(&scope);
+	return split;
+}
+
 void
 records_not_expected(int mapping, char *const *record_keys, int n)
 {

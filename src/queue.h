@@ -149,6 +149,13 @@ extern bool record_move(const RecordMove *move);
  */
 extern void record_expect(int mapping, const char *record_key, const char *key, char *const *at_keys, int n);
 
+/*
+ * Within a transaction the row of a record in name only may have gone on from a
+ * key, or another that had the key before: both have one from then on, which is
+ * looked for under that key first.  False: there is no such record.
+ */
+extern bool record_split(const RecordMove *move);
+
 /* Records in name only, of rows that are settled. */
 extern void records_not_expected(int mapping, char *const *record_keys, int n);
 
