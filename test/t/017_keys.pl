@@ -389,7 +389,7 @@ foreach my $round (1 .. ($ENV{NO_KILL} ? 0 : 2))
 	my $pid = worker_pid($node);
 	my $n = $sim->stats->{calls};
 
-	poll_until(sub { $sim->stats->{calls} > $n + 15 }, 'the storm blows');
+	poll_until(sub { $sim->stats->{calls} > $n + 5 }, undef, 5);
 	kill('KILL', $pid);
 	poll_until(sub { my ($rc, $out) = $node->psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'sfsync worker'}); $rc == 0 && $out =~ /^\d+$/ && $out ne $pid },
 		"the worker was killed, and is back ($round)");
