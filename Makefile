@@ -7,6 +7,13 @@ OBJS = \
 	src/api.o \
 	src/auth.o \
 	src/batch.o \
+	src/budget.o \
+	src/bulk.o \
+	src/bulk_gather.o \
+	src/bulk_job.o \
+	src/bulk_reply.o \
+	src/bulk_settle.o \
+	src/bulk_store.o \
 	src/canonical.o \
 	src/capture.o \
 	src/capture_table.o \
@@ -32,6 +39,7 @@ OBJS = \
 	src/family.o \
 	src/fence.o \
 	src/fetch.o \
+	src/follow.o \
 	src/foreground.o \
 	src/gather.o \
 	src/guard.o \
@@ -46,6 +54,7 @@ OBJS = \
 	src/move.o \
 	src/notes.o \
 	src/payload.o \
+	src/poison.o \
 	src/preview.o \
 	src/queue.o \
 	src/reads.o \
@@ -67,6 +76,7 @@ OBJS = \
 	src/sql.o \
 	src/status.o \
 	src/throttle.o \
+	src/trouble.o \
 	src/tooling.o \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
@@ -80,7 +90,7 @@ PROVE_TESTS = test/t/*.pl
 
 PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags libcurl json-c libcrypto)
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -fvisibility=hidden
-SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto)
+SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto) -lcsv
 EXTRA_CLEAN = tmp_check_regress tmp_check_isolation
 
 PG_CONFIG ?= pg_config

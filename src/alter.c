@@ -75,6 +75,26 @@ check_zone(const char *zone)
 						errhint("For example UTC, or Europe/Vienna.")));
 }
 
+/* More deletes than delete_guard allows wait for a person. */
+static void
+guard_filter(const Mapping *mapping, const char *filter, int guard, int64 backfill)
+{
+	SqlScope scope;
+
+	if (guard == 0 || !filter || strcmp(mapping->on_delete, "ignore") == 0 ||
+		!source_loses_more(mapping, filter, guard))
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(&scope, "UPDATE sfsync.backfill_job SET hold = true WHERE id = $1", sql_arg_bigint(backfill));
+	sql_close(&scope);
+	ereport(WARNING,
+			(errmsg("the filter of mapping \"%s\" leaves out more rows than delete_guard (%d) allows: "
+					"their deletes are held",
+					mapping->name, guard),
+			 errhint("sfsync.release_deletes('%s') sends them, sfsync.discard_deletes gives them up.",
+					 mapping->name)));
+}
+
 /*
  * A backfill applies the filter to the rows that exist: it looks at all of them,
  * and sends those that newly pass, and the deletes of those that no longer do.
@@ -86,26 +106,33 @@ alter_filter(const Mapping *mapping, const char *text)
 	Expression *filter = text[0] == '\0' ? &none : api_expression(mapping, "filter", text, true);
 	uint8 changed[MAPPING_FILTER_ATTNUM / 8 + 1] = {0};
 	int bit = MAPPING_FILTER_ATTNUM - 1;
+	int guard = 0;
+	int64 backfill;
 	SqlScope scope;
 	bool is_new;
 
 	sql_open(&scope, false);
 	is_new = SQL_RUN(&scope,
 					 "UPDATE sfsync.mapping SET filter = $2, filter_columns = $3, filter_attnums = $4"
-					 " WHERE id = $1 AND filter IS DISTINCT FROM $2",
+					 " WHERE id = $1 AND filter IS DISTINCT FROM $2 RETURNING delete_guard",
 					 sql_arg_int(mapping->id), sql_arg_text(filter->text),
 					 sql_arg_names(filter->names, filter->ncolumns),
 					 sql_arg_smallints(filter->attnums, filter->ncolumns)) > 0;
+	if (is_new)
+		guard = sql_int(0, 1);
 	sql_close(&scope);
 	changed[bit / 8] = 1 << (bit % 8);
-	if (is_new)
-		(void) api_start_backfill(mapping->id, source_row_count(mapping, NULL), changed, bit / 8 + 1);
+	if (!is_new)
+		return;
+	backfill = api_start_backfill(mapping->id, source_row_count(mapping, NULL), changed, bit / 8 + 1);
+	guard_filter(mapping, filter->text, guard, backfill);
 }
 
 static const char alter_query[] =
 	"UPDATE sfsync.mapping SET conflict_policy = coalesce($2, conflict_policy), new_columns = coalesce($3, new_columns),"
 	" updated_at_column = CASE WHEN $4 IS NULL THEN updated_at_column ELSE NULLIF($4, '')::name END,"
-	" timestamp_zone = coalesce($5, timestamp_zone) WHERE id = $1";
+	" timestamp_zone = coalesce($5, timestamp_zone), capture_replicated = coalesce($6, capture_replicated)"
+	" WHERE id = $1";
 
 PG_FUNCTION_INFO_V1(sfsync_alter_mapping);
 
@@ -119,6 +146,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	char *filter = api_text(fcinfo, 3);
 	char *updated_at = api_name(fcinfo, 4);
 	char *zone = api_text(fcinfo, 5);
+	SqlArg replicated = sql_arg_bool(!PG_ARGISNULL(6) && PG_GETARG_BOOL(6));
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
@@ -126,9 +154,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 		api_check_conflict_policy(policy);
 	if (columns)
 		api_check_new_columns(columns);
-	if (!PG_ARGISNULL(6) && PG_GETARG_BOOL(6))
-		api_unsupported("capture_replicated", "true",
-						"Rows that arrive by logical replication are not captured.");
+	replicated.isnull = PG_ARGISNULL(6);
 	if (zone)
 		check_zone(zone);
 	api_lock_source(mapping);
@@ -141,7 +167,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	}
 	sql_open(&scope, false);
 	SQL_RUN(&scope, alter_query, sql_arg_int(mapping->id), sql_arg_text(policy), sql_arg_text(columns),
-			sql_arg_text(updated_at), sql_arg_text(zone));
+			sql_arg_text(updated_at), sql_arg_text(zone), replicated);
 
 	/* what is written without a look isn't remembered either */
 	if (policy && strcmp(policy, "source_wins") == 0)
@@ -150,6 +176,8 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	sql_close(&scope);
 	if (filter)
 		alter_filter(mapping, filter);
+	if (mapping->source_name)
+		api_attach_triggers(mapping->source);
 	api_changed(mapping);
 	PG_RETURN_TEXT_P(cstring_to_text(mapping->name));
 }
@@ -214,19 +242,20 @@ sfsync_set_delete_policy(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(mapping->name));
 }
 
-static void
-refuse_pending(SqlScope *scope, const Mapping *mapping)
+static int64
+count_pending(SqlScope *scope, const Mapping *mapping)
 {
-	int64 pending;
-
 	SQL_RUN(scope,
 			"SELECT (SELECT pg_catalog.count(*) FROM sfsync.queue WHERE mapping = $1)"
 			" + (SELECT pg_catalog.count(*) FROM sfsync.deferred WHERE mapping = $1 AND state <> 'dead')",
 			sql_arg_int(mapping->id));
-	pending = sql_bigint(0, 1);
-	if (pending > 0)
-		ereport(
-			ERROR,
+	return sql_bigint(0, 1);
+}
+
+static void
+refuse_pending(const Mapping *mapping, int64 pending)
+{
+	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE), errmsg("mapping \"%s\" has pending changes", mapping->name),
 			 errdetail_plural("%lld change has not reached Salesforce.",
 							  "%lld changes have not reached Salesforce.", (unsigned long) pending,
@@ -234,18 +263,22 @@ refuse_pending(SqlScope *scope, const Mapping *mapping)
 			 errhint("Wait with sfsync.wait_for_sync, or pass discard_pending => true to give them up.")));
 }
 
-static void
+/* Returns how many changes are given up. */
+static int64
 delete_mapping(const Mapping *mapping, bool discard)
 {
 	SqlScope scope;
+	int64 pending;
 
 	sql_open(&scope, false);
-	if (!discard)
-		refuse_pending(&scope, mapping);
+	pending = count_pending(&scope, mapping);
+	if (pending > 0 && !discard)
+		refuse_pending(mapping, pending);
 	SQL_RUN(&scope, "DELETE FROM sfsync.queue WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.deferred WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.record WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.intent WHERE mapping = $1", sql_arg_int(mapping->id));
+	SQL_RUN(&scope, "DELETE FROM sfsync.bulk_row WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope,
 			"UPDATE sfsync.dead_letter SET status = 'discarded', resolved_at = pg_catalog.clock_timestamp(),"
 			" note = 'the mapping was dropped' WHERE mapping = $1 AND status IN ('open', 'retrying')",
@@ -256,6 +289,7 @@ delete_mapping(const Mapping *mapping, bool discard)
 			sql_arg_text(mapping->name));
 	SQL_RUN(&scope, "DELETE FROM sfsync.mapping WHERE id = $1", sql_arg_int(mapping->id));
 	sql_close(&scope);
+	return pending;
 }
 
 static bool
@@ -270,26 +304,32 @@ is_mapped(Oid relid)
 	return mapped;
 }
 
+int64
+api_drop_mapping(const Mapping *mapping, bool discard)
+{
+	Oid source = mapping->source;
+	bool exists = mapping->source_name != NULL;
+	int64 given_up;
+
+	api_lock_source(mapping);
+	given_up = delete_mapping(mapping, discard);
+	CommandCounterIncrement();
+	if (exists && is_mapped(source))
+		api_attach_triggers(source);
+	else if (exists)
+		detach_triggers(source);
+	mapping_changed(source);
+	shmem_wake_at_commit();
+	return given_up;
+}
+
 PG_FUNCTION_INFO_V1(sfsync_drop_mapping);
 
 Datum
 sfsync_drop_mapping(PG_FUNCTION_ARGS)
 {
-	Mapping *mapping;
-	Oid source;
-	bool exists;
-
 	api_require(fcinfo, 0, "mapping");
-	mapping = api_mapping(api_text(fcinfo, 0));
-	source = mapping->source;
-	exists = mapping->source_name != NULL;
-	api_lock_source(mapping);
-	delete_mapping(mapping, !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
-	CommandCounterIncrement();
-	if (exists && !is_mapped(source))
-		detach_triggers(source);
-	mapping_changed(source);
-	shmem_wake_at_commit();
+	(void) api_drop_mapping(api_mapping(api_text(fcinfo, 0)), !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
 	PG_RETURN_VOID();
 }
 

@@ -284,6 +284,41 @@ make_trigger(Oid relid, const char *trigger, const char *events, const char *fun
 	SPI_execute(psprintf("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION sfsync", trigger, table), false, 0);
 }
 
+static char
+firing_of(Oid relid, const char *trigger)
+{
+	Relation rel = table_open(relid, AccessShareLock);
+	char firing = '\0';
+
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+		if (strcmp(rel->trigdesc->triggers[i].tgname, trigger) == 0)
+			firing = rel->trigdesc->triggers[i].tgenabled;
+	table_close(rel, NoLock);
+	return firing;
+}
+
+/* One that somebody disabled stays so: it is reported. */
+static void
+set_firing(Oid relid, const char *trigger, bool always)
+{
+	char firing = firing_of(relid, trigger);
+
+	if (firing != (always ? TRIGGER_FIRES_ON_ORIGIN : TRIGGER_FIRES_ALWAYS))
+		return;
+	SPI_execute(psprintf("ALTER TABLE ONLY %s ENABLE %sTRIGGER %s",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+													get_rel_name(relid)),
+						 always ? "ALWAYS " : "", trigger),
+				false, 0);
+}
+
+static bool
+captures_replicated(SqlScope *scope, Oid relid)
+{
+	return SQL_RUN(scope, "SELECT FROM sfsync.mapping WHERE source::oid = $1 AND capture_replicated",
+				   sql_arg_oid(relid)) > 0;
+}
+
 /*
  * Row triggers are cloned to partitions by the server; those of TRUNCATE are
  * not, and a partition can be truncated by itself.
@@ -294,11 +329,18 @@ api_attach_triggers(Oid relid)
 	SqlScope scope;
 	ListCell *lc;
 	List *relids = find_all_inheritors(relid, NoLock, NULL);
+	bool always;
 
 	sql_open(&scope, false);
 	make_trigger(relid, CAPTURE_TRIGGER, "AFTER INSERT OR UPDATE OR DELETE", "capture");
 	foreach(lc, relids)
 		make_trigger(lfirst_oid(lc), TRUNCATE_TRIGGER, "BEFORE TRUNCATE", "capture_truncate");
+	always = captures_replicated(&scope, relid);
+	foreach(lc, relids)
+	{
+		set_firing(lfirst_oid(lc), CAPTURE_TRIGGER, always);
+		set_firing(lfirst_oid(lc), TRUNCATE_TRIGGER, always);
+	}
 	sql_close(&scope);
 }
 

@@ -80,7 +80,13 @@ extern void api_put_row(ReturnSetInfo *result, int ncolumns, const char *const *
 
 extern bool api_has_trigger(Oid relid, const char *name);
 
-/* Attach the triggers of a mapped table and of its partitions that lack them. */
+/*
+ * Attach the triggers of a mapped table and of its partitions that lack them;
+ * they fire always if a mapping captures what is replicated.
+ */
 extern void api_attach_triggers(Oid relid);
+
+/* End a mapping.  Returns how many changes were given up; an error if there are any, unless discard. */
+extern int64 api_drop_mapping(const Mapping *mapping, bool discard);
 
 #endif /* SFSYNC_API_H */

@@ -105,6 +105,7 @@ batch_queue(Work *work, int mapping)
 	queue = palloc0(sizeof(MappingQueue));
 	queue->mapping = mapping;
 	dlist_init(&queue->ready);
+	dlist_init(&queue->later);
 	work->queues = work->queues ? repalloc(work->queues, sizeof(MappingQueue *) * (work->nqueues + 1))
 								: palloc(sizeof(MappingQueue *));
 	work->queues[work->nqueues++] = queue;
@@ -170,12 +171,37 @@ make_unit(Work *work, MappingQueue *queue, const char *key)
 static void
 make_ready(Unit *unit, bool first)
 {
+	dlist_head *list;
+
+	unit->later = unit->chunk && unit->nrefs == 0 && !unit->deferred;
+	list = unit->later ? &unit->queue->later : &unit->queue->ready;
 	if (first)
-		dlist_push_head(&unit->queue->ready, &unit->node);
+		dlist_push_head(list, &unit->node);
 	else
-		dlist_push_tail(&unit->queue->ready, &unit->node);
+		dlist_push_tail(list, &unit->node);
 	unit->queue->nready++;
+	unit->queue->nlater += unit->later ? 1 : 0;
+	unit->listed = true;
 	unit->in_flight = false;
+}
+
+static void
+leave_list(Unit *unit)
+{
+	dlist_delete(&unit->node);
+	unit->queue->nready--;
+	unit->queue->nlater -= unit->later ? 1 : 0;
+	unit->listed = false;
+}
+
+/* It may belong to the other list by now. */
+static void
+list_anew(Unit *unit)
+{
+	if (!unit->listed)
+		return;
+	leave_list(unit);
+	make_ready(unit, false);
 }
 
 Unit *
@@ -199,8 +225,8 @@ batch_unit(Work *work, int mapping, const char *key)
 	return unit;
 }
 
-void
-batch_look_under(Unit *unit, const char *old_key)
+static void
+add_old_key(Unit *unit, const char *old_key)
 {
 	for (int i = 0; i < unit->nold; i++)
 		if (strcmp(unit->old_keys[i], old_key) == 0)
@@ -211,9 +237,16 @@ batch_look_under(Unit *unit, const char *old_key)
 }
 
 void
+batch_look_under(Unit *unit, const char *old_key)
+{
+	unit->expected = true;
+	add_old_key(unit, old_key);
+}
+
+void
 batch_add_old_key(Work *work, Unit *unit, const char *old_key)
 {
-	batch_look_under(unit, old_key);
+	add_old_key(unit, old_key);
 	map_set(work->moved, unit->queue->mapping, old_key, unit);
 }
 
@@ -353,8 +386,8 @@ has_ref(const Unit *unit, QueueRef ref)
 	return false;
 }
 
-static void
-add_ref(Unit *unit, QueueRef ref)
+void
+batch_add_ref(Unit *unit, QueueRef ref)
 {
 	if (unit->nrefs == unit->max_refs)
 	{
@@ -385,10 +418,18 @@ batch_hold(Unit *unit, const char *reason)
 	unit->hold = reason ? pstrdup(reason) : NULL;
 }
 
+static bool
+is_filters(const char *reason)
+{
+	return reason && strcmp(reason, BATCH_FILTER_HOLD) == 0;
+}
+
 void
 batch_join_hold(Unit *unit, const char *reason)
 {
-	if (reason && !unit->hold && !unit->whole && !unit->changed && unit->nold == 0)
+	bool untouched = !unit->whole && !unit->changed && unit->nold == 0;
+
+	if (reason && !unit->hold && (untouched || is_filters(reason)))
 		batch_hold(unit, reason);
 }
 
@@ -413,7 +454,8 @@ fold_hold(Unit *unit, const WorkEvent *event)
 		case EVENT_DELETE:
 			break;
 		default:
-			batch_hold(unit, NULL);
+			if (!is_filters(unit->hold))
+				batch_hold(unit, NULL);
 	}
 }
 
@@ -586,8 +628,10 @@ note_event(Unit *unit, const WorkEvent *event)
 {
 	unit->kind = UNIT_UNDECIDED;
 	unit->looked_up = false;
-	add_ref(unit, event->ref);
+	batch_add_ref(unit, event->ref);
 	add_event_time(unit, event->event_at);
+	if (unit->later)
+		list_anew(unit);
 }
 
 Unit *
@@ -601,6 +645,9 @@ batch_fold(Work *work, const WorkEvent *event)
 			if (unit->nrefs == 0 && !unit->deferred)
 				unit->inserted = true;
 			batch_add_whole(unit, event->event_at);
+			break;
+		case EVENT_WHOLE:
+			batch_add_whole(unit, BATCH_NEVER);
 			break;
 		case EVENT_DELETE:
 		case EVENT_HELD_DELETE:
@@ -619,20 +666,30 @@ batch_fold(Work *work, const WorkEvent *event)
  * Key changes
  */
 
+static void
+forget_old_keys(Work *work, Unit *unit)
+{
+	for (int i = 0; i < unit->nold; i++)
+	{
+		if (map_get(work->moved, unit->queue->mapping, unit->old_keys[i]) == unit)
+			map_remove(work->moved, unit->queue->mapping, unit->old_keys[i]);
+		pfree(unit->old_keys[i]);
+	}
+	unit->nold = 0;
+	unit->expected = false;
+}
+
 /* What is at hand of the row under its old key; what came to that key later stays there as well. */
 static void
 take_along(Work *work, Unit *unit, Unit *left, bool shared, bool stays)
 {
 	unit->inserted = left->inserted && unit->nrefs == 0 && !unit->deferred;
-	for (int i = 0; i < left->nold; i++)
-		if (strcmp(left->old_keys[i], unit->key) != 0)
-			batch_look_under(unit, left->old_keys[i]);
 	batch_add_changes_of(unit, left);
 	left->key_left |= shared;
 	if (stays)
 		return;
 	for (int i = 0; i < left->nrefs; i++)
-		add_ref(unit, left->refs[i]);
+		batch_add_ref(unit, left->refs[i]);
 	if (left->min_xid != 0 && (unit->min_xid == 0 || left->min_xid < unit->min_xid))
 		unit->min_xid = left->min_xid;
 	if (left->first_event_at != 0)
@@ -656,6 +713,7 @@ batch_move(Work *work, const WorkEvent *event, bool shared)
 	}
 	unit->missing_since = 0;
 	unit->attempts = 0;
+	forget_old_keys(work, unit);
 	batch_forget_read(unit);
 	if (left)
 		take_along(work, unit, left, shared, shared || left->event_at > event->event_at);
@@ -702,34 +760,93 @@ is_put_aside(Work *work, const Unit *unit)
 		   is_concerned(work->concerned, unit->queue->mapping, unit->key);
 }
 
-int
-batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked)
+bool
+batch_backfill(Unit *unit, Chunk *chunk)
 {
-	UnitKind kind = UNIT_UNDECIDED;
-	dlist_iter iter;
-	int n = 0;
+	if (unit->chunk)
+		return false;
+	unit->chunk = chunk;
+	chunk->pending++;
+	if (unit->nrefs == 0 && !unit->deferred)
+		list_anew(unit);
+	return true;
+}
 
-	dlist_foreach(iter, &queue->ready)
+void
+batch_deferred(Unit *unit)
+{
+	unit->deferred = true;
+	if (unit->later)
+		list_anew(unit);
+}
+
+void
+batch_drop_backfill(Work *work, MappingQueue *queue, const Chunk *chunk)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &queue->later)
 	{
 		Unit *unit = dlist_container(Unit, node, iter.cur);
 
-		if (n >= max)
+		if (unit->chunk == chunk)
+			batch_done(work, unit);
+	}
+}
+
+Unit *
+batch_first(MappingQueue *queue)
+{
+	if (!dlist_is_empty(&queue->ready))
+		return dlist_container(Unit, node, queue->ready.head.next);
+	if (!dlist_is_empty(&queue->later))
+		return dlist_container(Unit, node, queue->later.head.next);
+	return NULL;
+}
+
+typedef struct Pick
+{
+	Unit **units;
+	int n;
+	int max;
+	UnitKind kind;
+} Pick;
+
+static void
+pick_from(Work *work, dlist_head *list, Pick *pick)
+{
+	dlist_iter iter;
+
+	dlist_foreach(iter, list)
+	{
+		Unit *unit = dlist_container(Unit, node, iter.cur);
+
+		if (pick->n >= pick->max)
 			break;
-		if (unit->kind != UNIT_UNDECIDED && kind != UNIT_UNDECIDED && unit->kind != kind)
+		if (unit->kind != UNIT_UNDECIDED && pick->kind != UNIT_UNDECIDED && unit->kind != pick->kind)
 			continue;
 		if (must_wait(work, unit) || is_put_aside(work, unit))
 			continue;
 		if (unit->limit > 0)
 		{
-			if (n > 0 && unit->limit <= n)
+			if (pick->n > 0 && unit->limit <= pick->n)
 				continue;
-			max = Min(max, unit->limit);
+			pick->max = Min(pick->max, unit->limit);
 		}
-		if (kind == UNIT_UNDECIDED)
-			kind = unit->kind;
-		picked[n++] = unit;
+		if (pick->kind == UNIT_UNDECIDED)
+			pick->kind = unit->kind;
+		pick->units[pick->n++] = unit;
 	}
-	return n;
+}
+
+int
+batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked)
+{
+	Pick pick = {.units = picked, .max = max, .kind = UNIT_UNDECIDED};
+
+	pick_from(work, &queue->ready, &pick);
+	pick_from(work, &queue->later, &pick);
+	return pick.n;
 }
 
 static void
@@ -743,8 +860,7 @@ forget_parent(Unit *unit)
 void
 batch_start(Unit *unit)
 {
-	dlist_delete(&unit->node);
-	unit->queue->nready--;
+	leave_list(unit);
 	unit->in_flight = true;
 	forget_parent(unit);
 }
@@ -752,8 +868,7 @@ batch_start(Unit *unit)
 void
 batch_postpone(Unit *unit)
 {
-	dlist_delete(&unit->node);
-	dlist_push_tail(&unit->queue->ready, &unit->node);
+	list_anew(unit);
 }
 
 void
@@ -830,7 +945,7 @@ batch_fold_next(Work *work, Unit *unit)
 	}
 	batch_add_changes_of(unit, next);
 	for (int i = 0; i < next->nrefs; i++)
-		add_ref(unit, next->refs[i]);
+		batch_add_ref(unit, next->refs[i]);
 	add_event_time(unit, next->event_at);
 	unit->queue->nunits--;
 	work->nunits--;
@@ -844,11 +959,8 @@ batch_done(Work *work, Unit *unit)
 {
 	MappingQueue *queue = unit->queue;
 
-	if (!unit->in_flight)
-	{
-		dlist_delete(&unit->node);
-		queue->nready--;
-	}
+	if (unit->listed)
+		leave_list(unit);
 	for (int i = 0; i < unit->nold; i++)
 		if (map_get(work->moved, queue->mapping, unit->old_keys[i]) == unit)
 			map_remove(work->moved, queue->mapping, unit->old_keys[i]);

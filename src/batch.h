@@ -19,6 +19,7 @@ typedef void *MemoryContext; /* outside of the server nothing is read */
 /* Operations of captured events, as the queue has them. */
 #define EVENT_INSERT 'I'
 #define EVENT_UPDATE 'U'
+#define EVENT_WHOLE 'W' /* the whole row, changed at no known time: as a backfill brings it */
 #define EVENT_DELETE 'D'
 #define EVENT_KEY_CHANGE 'K'
 #define EVENT_HELD_DELETE 'H'    /* one of more than the mapping's guard allows */
@@ -61,10 +62,12 @@ typedef struct Chunk
 
 typedef struct Unit
 {
-	dlist_node node; /* in its mapping's ready list */
+	dlist_node node; /* in a list of its mapping, if listed */
 	MappingQueue *queue;
 	char *key;
 	bool in_flight;
+	bool listed; /* ready; not in flight, nor the successor of one that is */
+	bool later;  /* among those that only a backfill wants */
 	UnitKind kind;
 	bool whole;      /* all fields, not only the changed ones */
 	bool inserted;   /* its first captured event was an insert */
@@ -72,6 +75,7 @@ typedef struct Unit
 	char *hold;      /* why its delete waits for a person; NULL: it doesn't */
 	bool left;       /* it left with its partition */
 	bool replaced;   /* deleted, and another row has come to the key since */
+	bool expected;   /* what is known of that is kept with the records */
 	uint64 moved_by; /* transaction whose key change brought its row; 0 none */
 	bool key_left;   /* its row may have left the key: its absence is no delete */
 	char **old_keys; /* keys under which its record may be, newest first: it is to be looked for */
@@ -98,8 +102,11 @@ typedef struct Unit
 	bool looked_up; /* Salesforce was asked for its Id: there is none */
 	UnitRead *read; /* NULL: not read */
 	MemoryContext read_context;
-	bool refused_once; /* for a reason that new metadata may have cured */
-	int limit;         /* size of the next request with it; 0 any */
+	bool refused_once;  /* for a reason that new metadata may have cured */
+	bool by_rest;       /* not by a bulk job (again) */
+	bool restored;      /* in a bulk job from before the worker started */
+	int limit;          /* size of the next request with it; 0 any */
+	int64 failed_since; /* mark of poison.h at the first failure of a request with it; 0 none */
 	Chunk *chunk;
 	struct Unit *next; /* successor */
 } Unit;
@@ -107,9 +114,11 @@ typedef struct Unit
 struct MappingQueue
 {
 	int mapping;
-	int nready;
+	int nready; /* in both lists */
+	int nlater;
 	int nunits;
 	dlist_head ready;
+	dlist_head later; /* rows of backfills: live changes go first */
 };
 
 typedef struct Work Work;
@@ -190,8 +199,26 @@ extern void batch_key_steps(const int *holders, int n, KeyStep *steps);
  */
 extern Unit *batch_unit(Work *work, int mapping, const char *key);
 
+/*
+ * A backfill wants the unit: it goes after live changes, unless it is one.
+ * False if another part of a backfill wants it already.
+ */
+extern bool batch_backfill(Unit *unit, Chunk *chunk);
+
+/* The unit has a change that waited in the table of deferred ones. */
+extern void batch_deferred(Unit *unit);
+
+/* Drop the units that are ready and that only this part of a backfill wants. */
+extern void batch_drop_backfill(Work *work, MappingQueue *queue, const Chunk *chunk);
+
+/* The ready unit whose turn is next; NULL if there is none. */
+extern Unit *batch_first(MappingQueue *queue);
+
 /* Is there a unit, in flight or not?  The first of them. */
 extern Unit *batch_find(Work *work, int mapping, const char *key);
+
+/* An event that the unit settles. */
+extern void batch_add_ref(Unit *unit, QueueRef ref);
 
 /* The same, and is there anything put aside that concerns it? */
 extern bool batch_is_at_hand(Work *work, int mapping, const char *key);
@@ -218,6 +245,11 @@ extern bool batch_column_changed(const Unit *unit, int bit, int64 *at);
 /* What was read of its record is not valid (any more). */
 extern void batch_forget_read(Unit *unit);
 
+/* A changed filter leaves too many rows out.  Those are there: events of theirs don't lift it. */
+#define BATCH_FILTER_HOLD                                                                                    \
+	"the changed filter leaves out more rows than delete_guard allows; "                                     \
+	"sfsync.release_deletes sends the deletes, sfsync.discard_deletes gives them up"
+
 /* Why the unit's delete is held; NULL: it isn't. */
 extern void batch_hold(Unit *unit, const char *reason);
 
@@ -227,6 +259,7 @@ extern void batch_join_hold(Unit *unit, const char *reason);
 /*
  * Up to max ready units of one mapping that can go into one request: all of
  * the kind of the first, or undecided; none whose turn has to wait for another.
+ * Rows of backfills fill up what live changes leave.
  */
 extern int batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked);
 

@@ -155,6 +155,7 @@ load_target(Target *target, Relation rel, HeapTuple row, TupleDesc desc)
 	target->noted.deletes = 0;
 	target->name = TextDatumGetCString(SPI_getbinval(row, desc, 5, &isnull));
 	target->truncate_applies = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
+	target->replicated = DatumGetBool(SPI_getbinval(row, desc, 8, &isnull));
 	set_keys(target, rel, SPI_getbinval(row, desc, 3, &isnull));
 	set_watched(target, rel, target->noted.source, SPI_getbinval(row, desc, 4, &isnull));
 }
@@ -163,7 +164,7 @@ static const char load_query[] =
 	"SELECT m.id, m.source::oid, m.key_columns,"
 	" ARRAY(SELECT r.column_name FROM sfsync.rule r WHERE r.mapping = m.id AND r.field IS NULL"
 	" AND r.column_name <> ALL (m.filter_columns)),"
-	" m.name, m.delete_guard, m.on_truncate = 'apply'"
+	" m.name, m.delete_guard, m.on_truncate = 'apply', m.capture_replicated"
 	" FROM sfsync.mapping m WHERE m.source::oid = ANY($1) ORDER BY m.id";
 
 /*
@@ -289,6 +290,13 @@ targets_key(const Target *target, TupleTableSlot *slot)
 	return key_join(parts, target->nkeys);
 }
 
+/* The triggers fire always when one of the table's mappings wants them to. */
+bool
+targets_wants(const Target *target)
+{
+	return target->replicated || SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA;
+}
+
 static bool
 attribute_differs(TupleTableSlot *old, TupleTableSlot *new, int i)
 {
@@ -352,7 +360,7 @@ capture_update(const Target *target, TupleTableSlot *old, TupleTableSlot *new)
 static void
 capture_row(const Target *target, TriggerData *data)
 {
-	if (target->nkeys == 0)
+	if (target->nkeys == 0 || !targets_wants(target))
 		return;
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 		notes_add(target->noted.mapping, EVENT_INSERT, targets_key(target, data->tg_trigslot), NULL, NULL,

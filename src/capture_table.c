@@ -240,10 +240,11 @@ sfsync_capture_truncate(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	targets = targets_of_relation(data->tg_relation, &n);
 	for (int i = 0; i < n; i++)
-		if (!targets[i].truncate_applies)
+		if (!targets[i].truncate_applies && targets_wants(&targets[i]))
 			refuse_truncate(data->tg_relation, &targets[i]);
 	for (int i = 0; i < n; i++)
-		note_truncate(data->tg_relation, &targets[i]);
+		if (targets_wants(&targets[i]))
+			note_truncate(data->tg_relation, &targets[i]);
 	for (int i = 0; i < n; i++)
 	{
 		if (targets[i].noted.source != RelationGetRelid(data->tg_relation))

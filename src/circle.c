@@ -30,12 +30,22 @@ set_circular(const Claim *claim, Candidate *candidate, int field)
 	candidate->circular[field] = true;
 }
 
+static int
+count_lookups(const Mapping *mapping)
+{
+	int n = 0;
+
+	for (int i = 0; i < mapping->nfields; i++)
+		n += mapping->fields[i].lookup != NULL;
+	return n;
+}
+
 /* By what is at hand at once; what was refused for its parent, by what is deferred. */
 void
 circle_find(Claim *claim)
 {
 	const Mapping *mapping = claim->mapping;
-	int max = claim->n * mapping->nfields;
+	int max = claim->n * count_lookups(mapping);
 	char **keys = palloc(sizeof(char *) * Max(max, 1));
 	char **parents = palloc(sizeof(char *) * Max(max, 1));
 	int32 *parent_mappings = palloc(sizeof(int32) * Max(max, 1));
@@ -43,7 +53,7 @@ circle_find(Claim *claim)
 	bool *circles;
 	int n = 0;
 
-	for (int w = 0; w < max; w++)
+	for (int w = 0; max > 0 && w < claim->n * mapping->nfields; w++)
 	{
 		Candidate *candidate = &claim->candidates[w / mapping->nfields];
 		const MappingField *field = &mapping->fields[w % mapping->nfields];

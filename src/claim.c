@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "claim.h"
 #include "datum.h"
 #include "delete_policy.h"
@@ -55,7 +56,8 @@ writes_record(List *requests, const char *object, const char *record_key)
 bool
 claim_record_in_flight(const Claim *claim, const char *record_key)
 {
-	return writes_record(claim->delivery->requests, claim->mapping->object, record_key) ||
+	return bulk_jobs_write(claim->delivery, claim->mapping->object, record_key) ||
+		   writes_record(claim->delivery->requests, claim->mapping->object, record_key) ||
 		   writes_record(claim->delivery->outgoing, claim->mapping->object, record_key);
 }
 
@@ -272,7 +274,7 @@ static void
 read_ids(Claim *claim)
 {
 	for (int i = 0; i < claim->n; i++)
-		if (claim->candidates[i].unit->nold > 0)
+		if (claim->candidates[i].unit->nold > 0 && !claim->candidates[i].unit->expected)
 			move_record(claim, &claim->candidates[i]);
 	read_records(claim);
 }
@@ -649,6 +651,30 @@ prepare_login(Claim *claim)
 }
 
 static void
+prepare_limits(Claim *claim)
+{
+	Request *request = claim_request(claim, REQUEST_LIMITS);
+
+	request->call = rest_limits(claim->connection->options->api_version);
+	claim->connection->limits_in_flight = true;
+	delivery_send_later(claim->delivery, request);
+}
+
+/* Usage is asked for before anything is sent; later, to see whether the server is well. */
+static bool
+limits_ready(Claim *claim)
+{
+	Connection *connection = claim->connection;
+
+	if (connection->limits_in_flight)
+		return connection->limits_known;
+	if (connection->limits_known && !poison_wants_control(&connection->poison))
+		return true;
+	prepare_limits(claim);
+	return false;
+}
+
+static void
 prepare_describe(Claim *claim)
 {
 	Request *request = claim_request(claim, REQUEST_DESCRIBE);
@@ -713,7 +739,10 @@ ready(Claim *claim)
 			try_login(claim);
 		return false;
 	}
-	if (!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || stale(mapping))
+	if (!limits_ready(claim))
+		return false;
+	if (!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || state->describe_due ||
+		stale(mapping))
 	{
 		if (!state->describe_in_flight)
 		{
@@ -731,9 +760,8 @@ ready(Claim *claim)
 static void
 discard_units(Delivery *delivery, MappingQueue *queue)
 {
-	while (!dlist_is_empty(&queue->ready))
-		(void) delivery_decide(delivery, dlist_container(Unit, node, dlist_head_node(&queue->ready)),
-							   OUTCOME_DISCARDED);
+	while (batch_first(queue))
+		(void) delivery_decide(delivery, batch_first(queue), OUTCOME_DISCARDED);
 }
 
 /* Memory that reading has changed is stored before anything is sent. */
@@ -792,10 +820,12 @@ send_reads(Claim *claim, UnitKind *kinds)
 static bool
 send_writes(Claim *claim, UnitKind *kinds)
 {
+	bool taken;
 	bool sent;
 
 	family_keep_together(claim, kinds);
-	sent = prepare_writes(claim, kinds);
+	taken = bulk_take(claim, kinds);
+	sent = prepare_writes(claim, kinds) || taken;
 
 	if (!sent && count_kind(kinds, claim->n, UNIT_LOOKUP) > 0)
 	{
@@ -875,7 +905,7 @@ order_keys(Claim *claim, UnitKind *kinds)
 static bool
 claim_batch(Claim *claim, MappingQueue *queue)
 {
-	int most = Max(claim->connection->throttle.batch_size, REST_RETRIEVE_LIMIT);
+	int most = Max(connection_batch(claim->connection), REST_RETRIEVE_LIMIT);
 	Unit **units = palloc(sizeof(Unit *) * most);
 	UnitKind *kinds;
 	bool reading;
@@ -885,7 +915,8 @@ claim_batch(Claim *claim, MappingQueue *queue)
 	if (n == 0)
 		return false;
 	reading = is_unread(claim, units[0]);
-	gather(claim, units, reading ? n : Min(n, claim->connection->throttle.batch_size));
+	gather(claim, units,
+		   Min(n, reading ? connection_read(claim->connection) : connection_batch(claim->connection)));
 	if (claim->n == 0)
 		return false;
 	kinds = palloc(sizeof(UnitKind) * claim->n);
@@ -912,7 +943,8 @@ claim_batch(Claim *claim, MappingQueue *queue)
 }
 
 bool
-claim_may_send(const Delivery *delivery, const Connection *connection)
+claim_may_send(const Delivery *delivery, Connection *connection, int nready, TimestampTz oldest_at,
+			   TimestampTz *again)
 {
 	int waiting = 0;
 	ListCell *lc;
@@ -920,7 +952,16 @@ claim_may_send(const Delivery *delivery, const Connection *connection)
 	foreach(lc, delivery->outgoing)
 		if (((Request *) lfirst(lc))->connection == connection)
 			waiting++;
-	return throttle_may_send(&connection->throttle, GetCurrentTimestamp(), connection->in_flight + waiting);
+	return connection_may_send(connection, connection->in_flight + waiting, nready, oldest_at, again);
+}
+
+static bool
+may_send(Claim *claim, MappingQueue *queue)
+{
+	const Unit *first = batch_first(queue);
+
+	return claim_may_send(claim->delivery, claim->connection, queue->nready,
+						  first ? first->first_event_at : 0, &claim->state->held_until);
 }
 
 /*
@@ -945,7 +986,7 @@ claim_once(Delivery *delivery, MappingDelivery *state, MappingQueue *queue)
 	}
 	claim.mapping = mapping_get(state->id);
 	claim.connection = connection_get(claim.mapping->serverid, claim.mapping->owner);
-	if (claim_may_send(delivery, claim.connection) && ready(&claim))
+	if (may_send(&claim, queue) && ready(&claim))
 	{
 		if (state->users_wanted)
 		{

@@ -96,7 +96,7 @@ struct UnitRead
 {
 	int serial; /* of the mapping whose fields were read */
 	TimestampTz read_at;
-	int64 server_at; /* the same by Salesforce's clock, in whole seconds */
+	int64 server_at; /* the same by Salesforce's clock, at the earliest */
 	RestRead record;
 	bool ambiguous; /* several records have the key */
 	bool gone_read;

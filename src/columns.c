@@ -28,6 +28,7 @@ compare_names(const void *a, const void *b, void *arg)
 static void
 index_names(Mapping *mapping)
 {
+	mapping->nnames = mapping->ncolumns;
 	mapping->by_name = palloc(sizeof(int) * Max(mapping->ncolumns, 1));
 	for (int i = 0; i < mapping->ncolumns; i++)
 		mapping->by_name[i] = i;
@@ -38,14 +39,14 @@ int
 mapping_column(const Mapping *mapping, const char *name)
 {
 	int low = 0;
-	int high = mapping->ncolumns;
+	int high = mapping->nnames;
 
 	while (low < high)
 	{
 		int middle = low + (high - low) / 2;
 		int order = strcmp(mapping->columns[mapping->by_name[middle]].name, name);
 
-		if (order == 0 && name[0] != '\0')
+		if (order == 0)
 			return mapping->by_name[middle];
 		if (order < 0)
 			low = middle + 1;
@@ -163,7 +164,6 @@ resolve(const Mapping *mapping, Relation rel, bool is_filter, MappingColumn *col
 	MemoryContextSwitchTo(context);
 	if (expression)
 	{
-		column->sql = pstrdup(expression->sql);
 		column->type = expression->type;
 		column->typmod = expression->typmod;
 		column->type_name = pstrdup(expression->type_name);
@@ -176,8 +176,22 @@ resolve(const Mapping *mapping, Relation rel, bool is_filter, MappingColumn *col
 	MemoryContextDelete(scratch);
 }
 
+/* Of a broken expression the inputs are told by the rule: their changes are kept until it is mended. */
 static void
-read_expressions(Mapping *mapping, Relation rel, const RouteRule *rules, char *const *expressions, int nrules)
+keep_inputs(const Mapping *mapping, const RuleExpression *expression, MappingColumn *column)
+{
+	for (int i = 0; i < expression->ncolumns; i++)
+	{
+		int input = mapping_column(mapping, expression->columns[i]);
+
+		if (input >= 0)
+			add_inputs(mapping, column, mapping->columns[input].attnum);
+	}
+}
+
+static void
+read_expressions(Mapping *mapping, Relation rel, const RouteRule *rules, const RuleExpression *expressions,
+				 int nrules)
 {
 	int ncolumns = mapping->ncolumns;
 
@@ -185,14 +199,16 @@ read_expressions(Mapping *mapping, Relation rel, const RouteRule *rules, char *c
 	{
 		MappingColumn *column = &mapping->columns[ncolumns];
 
-		if (!expressions[i])
+		if (!expressions[i].text)
 			continue;
 		column->name = pstrdup("");
 		column->attnum = rules[i].attnum;
 		column->type = TEXTOID;
-		column->expression = expressions[i];
+		column->expression = expressions[i].text;
 		column->field_name = rules[i].field;
 		resolve(mapping, rel, false, column);
+		if (column->broken)
+			keep_inputs(mapping, &expressions[i], column);
 		mapping->evaluates = true;
 		ncolumns++;
 	}
@@ -208,23 +224,23 @@ read_filter(Mapping *mapping, Relation rel)
 	mapping->filter_uses.attnum = MAPPING_FILTER_ATTNUM;
 	mapping->filter_uses.expression = mapping->filter;
 	resolve(mapping, rel, true, &mapping->filter_uses);
-	mapping->filter_sql = mapping->filter_uses.sql;
 	mapping->evaluates = true;
 	if (mapping->filter_uses.broken && !mapping->broken)
 		mapping->broken = mapping->filter_uses.broken;
 }
 
 void
-columns_read(Mapping *mapping, Relation rel, const RouteRule *rules, char *const *expressions, int nrules)
+columns_read(Mapping *mapping, Relation rel, const RouteRule *rules, const RuleExpression *expressions,
+			 int nrules)
 {
 	TupleDesc desc = RelationGetDescr(rel);
 
 	mapping->columns = palloc0(sizeof(MappingColumn) * Max(desc->natts + nrules, 1));
 	read_columns(mapping, desc);
 	read_generated(mapping, desc);
+	index_names(mapping);
 	read_filter(mapping, rel);
 	read_expressions(mapping, rel, rules, expressions, nrules);
-	index_names(mapping);
 }
 
 void

@@ -9,12 +9,17 @@
 #include "mapping.h"
 #include "utils/rel.h"
 
-/*
- * Fill in columns and filter of a mapping, in the current context.  expressions
- * has one entry a rule, NULL where a column feeds the field.
- */
-extern void columns_read(Mapping *mapping, Relation rel, const RouteRule *rules, char *const *expressions,
-						 int nrules);
+/* What a rule has instead of a column. */
+typedef struct RuleExpression
+{
+	char *text; /* NULL: a column feeds the field */
+	int ncolumns;
+	char **columns; /* that it used when it was last good */
+} RuleExpression;
+
+/* Fill in columns and filter of a mapping, in the current context; one expression a rule. */
+extern void columns_read(Mapping *mapping, Relation rel, const RouteRule *rules,
+						 const RuleExpression *expressions, int nrules);
 
 /* Set a field's inputs, once its column is known. */
 extern void columns_set_inputs(const Mapping *mapping, MappingField *field);

@@ -203,7 +203,7 @@ look_again(Report *report, Difference *difference, const SourceRow *row)
 	RestError error = {0};
 	ComparedValue *values;
 
-	if (row->found == (difference->kind == MISSING_IN_SOURCE))
+	if (row->failed || row->found == (difference->kind == MISSING_IN_SOURCE))
 		difference->dropped = true;
 	if (difference->dropped || !row->found)
 		return;

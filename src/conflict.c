@@ -43,16 +43,44 @@ json_arg(const char *json)
 static const char over_query[] =
 	"UPDATE sfsync.conflict SET resolution = 'superseded', resolved_at = pg_catalog.clock_timestamp()"
 	" WHERE mapping = $1 AND source_key = $2 AND resolution IS NULL"
-	" AND (field = ANY ($3) OR (field IS NULL AND $4))";
+	" AND (field = ANY ($3) OR (field IS NULL AND $4) OR $5)";
+
+/* Key by key through the index: LATERAL with LIMIT leaves no other way. */
+static const char open_query[] =
+	"SELECT k.n FROM pg_catalog.unnest($2) WITH ORDINALITY AS k(source_key, n) CROSS JOIN LATERAL"
+	" (SELECT FROM sfsync.conflict c WHERE c.mapping = $1 AND c.source_key = k.source_key::pg_catalog.jsonb"
+	" AND c.resolution IS NULL LIMIT 1) c";
+
+bool *
+conflicts_open(const Mapping *mapping, char *const *keys, int n)
+{
+	SqlScope scope;
+	bool *open = palloc0(sizeof(bool) * Max(n, 1));
+	char **source_keys = palloc(sizeof(char *) * Max(n, 1));
+	int found;
+
+	sql_open(&scope, false);
+	if (SQL_RUN(&scope, "SELECT FROM sfsync.conflict WHERE mapping = $1 AND resolution IS NULL LIMIT 1",
+				sql_arg_text(mapping->name)) > 0)
+	{
+		for (int i = 0; i < n; i++)
+			source_keys[i] = source_key_json(mapping, keys[i]);
+		found = SQL_RUN(&scope, open_query, sql_arg_text(mapping->name), sql_arg_texts(source_keys, n));
+		for (int i = 0; i < found; i++)
+			open[sql_bigint(i, 1) - 1] = true;
+	}
+	sql_close(&scope);
+	return open;
+}
 
 static void
 end_settled(SqlScope *scope, const Mapping *mapping, SqlArg key, const ConflictNotes *notes)
 {
-	if (notes->nsettled == 0 && !notes->record_settled)
+	if (notes->nsettled == 0 && !notes->record_settled && !notes->all_settled)
 		return;
 	SQL_RUN(scope, over_query, sql_arg_text(mapping->name), key,
 			sql_arg_texts((char *const *) notes->settled, notes->nsettled),
-			sql_arg_bool(notes->record_settled));
+			sql_arg_bool(notes->record_settled), sql_arg_bool(notes->all_settled));
 }
 
 static const char same_query[] =
@@ -89,19 +117,20 @@ add(SqlScope *scope, const Mapping *mapping, SqlArg key, const char *salesforce_
 
 int
 conflicts_settle(const Mapping *mapping, const char *key, const char *salesforce_id,
-				 const ConflictNotes *notes, StringInfo ids)
+				 const ConflictNotes *notes, bool open, int told, StringInfo ids)
 {
 	SqlScope scope;
 	int added = 0;
 	SqlArg source_key = sql_arg_jsonb(source_key_json(mapping, key));
 
 	sql_open(&scope, false);
-	end_settled(&scope, mapping, source_key, notes);
+	if (open)
+		end_settled(&scope, mapping, source_key, notes);
 	for (int i = 0; i < notes->n; i++)
 	{
 		int64 id = add(&scope, mapping, source_key, salesforce_id, &notes->notes[i]);
 
-		if (id != 0)
+		if (id != 0 && told + added < CONFLICTS_TOLD)
 			appendStringInfo(ids, "%s" INT64_FORMAT, ids->len > 0 ? "," : "", id);
 		added += id != 0;
 	}

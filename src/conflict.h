@@ -26,6 +26,7 @@ typedef struct ConflictNotes
 	int n;
 	ConflictNote *notes;
 	bool record_settled; /* the record as a whole isn't at stake any more */
+	bool all_settled;    /* nothing of it is: it was deleted with its row */
 	int nsettled;
 	const char **settled; /* fields that were written, or are equal: their open conflicts are over */
 } ConflictNotes;
@@ -33,13 +34,17 @@ typedef struct ConflictNotes
 /* A value as JSON text. */
 extern char *conflict_value(const FieldValue *value);
 
+/* Within settling: which of these rows have conflicts that are open? */
+extern bool *conflicts_open(const Mapping *mapping, char *const *keys, int n);
+
 /*
- * Within settling: end what is over, add what is new.  An open conflict that
- * says the same already stays as it is.  Returns how many were added, and
- * appends their ids, with commas between.
+ * Within settling: end what is over (if any is open), add what is new.  An open
+ * conflict that says the same already stays as it is.  Returns how many were
+ * added, and appends the ids of the first CONFLICTS_TOLD, with commas between.
  */
+#define CONFLICTS_TOLD 100
 extern int conflicts_settle(const Mapping *mapping, const char *key, const char *salesforce_id,
-							const ConflictNotes *notes, StringInfo ids);
+							const ConflictNotes *notes, bool open, int told, StringInfo ids);
 
 /* Tell listeners: ids as conflicts_settle has collected them, never values. */
 extern void conflicts_notify(const Mapping *mapping, const char *ids, int n);

@@ -19,6 +19,7 @@
 #include "sql.h"
 
 static List *connections = NIL;
+static bool fence_lifted = false;
 
 void
 connections_mark_stale(void)
@@ -128,17 +129,95 @@ fingerprint(const Connection *connection)
 	return hash;
 }
 
+/* Say what stops or slows delivery for the sake of the budget. */
+static void
+explain_budget(Connection *connection, bool was_over)
+{
+	const Throttle *throttle = &connection->throttle;
+	const Usage *org = &throttle->budget.org;
+	const Usage *app = &throttle->budget.app;
+
+	if (throttle->over_budget == was_over && !was_over)
+		return;
+	if (!throttle->over_budget)
+	{
+		ereport(LOG, (errmsg("sfsync: server \"%s\" is no longer throttled", connection->options->name)));
+		set_text(connection, &connection->limit, NULL);
+	}
+	else if (!throttle->refused)
+	{
+		char *text = app->limit > 0 && app->used >= app->limit
+						 ? psprintf(INT64_FORMAT " of the " INT64_FORMAT
+												 " daily API calls of the connected app are used",
+									app->used, app->limit)
+						 : psprintf(INT64_FORMAT " of the org's " INT64_FORMAT
+												 " daily API calls are used; api_budget is %d percent",
+									org->used, org->limit, connection->options->api_budget);
+
+		if (!was_over)
+			ereport(LOG, (errmsg("sfsync: server \"%s\" is throttled: %s", connection->options->name, text)));
+		set_text(connection, &connection->limit, text);
+	}
+	if (throttle->over_budget != was_over)
+		changed_state(connection);
+}
+
+/* The worker before this one may have learnt what the org can take. */
+static void
+resume(Connection *connection)
+{
+	SqlScope scope;
+
+	sql_open(&scope, true);
+	if (SQL_RUN(&scope,
+				"SELECT coalesce(batch_size, 0), coalesce(concurrency, 0) FROM sfsync.server_state"
+				" WHERE server = $1 AND calls > 0",
+				sql_arg_name(connection->options->name)) == 1)
+		throttle_resume(&connection->throttle, sql_int(0, 1), sql_int(0, 2));
+	sql_close(&scope);
+}
+
 static void
 configure(Connection *connection, const ServerOptions *options)
 {
-	if (connection->throttle.batch_size == 0)
-		throttle_init(&connection->throttle, options->api_budget, options->max_concurrent_requests,
-					  options->max_batch_size, micros(sfsync_retry_base_delay),
-					  micros(sfsync_retry_max_delay));
-	else
-		throttle_configure(&connection->throttle, options->api_budget, options->max_concurrent_requests,
-						   options->max_batch_size, micros(sfsync_retry_base_delay),
-						   micros(sfsync_retry_max_delay));
+	ThrottleSettings settings = {.budget_percent = options->api_budget,
+								 .max_concurrent = options->max_concurrent_requests,
+								 .max_batch_size = options->max_batch_size,
+								 .base_delay = micros(sfsync_retry_base_delay),
+								 .max_delay = micros(sfsync_retry_max_delay),
+								 .timeout = micros(sfsync_request_timeout)};
+
+	if (connection->throttle.batch_size > 0)
+	{
+		bool was_over = connection->throttle.over_budget;
+
+		throttle_configure(&connection->throttle, &settings);
+		explain_budget(connection, was_over);
+		return;
+	}
+	throttle_init(&connection->throttle, &settings);
+	resume(connection);
+}
+
+/*
+ * What is at hand of a server that was fenced has numbers from before it was
+ * adopted: that is for another worker, with nothing at hand.
+ */
+static void
+lift_fence(Connection *connection, const char *reason)
+{
+	if (connection->fenced && !reason)
+	{
+		fence_lifted = true;
+		reason = "another worker takes over";
+	}
+	connection->fenced = reason;
+}
+
+bool
+connections_fence_lifted(void)
+{
+	return fence_lifted;
 }
 
 /* Read the options again; where they changed, whatever blocked it may be mended. */
@@ -150,7 +229,7 @@ refresh(Connection *connection)
 	uint64 seen;
 
 	connection->options = server_options(connection->serverid);
-	connection->fenced = fence_reason(connection->options->name);
+	lift_fence(connection, fence_reason(connection->options->name));
 	if (connection->options_context)
 		MemoryContextDelete(connection->options_context);
 	connection->options_context = fresh;
@@ -164,13 +243,13 @@ refresh(Connection *connection)
 	connection->fingerprint = seen;
 	connection_drop_token(connection);
 	connection->session_failures = 0;
+	connection->limits_known = false; /* it may be another org now */
 	set_text(connection, &connection->blocked, NULL);
 }
 
-Connection *
-connection_get(Oid serverid, Oid owner)
+static Connection *
+find(Oid serverid, Oid owner)
 {
-	Connection *connection = NULL;
 	ListCell *lc;
 
 	foreach(lc, connections)
@@ -178,8 +257,34 @@ connection_get(Oid serverid, Oid owner)
 		Connection *candidate = lfirst(lc);
 
 		if (candidate->serverid == serverid && candidate->owner == owner)
-			connection = candidate;
+			return candidate;
 	}
+	return NULL;
+}
+
+PoisonVerdict
+connection_write_failed(Connection *connection, int mapping, const char *key, int64 since, int records)
+{
+	MemoryContext caller = MemoryContextSwitchTo(connection->context);
+	PoisonVerdict verdict = poison_failed(&connection->poison, mapping, key, since, records);
+
+	MemoryContextSwitchTo(caller);
+	return verdict;
+}
+
+bool
+connection_suspects(Oid serverid, Oid owner, int mapping, const char *key)
+{
+	Connection *connection = find(serverid, owner);
+
+	return connection && poison_suspected(&connection->poison, mapping, key);
+}
+
+Connection *
+connection_get(Oid serverid, Oid owner)
+{
+	Connection *connection = find(serverid, owner);
+
 	if (!connection)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
@@ -238,20 +343,20 @@ connection_failed(Connection *connection, const char *trouble, int retry_after, 
 }
 
 void
-connection_limited(Connection *connection, const char *trouble, bool daily, TimestampTz now)
+connection_limited(Connection *connection, const char *trouble, bool daily, int retry_after, TimestampTz now)
 {
 	if (!connection->limit)
 		ereport(LOG, (errmsg("sfsync: server \"%s\" is throttled: %s", connection->options->name, trouble)));
 	set_text(connection, &connection->limit, trouble);
 	if (daily)
-		throttle_daily_limit(&connection->throttle, now, connection_random());
+		throttle_daily_limit(&connection->throttle, now, retry_after, connection_random());
 	else
-		throttle_concurrent_limit(&connection->throttle, now, connection_random());
+		throttle_concurrent_limit(&connection->throttle, now, retry_after, connection_random());
 	changed_state(connection);
 }
 
 void
-connection_well(Connection *connection, int64 elapsed, bool backlog)
+connection_well(Connection *connection, int64 elapsed, int records, bool backlog)
 {
 	if (connection->trouble || connection->blocked || connection->limit)
 	{
@@ -264,42 +369,86 @@ connection_well(Connection *connection, int64 elapsed, bool backlog)
 		changed_state(connection);
 	}
 	connection->session_failures = 0;
-	throttle_success(&connection->throttle, elapsed, backlog);
+	throttle_success(&connection->throttle, elapsed, records, backlog);
 	connection->dirty = true;
 }
 
-void
-connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz now)
+bool
+connection_may_send(Connection *connection, int in_flight, int ready, TimestampTz oldest_at,
+					TimestampTz *again)
 {
+	TimestampTz now = GetCurrentTimestamp();
+	int64 when = throttle_may_send(&connection->throttle, now, in_flight, ready, oldest_at);
+
+	*again = when > now && when != THROTTLE_AFTER_REPLY ? when : 0;
+	if (*again > connection->held_until + USECS_PER_SEC || *again < connection->held_until - USECS_PER_SEC)
+	{
+		connection->held_until = *again;
+		connection->dirty = true;
+	}
+	return when <= now;
+}
+
+void
+connection_sent(Connection *connection, TimestampTz now)
+{
+	bool was_over = connection->throttle.over_budget;
+
+	throttle_sent(&connection->throttle, now, connection_random());
+	explain_budget(connection, was_over);
+}
+
+int
+connection_read(const Connection *connection)
+{
+	return connection->throttle.read_size;
+}
+
+int
+connection_batch(const Connection *connection)
+{
+	return poison_batch(&connection->poison, connection->throttle.batch_size);
+}
+
+void
+connection_note_usage(Connection *connection, int64 used, int64 limit, TimestampTz now)
+{
+	bool was_over = connection->throttle.over_budget;
+
+	throttle_usage(&connection->throttle, used, limit, now, connection_random());
+	explain_budget(connection, was_over);
+}
+
+static void
+note_limit_info(Connection *connection, const char *header, TimestampTz now)
+{
+	bool was_over = connection->throttle.over_budget;
 	int64 used;
 	int64 limit;
 
+	if (!rest_parse_app_limit_info(header, &used, &limit))
+		used = limit = 0;
+	throttle_app_usage(&connection->throttle, used, limit, now, connection_random());
+	if (rest_parse_limit_info(header, &used, &limit))
+		throttle_usage(&connection->throttle, used, limit, now, connection_random());
+	explain_budget(connection, was_over);
+}
+
+void
+connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz started, TimestampTz now)
+{
 	connection->calls++;
 	connection->dirty = true;
-	if (reply->limit_info && rest_parse_limit_info(reply->limit_info, &used, &limit))
-	{
-		bool was_over = connection->throttle.over_budget;
+	if (reply->limit_info)
+		note_limit_info(connection, reply->limit_info, now);
 
-		throttle_usage(&connection->throttle, used, limit, now, connection_random());
-		if (connection->throttle.over_budget)
-			set_text(connection, &connection->limit,
-					 psprintf(INT64_FORMAT " of the org's " INT64_FORMAT
-										   " daily API calls are used; api_budget is %d percent",
-							  used, limit, connection->options->api_budget));
-		else
-			set_text(connection, &connection->limit, NULL);
-		if (was_over != connection->throttle.over_budget)
-			changed_state(connection);
-	}
-
-	/* the header has whole seconds: only more than that is skew */
+	/* the header has whole seconds, and was written between sending and now: only more than that is skew */
 	if (reply->server_date > 0)
 	{
 		int64 theirs =
 			(reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) * USECS_PER_SEC;
-		int64 skew = theirs - now;
 
-		connection->clock_skew = (skew > 0 || skew < -USECS_PER_SEC) ? skew : 0;
+		connection->clock_skew = Max(theirs - now, 0) + Min(theirs + USECS_PER_SEC - started, 0);
 	}
 }
 
@@ -316,6 +465,21 @@ connections_dirty(bool urgent_only)
 			return true;
 	}
 	return false;
+}
+
+/* What holds changes back while delivery goes on: NULL if nothing does. */
+static char *
+spreading(const Connection *connection)
+{
+	const Budget *budget = &connection->throttle.budget;
+
+	if (!budget_is_near(budget))
+		return NULL;
+	return psprintf(INT64_FORMAT
+					" API calls are left to api_budget: they are spread over a day, one in %d seconds,"
+					" and changes wait for fuller requests",
+					Max(budget_left(budget), 0),
+					(int) Min(budget_interval(budget, GetCurrentTimestamp()) / USECS_PER_SEC, SECS_PER_DAY));
 }
 
 static void
@@ -347,6 +511,11 @@ write_state(Connection *connection)
 	}
 	if (strcmp(state.state, "active") != 0)
 		state.retry_at = connection_retry_at(connection);
+	else
+	{
+		state.detail = spreading(connection);
+		state.retry_at = connection->held_until;
+	}
 	state.throttle = &connection->throttle;
 	state.calls = connection->calls;
 	state.clock_skew = connection->clock_skew;

@@ -9,6 +9,7 @@
 #include "auth.h"
 #include "errors.h"
 #include "http.h"
+#include "poison.h"
 #include "secret.h"
 #include "throttle.h"
 #include "utils/timestamp.h"
@@ -19,7 +20,7 @@ typedef struct Connection
 	Oid owner; /* whose user mapping is used */
 	MemoryContext context;
 	ServerOptions *options;
-	char *fenced;       /* why nothing may be sent; NULL */
+	const char *fenced; /* why nothing may be sent; NULL */
 	bool stale;         /* options or user mapping may have changed */
 	uint64 fingerprint; /* of both, as the catalog has them; 0 not read yet */
 	MemoryContext options_context;
@@ -28,11 +29,15 @@ typedef struct Connection
 	bool login_in_flight;
 	int session_failures; /* in a row */
 	Throttle throttle;
+	Poison poison;
 	int in_flight;
+	bool limits_known; /* /limits was asked */
+	bool limits_in_flight;
 	char *blocked;             /* an operator has to act; NULL */
 	TimestampTz blocked_until; /* of the next probe */
 	char *trouble;             /* last failure of the server, while it backs off */
 	char *limit;               /* which limit was met, while throttled */
+	TimestampTz held_until;    /* near the budget: no call before; 0 none */
 	int64 calls;               /* since the state was last written */
 	int64 clock_skew;          /* Salesforce's clock less ours, microseconds */
 	bool dirty;                /* state to be written */
@@ -61,13 +66,43 @@ extern void connection_block(Connection *connection, const char *reason, Timesta
 extern void connection_failed(Connection *connection, const char *trouble, int retry_after, TimestampTz now);
 
 /* A limit of the org: of API calls a day, or of long requests at once. */
-extern void connection_limited(Connection *connection, const char *trouble, bool daily, TimestampTz now);
-extern void connection_well(Connection *connection, int64 elapsed, bool backlog);
+extern void connection_limited(Connection *connection, const char *trouble, bool daily, int retry_after,
+							   TimestampTz now);
+
+/* A request with so many records (0: it wrote none) came back well. */
+extern void connection_well(Connection *connection, int64 elapsed, int records, bool backlog);
+
+/*
+ * May a request start, with so many in flight or about to be?  If not, *again is
+ * when to ask (0: when a reply is there).  ready: how many records could go;
+ * oldest_at: the time of their oldest change, 0 if it has none.
+ */
+extern bool connection_may_send(Connection *connection, int in_flight, int ready, TimestampTz oldest_at,
+								TimestampTz *again);
+extern void connection_sent(Connection *connection, TimestampTz now);
+
+/* A write failed as a whole: poison_failed(). */
+extern PoisonVerdict connection_write_failed(Connection *connection, int mapping, const char *key,
+											 int64 since, int records);
+
+/* Has the record made requests fail? */
+extern bool connection_suspects(Oid serverid, Oid owner, int mapping, const char *key);
+
+/* How many records may go into a request? */
+extern int connection_batch(const Connection *connection);
+extern int connection_read(const Connection *connection);
 extern void connection_drop_token(Connection *connection);
 extern void connection_set_token(Connection *connection, const AuthToken *token);
 
-/* What every reply tells: usage, clock. */
-extern void connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz now);
+/* Usage as a reply tells it. */
+extern void connection_note_usage(Connection *connection, int64 used, int64 limit, TimestampTz now);
+
+/* What every reply tells, of a request that was started then: usage, clock. */
+extern void connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz started,
+								  TimestampTz now);
+
+/* Has a server been adopted since this worker started?  Then it leaves. */
+extern bool connections_fence_lifted(void);
 
 /* Write the states that changed; all says whether those that can wait are written too. */
 extern void connections_write_state(bool all);

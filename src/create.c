@@ -333,10 +333,12 @@ check_duplicate(const NewMapping *new)
 static const char insert_query[] =
 	"INSERT INTO sfsync.mapping (name, source, server, object, external_id, owner, key_columns, key_attnums,"
 	" attnums_of, on_delete, delete_values, conflict_policy, new_columns, updated_at_column,"
-	" filter, filter_columns, filter_attnums, known_columns)"
+	" filter, filter_columns, filter_attnums, known_columns, table_columns)"
 	" VALUES ($1, $2::oid::regclass, $3, $4, $5, $6::oid::regrole, $7, $8, $2, $9, $10, $11, $12, $13,"
 	" $14, $15, $16,"
-	" ARRAY(SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = $2 AND attnum > 0 AND NOT attisdropped))"
+	" ARRAY(SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = $2 AND attnum > 0 AND NOT attisdropped),"
+	" ARRAY(SELECT CASE WHEN NOT attisdropped THEN attname END FROM pg_catalog.pg_attribute"
+	" WHERE attrelid = $2 AND attnum > 0 ORDER BY attnum))"
 	" RETURNING id";
 
 static int

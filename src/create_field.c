@@ -51,9 +51,10 @@ typedef struct FieldCreation
  */
 
 static const char note_query[] =
-	"INSERT INTO sfsync.field_creation (mapping, attnum, problem, retry_at)"
+	"INSERT INTO sfsync.field_creation AS f (mapping, attnum, problem, retry_at)"
 	" SELECT id, $2, $3, $4 FROM sfsync.mapping WHERE id = $1"
-	" ON CONFLICT (mapping, attnum) DO UPDATE SET problem = excluded.problem, retry_at = excluded.retry_at";
+	" ON CONFLICT (mapping, attnum) DO UPDATE SET problem = coalesce(excluded.problem, f.problem),"
+	" retry_at = excluded.retry_at";
 
 /* Under way (no problem), it goes on at once after a crash; what failed waits. */
 static void
@@ -69,37 +70,32 @@ note(const Mapping *mapping, AttrNumber attnum, const char *problem)
 	mapping_changed(mapping->source);
 }
 
+/* Was the same told before? */
+static bool
+is_told(const Mapping *mapping, AttrNumber attnum, const char *problem)
+{
+	SqlScope scope;
+	bool told;
+
+	sql_open(&scope, false);
+	told = SQL_RUN(&scope,
+				   "SELECT FROM sfsync.field_creation WHERE mapping = $1 AND attnum = $2 AND problem = $3",
+				   sql_arg_int(mapping->id), sql_arg_int(attnum), sql_arg_text(problem)) > 0;
+	sql_close(&scope);
+	return told;
+}
+
 static void
 failed(const Mapping *mapping, AttrNumber attnum, const char *problem)
 {
-	ereport(LOG, (errmsg("sfsync: mapping \"%s\": %s", mapping->name, problem)));
+	if (!is_told(mapping, attnum, problem))
+		ereport(LOG, (errmsg("sfsync: mapping \"%s\": %s", mapping->name, problem)));
 	note(mapping, attnum, problem);
 }
 
 /*
  * Which column
  */
-
-/* The column whose field is due first, and when; NULL if none is wanted. */
-static const MappingColumn *
-first_wanted(const Mapping *mapping, TimestampTz *due)
-{
-	const MappingColumn *first = NULL;
-
-	*due = 0;
-	if (!mapping->meta || mapping->broken)
-		return NULL;
-	for (int i = 0; i < mapping->nroutes; i++)
-	{
-		const Route *route = &mapping->routes[i];
-
-		if (!route->wanted || (first && route->wanted_at >= *due))
-			continue;
-		first = &mapping->columns[route->column];
-		*due = route->wanted_at;
-	}
-	return first;
-}
 
 static const MappingColumn *
 still_wanted(const Mapping *mapping, AttrNumber attnum)
@@ -117,11 +113,13 @@ still_wanted(const Mapping *mapping, AttrNumber attnum)
 TimestampTz
 create_field_due(const MappingDelivery *state, const Mapping *mapping)
 {
-	TimestampTz due;
+	TimestampTz due = 0;
 
 	if (state->creation)
 		return DT_NOBEGIN;
-	(void) first_wanted(mapping, &due);
+	for (int i = 0; mapping->meta && i < mapping->nroutes; i++)
+		if (mapping->routes[i].wanted && (due == 0 || mapping->routes[i].wanted_at < due))
+			due = mapping->routes[i].wanted_at;
 	return due;
 }
 
@@ -279,12 +277,43 @@ begin(MappingDelivery *state, const Mapping *mapping, const MappingColumn *colum
 	return true;
 }
 
+/* With the first column that is due and can have a field. */
+static void
+begin_due(MappingDelivery *state, const Mapping *mapping, MemoryContext context)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int i = 0; i < mapping->nroutes; i++)
+	{
+		const Route *route = &mapping->routes[i];
+
+		if (route->wanted && route->wanted_at <= now &&
+			begin(state, mapping, &mapping->columns[route->column], context))
+			return;
+	}
+}
+
 static void
 end(MappingDelivery *state)
 {
 	pfree(state->creation->name);
 	pfree(state->creation);
 	state->creation = NULL;
+}
+
+static void
+give_up(MappingDelivery *state, const char *reason)
+{
+	Mapping *mapping = mapping_get(state->id);
+
+	if (mapping)
+		failed(mapping, state->creation->attnum,
+			   psprintf("field %s %s: %s", state->creation->name,
+						state->creation->step == STEP_CREATE
+							? "could not be created"
+							: "was created, but could not be granted to the integration user",
+						sql_from_utf8(reason)));
+	end(state);
 }
 
 static RestCall *
@@ -341,7 +370,6 @@ create_field_step(Delivery *delivery, MappingDelivery *state, void *arg)
 	const Mapping *mapping = mapping_get(state->id);
 	const MappingColumn *column;
 	Connection *connection;
-	TimestampTz due;
 
 	if (!mapping || state->creation_in_flight || !delivery_lock_source(mapping))
 		return;
@@ -349,42 +377,26 @@ create_field_step(Delivery *delivery, MappingDelivery *state, void *arg)
 	if (!mapping || !mapping->meta || mapping->broken)
 		return;
 	connection = connection_get(mapping->serverid, mapping->owner);
-	if (!connection->token || !claim_may_send(delivery, connection))
+	if (!connection->token || !claim_may_send(delivery, connection, 0, 0, &state->held_until))
 		return;
-	if (state->creation)
-		column = still_wanted(mapping, state->creation->attnum);
-	else
-	{
-		column = first_wanted(mapping, &due);
-		if (!column || due > GetCurrentTimestamp() || !begin(state, mapping, column, delivery->context))
-			return;
-		mapping = mapping_get(state->id);
-		column = still_wanted(mapping, state->creation->attnum);
-	}
-	if (column)
-		send_step(delivery, state, mapping, column, connection);
-	else
+	if (!state->creation)
+		begin_due(state, mapping, delivery->context);
+	if (!state->creation)
+		return;
+	column = still_wanted(mapping, state->creation->attnum);
+	if (!column)
 		end(state);
+	else if (state->creation->step == STEP_ASSIGN && !connection->token->user_id)
+		give_up(state,
+				"the login doesn't tell which user it is; assign the permission set \"" TOOLING_PERMISSION_SET
+				"\" by hand");
+	else
+		send_step(delivery, state, mapping, column, connection);
 }
 
 /*
  * Replies
  */
-
-static void
-give_up(Delivery *delivery, MappingDelivery *state, const char *reason)
-{
-	Mapping *mapping = mapping_get(state->id);
-
-	if (mapping)
-		failed(mapping, state->creation->attnum,
-			   psprintf("field %s %s: %s", state->creation->name,
-						state->creation->step == STEP_CREATE
-							? "could not be created"
-							: "was created, but could not be granted to the integration user",
-						reason));
-	end(state);
-}
 
 /* Assigned: what was made should be visible now. */
 static void
@@ -419,7 +431,7 @@ take_permission_set(FieldCreation *creation, const HttpReply *reply, char **erro
 }
 
 static void
-step_done(Delivery *delivery, MappingDelivery *state, Request *request, const HttpReply *reply)
+step_done(MappingDelivery *state, const HttpReply *reply)
 {
 	FieldCreation *creation = state->creation;
 	char *error;
@@ -432,14 +444,10 @@ step_done(Delivery *delivery, MappingDelivery *state, Request *request, const Ht
 		case STEP_FIND_SET:
 		case STEP_CREATE_SET:
 			if (!take_permission_set(creation, reply, &error))
-				give_up(delivery, state, error);
+				give_up(state, error);
 			break;
 		case STEP_GRANT:
 			creation->step = STEP_ASSIGN;
-			if (!request->connection->token || !request->connection->token->user_id)
-				give_up(delivery, state,
-						"the login doesn't tell which user it is; assign the permission set "
-						"\"" TOOLING_PERMISSION_SET "\" by hand");
 			break;
 		case STEP_ASSIGN:
 			finish(state);
@@ -456,10 +464,10 @@ exists_already(const RestError *error)
 
 /* The one that exists now was not there when it was looked for. */
 static void
-set_exists(Delivery *delivery, MappingDelivery *state, const RestError *error)
+set_exists(MappingDelivery *state, const RestError *error)
 {
 	if (state->creation->searched_twice)
-		give_up(delivery, state, error->message);
+		give_up(state, error->message);
 	else
 		state->creation->step = STEP_FIND_SET;
 	if (state->creation)
@@ -486,22 +494,20 @@ is_others_trouble(const HttpReply *reply, const RestError *error)
 }
 
 static void
-settle(Delivery *delivery, MappingDelivery *state, Request *request, const HttpReply *reply,
-	   const RestError *error)
+settle(MappingDelivery *state, const HttpReply *reply, const RestError *error)
 {
 	if (!error)
-		step_done(delivery, state, request, reply);
+		step_done(state, reply);
 	else if (!exists_already(error))
-		give_up(delivery, state,
-				psprintf("%s: %s (%s)", error->code ? error->code : "UNKNOWN", error->message,
-						 reply->status == 403
-							 ? "the integration user needs Customize Application, View Setup and "
-							   "Configuration, and Assign Permission Sets"
-							 : error_hint(error->code)));
+		give_up(state, psprintf("%s: %s (%s)", error->code ? error->code : "UNKNOWN", error->message,
+								reply->status == 403
+									? "the integration user needs Customize Application, View Setup and "
+									  "Configuration, and Assign Permission Sets"
+									: error_hint(error->code)));
 	else if (state->creation->step == STEP_CREATE_SET)
-		set_exists(delivery, state, error);
+		set_exists(state, error);
 	else
-		step_done(delivery, state, request, reply);
+		step_done(state, reply);
 }
 
 bool
@@ -516,9 +522,9 @@ create_field_reply(Delivery *delivery, Request *request, const HttpReply *reply)
 		error = rest_parse_error(reply->status, reply->body, reply->body_len);
 	if (!well && is_others_trouble(reply, &error))
 		return false;
-	connection_well(request->connection, reply->elapsed, true);
+	connection_well(request->connection, reply->elapsed, 0, true);
 	if (state->creation)
-		settle(delivery, state, request, reply, well ? NULL : &error);
+		settle(state, reply, well ? NULL : &error);
 	return true;
 }
 

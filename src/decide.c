@@ -43,6 +43,8 @@ decided(Claim *claim, Candidate *candidate, OutcomeKind kind)
 	outcome->salesforce_id = candidate->salesforce_id;
 	outcome->conflicts = candidate->noted.conflicts;
 	outcome->expected_id = candidate->expected ? candidate->expected->salesforce_id : NULL;
+	outcome->set_replaced = candidate->noted.set_replaced;
+	outcome->replaced = candidate->noted.replaced;
 	return UNIT_UNDECIDED;
 }
 
@@ -200,7 +202,8 @@ parent_at_hand(const Claim *claim, const Candidate *candidate)
 		if (!field->lookup || field->lookup->parent_mapping == claim->mapping->id)
 			continue;
 		key = payload_parent_key(field, candidate->row);
-		if (!key || !batch_is_at_hand(claim->delivery->work, field->lookup->parent_mapping, key) ||
+		if (!key || !delivery_of(claim->delivery, field->lookup->parent_mapping)->deliverable ||
+			!batch_is_at_hand(claim->delivery->work, field->lookup->parent_mapping, key) ||
 			batch_waits_for(claim->delivery->work, field->lookup->parent_mapping, key, candidate->unit))
 			continue;
 		if (candidate->unit->waits++ >= MAX_WAITS)
@@ -626,13 +629,25 @@ decide_filtered(Claim *claim, Candidate *candidate)
 		return decided(claim, candidate, OUTCOME_UNCHANGED); /* it has left before */
 	candidate->unit->deleted = true;
 	if (!record || strcmp(claim->mapping->on_delete, "ignore") != 0)
-		return decide_deleted(claim, candidate);
+		return decide_delete(claim, candidate);
 
 	/* a row that returns is a new one */
 	outcome = delivery_decide(claim->delivery, candidate->unit, OUTCOME_IGNORED);
 	outcome->record_key = record->record_key;
 	outcome->forget = true;
 	return UNIT_UNDECIDED;
+}
+
+/*
+ * Was the row that was deleted out of the filter, too?  Once all rows have been
+ * looked at, those that passed have a record that is known.
+ */
+static bool
+was_filtered(const Claim *claim, const Candidate *candidate)
+{
+	return claim->mapping->filter && candidate->unit->deleted && !candidate->record &&
+		   !candidate->old_record && !in_intent(claim, candidate->unit) &&
+		   backfill_was_done(claim->mapping->id);
 }
 
 static UnitKind
@@ -657,6 +672,8 @@ decide(Claim *claim, Candidate *candidate)
 	if (candidate->row->filtered)
 		return decide_filtered(claim, candidate);
 	welcome(claim->mapping, candidate);
+	if (!candidate->row->found && was_filtered(claim, candidate))
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (!candidate->row->found)
 		return candidate->unit->deleted ? decide_delete(claim, candidate) : decide_missing(claim, candidate);
 	return claim->mapping->checks ? decide_checked(claim, candidate) : decide_present(claim, candidate);

@@ -12,6 +12,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "create_field.h"
 #include "deliver.h"
 #include "drift.h"
@@ -214,13 +215,29 @@ look_at_lookups(Delivery *delivery, MappingDelivery *state, const Mapping *mappi
 	}
 }
 
+/* Who adds a column may have added its field just before. */
+static void
+look_at_columns(MappingDelivery *state, const Mapping *mapping)
+{
+	int highest = 0;
+
+	for (int i = 0; i < mapping->ncolumns; i++)
+		if (mapping->columns[i].attnum <= MaxHeapAttributeNumber) /* else it is an expression */
+			if (!mapping->columns[i].expression)
+				highest = Max(highest, mapping->columns[i].attnum);
+	if (state->seen_attnum != 0 && highest > state->seen_attnum)
+		state->describe_due = true;
+	state->seen_attnum = highest;
+}
+
 /* What is blocked for its metadata, or in quarantine, is looked at again though nothing is to be sent. */
 static void
 look_at_metadata(MappingDelivery *state, const Mapping *mapping, Look *look)
 {
 	TimestampTz stale_at = mapping->metadata_at + (int64) sfsync_schema_ttl * 1000;
 
-	state->needs_metadata = !mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted;
+	state->needs_metadata =
+		!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || state->describe_due;
 	if (!mapping->broken && !drift_in_quarantine(mapping))
 		return;
 	if (stale_at <= look->now)
@@ -242,6 +259,16 @@ look_at_creation(MappingDelivery *state, const Mapping *mapping, const Connectio
 		state->needs_metadata = true;
 }
 
+/* So is that for a job. */
+static void
+look_at_bulk(const Delivery *delivery, MappingDelivery *state, const Mapping *mapping,
+			 const Connection *connection)
+{
+	state->bulk_threshold = bulk_threshold(mapping, connection);
+	if (!connection->token && bulk_has_job(delivery, mapping->id))
+		state->needs_metadata = true;
+}
+
 static void
 look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 {
@@ -251,6 +278,8 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	TimestampTz again;
 
 	state->deliverable = state->needs_metadata = state->creation_due = false;
+	state->bulk_threshold = 0;
+	state->held_until = 0;
 	if (!mapping)
 	{
 		state->deliverable = true; /* what is left of it is thrown away */
@@ -274,6 +303,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		soonest(&look->next, again);
 		return;
 	}
+	look_at_columns(state, mapping);
 	look_at_metadata(state, mapping, look);
 	if (mapping->broken && !state->needs_metadata)
 	{
@@ -283,8 +313,9 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	}
 	delivery_unblock(state);
 	state->deliverable = true;
+	look_at_bulk(delivery, state, mapping, connection);
 	look_at_lookups(delivery, state, mapping);
-	if (mapping->refresh_wanted || state->describe_wanted)
+	if (mapping->refresh_wanted || state->describe_wanted || state->describe_due)
 		return; /* what follows is for metadata that hold */
 	follow_drift(delivery, state, mapping);
 	look_at_creation(state, mapping, connection, look);
@@ -327,8 +358,9 @@ look_at_mappings(Delivery *delivery)
 	delivery->next_retry = look.next;
 }
 
+/* live_only: what only backfills want is left alone. */
 static void
-claim_mapping(Delivery *delivery, MappingDelivery *state)
+claim_mapping(Delivery *delivery, MappingDelivery *state, bool live_only)
 {
 	ClaimRound round = {NULL, true};
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
@@ -336,7 +368,8 @@ claim_mapping(Delivery *delivery, MappingDelivery *state)
 	round.queue = batch_queue(delivery->work, state->id);
 	MemoryContextSwitchTo(caller);
 	while (round.progress && state->deliverable && !state->blocked &&
-		   (round.queue->nready > 0 || state->needs_metadata || state->users_wanted))
+		   (round.queue->nready - (live_only ? round.queue->nlater : 0) > 0 || state->needs_metadata ||
+			state->users_wanted))
 	{
 		if (!delivery_guard(delivery, state, claim, &round))
 			break;
@@ -356,12 +389,15 @@ claim_all(Delivery *delivery)
 		if (state->creation_due && state->deliverable && !state->blocked)
 			(void) delivery_guard(delivery, state, create_field_step, NULL);
 	}
-	foreach(lc, delivery->mappings)
-		if (!((MappingDelivery *) lfirst(lc))->has_lookups)
-			claim_mapping(delivery, lfirst(lc));
-	foreach(lc, delivery->mappings)
-		if (((MappingDelivery *) lfirst(lc))->has_lookups)
-			claim_mapping(delivery, lfirst(lc));
+	for (int later = 0; later < 2; later++)
+	{
+		foreach(lc, delivery->mappings)
+			if (!((MappingDelivery *) lfirst(lc))->has_lookups)
+				claim_mapping(delivery, lfirst(lc), later == 0);
+		foreach(lc, delivery->mappings)
+			if (((MappingDelivery *) lfirst(lc))->has_lookups)
+				claim_mapping(delivery, lfirst(lc), later == 0);
+	}
 }
 
 /* Records of requests whose outcome stayed unknown are sent once more. */
@@ -390,7 +426,7 @@ request_headers(const Request *request)
 	const char **headers = palloc0(sizeof(char *) * 8);
 	int n = 0;
 
-	headers[n++] = "Accept: application/json";
+	headers[n++] = request->kind == REQUEST_BULK ? bulk_accept(request) : "Accept: application/json";
 	if (request->kind == REQUEST_LOGIN)
 		return headers;
 
@@ -433,6 +469,8 @@ send(Delivery *delivery, Request *request)
 		http.body = request->call->body;
 		http.body_len = request->call->body_len;
 	}
+	if (request->kind == REQUEST_BULK)
+		bulk_fill(request, &http);
 	return http_submit(delivery->http, &http);
 }
 
@@ -460,6 +498,8 @@ send_outgoing(Delivery *delivery)
 		request->connection->in_flight++;
 		request->started = GetCurrentTimestamp();
 		request->token_serial = request->connection->token_serial;
+		request->mark = poison_mark(&request->connection->poison);
+		request->jitter = connection_random();
 		if (!may_be_sent(request) || !send(delivery, request))
 		{
 			HttpReply none = {.tag = request,
@@ -471,6 +511,8 @@ send_outgoing(Delivery *delivery)
 		}
 		else if (request->login)
 			auth_call_wipe(request->login);
+		else
+			connection_sent(request->connection, request->started);
 	}
 	list_free(outgoing);
 }
@@ -603,7 +645,8 @@ left_ready(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked)
+		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked &&
+			state->held_until == 0)
 			return true;
 	}
 	return delivery->look;
@@ -614,6 +657,7 @@ time_to_wait(Delivery *delivery)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = 0;
+	ListCell *lc;
 
 	if (left_ready(delivery))
 	{
@@ -624,6 +668,9 @@ time_to_wait(Delivery *delivery)
 	soonest(&next, delivery->next_due);
 	soonest(&next, delivery->next_verify);
 	soonest(&next, delivery->next_retry);
+	soonest(&next, bulk_jobs_next(delivery));
+	foreach(lc, delivery->mappings)
+		soonest(&next, ((MappingDelivery *) lfirst(lc))->held_until);
 	if (delivery->prepared)
 		soonest(&next, now + USECS_PER_SEC);
 	if (state_dirty(delivery))
@@ -646,12 +693,15 @@ deliver_turn(Delivery *delivery, bool woken)
 	}
 	else if (delivery->prepared)
 		delivery->look = true;
+	delivery->turn_started = GetCurrentTimestamp();
 	begin_turn();
 	MemoryContextSwitchTo(delivery->turn_context);
 	look_at_mappings(delivery);
 	verify_intents(delivery);
 	fetch(delivery);
+	bulk_measure(delivery);
 	claim_all(delivery);
+	bulk_jobs_turn(delivery);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
@@ -661,6 +711,7 @@ deliver_turn(Delivery *delivery, bool woken)
 	MemoryContextSwitchTo(delivery->turn_context);
 	settle_decided(delivery);
 	delivery->again |= moved;
+	bulk_jobs_release(delivery);
 	finish_turn(delivery);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(delivery->turn_context);
@@ -695,14 +746,19 @@ deliver_recover(Delivery *delivery)
 			batch_again(request->outcomes[i].unit);
 		if (request->kind == REQUEST_LOGIN)
 			request->connection->login_in_flight = false;
+		if (request->kind == REQUEST_LIMITS)
+			request->connection->limits_in_flight = false;
 		if (request->kind == REQUEST_DESCRIBE)
 			delivery_of(delivery, request->mapping)->describe_in_flight = false;
+		if (request->kind == REQUEST_BULK)
+			request->bulk->in_flight = false;
 		if (request->kind == REQUEST_CREATE_FIELD)
 			create_field_recover(delivery_of(delivery, request->mapping));
 		MemoryContextDelete(request->context);
 	}
 	list_free(delivery->outgoing);
 	delivery->outgoing = NIL;
+	bulk_jobs_recover(delivery);
 	delivery->look = true;
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(delivery->turn_context);

@@ -32,8 +32,12 @@ typedef struct MappingDelivery
 	TimestampTz blocked_until;
 	TimestampTz refused_until; /* Salesforce refused it with new metadata, too */
 	int failures;              /* errors in a row */
+	int refusals;              /* records refused in a row for what concerns all */
+	TimestampTz held_until;    /* near the budget: its changes wait for more; 0 no */
 	bool describe_in_flight;
 	bool describe_wanted;           /* before anything else is sent */
+	bool describe_due;              /* beside, and only if they changed */
+	int seen_attnum;                /* the highest of the table's columns; 0 not looked at yet */
 	TimestampTz suspected_at;       /* metadata, of being old, for what a record's error says */
 	bool behind;                    /* events were passed over while it couldn't be delivered */
 	bool has_lookups;               /* to other mappings: they go first */
@@ -44,7 +48,13 @@ typedef struct MappingDelivery
 	bool creation_due;              /* of a field for a new column */
 	struct FieldCreation *creation; /* under way; NULL */
 	bool creation_in_flight;
-	bool users_wanted; /* conflicts were added that show a user by the Id alone */
+	bool users_wanted;           /* conflicts were added that show a user by the Id alone */
+	bool bulk;                   /* bulk jobs take what they can */
+	int bulk_threshold;          /* as of this turn; 0: none may be used */
+	TimestampTz bulk_off_until;  /* they were refused */
+	TimestampTz hard_deleted_at; /* when the last job of hard deletes began */
+	TimestampTz hard_deletes_off_until;
+	char *hard_deletes_refused; /* why; NULL */
 	MappingCounters counters;
 	bool dirty;
 } MappingDelivery;
@@ -52,6 +62,7 @@ typedef struct MappingDelivery
 typedef enum RequestKind
 {
 	REQUEST_LOGIN,
+	REQUEST_LIMITS,
 	REQUEST_DESCRIBE,
 	REQUEST_WRITE,
 	REQUEST_GUARDED_UPDATE,
@@ -61,6 +72,7 @@ typedef enum RequestKind
 	REQUEST_GONE,
 	REQUEST_HISTORY,
 	REQUEST_USERS,
+	REQUEST_BULK,
 	REQUEST_CREATE_FIELD
 } RequestKind;
 
@@ -85,6 +97,7 @@ typedef struct Request
 	RestCall *call;
 	AuthCall *login;
 	const char *if_modified_since;
+	struct BulkJob *bulk; /* that it is of */
 	int nunits;
 	Outcome *outcomes;   /* one a unit, to be completed by the reply */
 	RestRecord *records; /* one a unit, of writes; NULL */
@@ -102,6 +115,8 @@ typedef struct Request
 	int64 intent;
 	TimestampTz started;
 	int token_serial; /* of the token it was sent with */
+	int64 mark;       /* of connection->poison when it was sent */
+	double jitter;    /* records of one reply are tried again together */
 	bool finished;    /* its units are let go of */
 } Request;
 
@@ -132,12 +147,14 @@ typedef struct Delivery
 	TimestampTz next_retry;    /* of a server or mapping that can't be used now; 0 none */
 	TimestampTz state_written;
 	bool backfills_running;
-	List *chunks;   /* BackfillChunk, in order of key */
-	List *mappings; /* MappingDelivery */
-	List *requests; /* in flight */
-	List *outgoing; /* to be sent after commit */
-	List *decided;  /* Outcome * that need no request, to be settled */
-	List *users;    /* RestUser *: names of Salesforce's users, as far as they were asked for */
+	List *chunks;    /* BackfillChunk, in order of key */
+	List *mappings;  /* MappingDelivery */
+	List *requests;  /* in flight */
+	List *outgoing;  /* to be sent after commit */
+	List *bulk_jobs; /* BulkJob */
+	TimestampTz turn_started;
+	List *decided; /* Outcome * that need no request, to be settled */
+	List *users;   /* RestUser *: names of Salesforce's users, as far as they were asked for */
 } Delivery;
 
 extern Delivery *deliver_create(HttpClient *http);
@@ -196,8 +213,9 @@ typedef struct ClaimRound
 
 extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
 
-/* Does the server's throttle let one more request go, beside those prepared? */
-extern bool claim_may_send(const Delivery *delivery, const Connection *connection);
+/* connection_may_send(), beside the requests that are prepared. */
+extern bool claim_may_send(const Delivery *delivery, Connection *connection, int nready,
+						   TimestampTz oldest_at, TimestampTz *again);
 
 /* fetch.c */
 extern void fetch(Delivery *delivery);
@@ -213,16 +231,45 @@ extern bool move_keys(Delivery *delivery);
 /* reply.c */
 extern void reply_settle(Delivery *delivery, Request *request, const HttpReply *reply);
 
+/* Salesforce's clock as the reply tells it, in whole seconds; 0 if it doesn't. */
+extern TimestampTz reply_server_time(const HttpReply *reply);
+
 /* A read that brought nothing: its units are sent again, as the trouble allows. */
 extern void reply_failed(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
 extern void reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
 extern void reply_mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
 
+/* A record is tried again, and is a dead letter in the end; or it is tried again, and that doesn't count. */
+extern void reply_set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply);
+extern void reply_set_later(const Request *request, int i, const RestError *error, bool count_attempt);
+
 /* What was asked for is there: the units go on. */
 extern void reply_go_on(Delivery *delivery, Request *request);
 
+/*
+ * trouble.c: a request or a part of it failed, and not for what it says.  Says of
+ * its units what becomes of them.
+ */
+extern void trouble(Delivery *delivery, Request *request, const RequestPart *part, int status,
+					const RestError *error, const char *text, const HttpReply *reply, TimestampTz now);
+
+/* The same where there was no reply, or none that can be understood. */
+extern void trouble_no_reply(Delivery *delivery, Request *request, const RequestPart *part, const char *text,
+							 const HttpReply *reply, TimestampTz now);
+
+/* The server is away, or a limit is met. */
+extern void trouble_of_server(Connection *connection, ErrorScope scope, const char *text, int retry_after,
+							  TimestampTz now);
+
+/* Does the error of a record speak of the server, and not of the record? */
+extern bool trouble_is_server(const RestResult *result, ErrorScope *scope);
+
 /* reads.c: a reply with status 200. */
 extern void reads_settle(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
+
+/* Results of the records of a part, as outcomes; not settled yet. */
+extern void reply_set_results(Delivery *delivery, Request *request, const RequestPart *part,
+							  const RestResult *results, const HttpReply *reply);
 
 /*
  * Settle outcomes of one mapping in a transaction, then let go of their units.

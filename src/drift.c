@@ -24,7 +24,7 @@
  * Fields by attribute number, so that a renamed column is the one it was:
  * "4=Phone:phone", the type as it was when the field was last written.
  */
-typedef struct Pairs
+typedef struct Pairs /* those of another time are sorted */
 {
 	int n;
 	char **texts;
@@ -42,16 +42,33 @@ without_type(const char *pair)
 	return strcspn(pair, ":");
 }
 
+static int
+compare_pairs(const void *a, const void *b)
+{
+	const char *x = *(char *const *) a;
+	const char *y = *(char *const *) b;
+	size_t xlen = without_type(x);
+	size_t ylen = without_type(y);
+	int order = strncmp(x, y, Min(xlen, ylen));
+
+	return order != 0 ? order : (xlen > ylen) - (xlen < ylen);
+}
+
+static void
+read_pairs(SqlScope *scope, int col, Pairs *pairs)
+{
+	pairs->texts = sql_texts(scope, 0, col, &pairs->n);
+	qsort(pairs->texts, pairs->n, sizeof(char *), compare_pairs);
+}
+
 /* The pair of the same column and field, whatever its type; NULL if there is none. */
 static const char *
 find_pair(const Pairs *pairs, const char *pair)
 {
-	size_t len = without_type(pair);
+	char **found =
+		pairs->n > 0 ? bsearch(&pair, pairs->texts, pairs->n, sizeof(char *), compare_pairs) : NULL;
 
-	for (int i = 0; i < pairs->n; i++)
-		if (without_type(pairs->texts[i]) == len && strncmp(pairs->texts[i], pair, len) == 0)
-			return pairs->texts[i];
-	return NULL;
+	return found ? *found : NULL;
 }
 
 static bool
@@ -88,21 +105,36 @@ static const char creation_query[] =
 	" WHERE mapping = $1";
 
 static void
-recall_pairs(RouteColumn *column, char **pairs, int n)
+recall_pair(RouteColumn *column, const char *pair)
 {
-	RouteFormer *former = palloc0(sizeof(RouteFormer) * Max(n, 1));
+	const char *field = strchr(pair, '=');
+	const char *type = strchr(pair, ':');
+	RouteFormer *former = unconstify(RouteFormer *, column->former);
 
-	for (int i = 0; i < n; i++)
-	{
-		char *field = strchr(pairs[i], '=');
-		char *type = strchr(pairs[i], ':');
-
-		if (!field || atoi(pairs[i]) != column->attnum)
-			continue;
-		former[column->nformer].field = type ? pnstrdup(field + 1, type - field - 1) : field + 1;
-		former[column->nformer++].type_name = type && type[1] ? type + 1 : NULL;
-	}
+	if (!field)
+		return;
+	former =
+		former ? repalloc(former, sizeof(RouteFormer) * (column->nformer + 1)) : palloc(sizeof(RouteFormer));
+	former[column->nformer].field = type ? pnstrdup(field + 1, type - field - 1) : pstrdup(field + 1);
+	former[column->nformer++].type_name = type && type[1] ? type + 1 : NULL;
 	column->former = former;
+}
+
+static void
+recall_pairs(RouteColumn *columns, int ncolumns, char **pairs, int npairs)
+{
+	int16 *index = palloc0(sizeof(int16) * (PG_INT16_MAX + 1)); /* from 1, by number */
+
+	for (int i = 0; i < ncolumns; i++)
+		index[columns[i].attnum] = i + 1;
+	for (int i = 0; i < npairs; i++)
+	{
+		int attnum = atoi(pairs[i]);
+
+		if (attnum > 0 && attnum <= PG_INT16_MAX && index[attnum] > 0)
+			recall_pair(&columns[index[attnum] - 1], pairs[i]);
+	}
+	pfree(index);
 }
 
 static void
@@ -138,8 +170,7 @@ drift_recall(const Mapping *mapping, RouteColumn *columns)
 			recall_creation(&columns[i], attnum, problem, sql_time(r, 3));
 	}
 	sql_close(&scope);
-	for (int i = 0; i < mapping->ncolumns; i++)
-		recall_pairs(&columns[i], pairs, npairs);
+	recall_pairs(columns, mapping->ncolumns, pairs, npairs);
 }
 
 /*
@@ -204,7 +235,8 @@ make_notice(const Mapping *mapping)
 		const Route *route = &mapping->routes[i];
 
 		if (route->status == ROUTE_QUARANTINED)
-			appendStringInfo(&names, "%s%s (%s)", n++ > 0 ? ", " : "", route->field_name, route->trouble);
+			appendStringInfo(&names, "%s%s (%s)", n++ > 0 ? ", " : "", route->field_name,
+							 route->trouble ? route->trouble : "its expression can't be evaluated");
 	}
 	if (n > 0)
 		appendStringInfo(&out, "%d field%s quarantined: %s", n, n > 1 ? "s" : "", names.data);
@@ -235,32 +267,48 @@ queue_column(const Mapping *mapping, AttrNumber attnum)
 
 /* A row without a record is sent whole when it gets one, or is gone. */
 static const char missed_query[] =
-	"WITH gone AS (DELETE FROM sfsync.missed WHERE mapping = $1 AND attnum = $2 RETURNING key, event_at)"
-	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, changed,"
+	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, changed,"
 	" changed_at, first_event_at, event_at, xid)"
 	" SELECT $1, key, 'waiting', 'changed while the field was in quarantine', pg_catalog.clock_timestamp(), 0,"
-	" false, false, $3, event_at, event_at, event_at, pg_catalog.pg_current_xact_id() FROM gone"
-	" WHERE EXISTS (SELECT FROM sfsync.record r WHERE r.mapping = $1 AND r.key = gone.key)"
+	" false, false, $3, event_at, event_at, event_at, pg_catalog.pg_current_xact_id() FROM sfsync.missed g"
+	" WHERE mapping = $1 AND attnum = $2"
+	" AND EXISTS (SELECT FROM sfsync.record r WHERE r.mapping = $1 AND r.key = g.key)"
 	" ON CONFLICT (mapping, key) DO UPDATE SET changed = CASE"
 	" WHEN d.changed IS NULL THEN excluded.changed"
 	" WHEN pg_catalog.length(d.changed) < pg_catalog.length(excluded.changed)"
 	" THEN d.changed || pg_catalog.substr(excluded.changed, pg_catalog.length(d.changed) + 1)"
-	" ELSE pg_catalog.set_bit(d.changed, $2 - 1, 1) END, times = NULL, changed_at = greatest(d.changed_at, excluded.changed_at), event_at = greatest(d.event_at, excluded.event_at)";
+	" ELSE pg_catalog.set_bit(d.changed, $4 - 1, 1) END, times = NULL, changed_at = greatest(d.changed_at, excluded.changed_at), event_at = greatest(d.event_at, excluded.event_at)";
 
-static bool
-queue_missed(const Mapping *mapping, AttrNumber attnum)
+/* As changes of the column number "changed" again. */
+static void
+queue_missed_as(SqlScope *scope, const Mapping *mapping, AttrNumber attnum, AttrNumber changed)
 {
-	uint8 bitmap[(MaxHeapAttributeNumber + 7) / 8] = {0};
-	int bit = attnum - 1;
-	SqlScope scope;
-	bool any;
+	int bit = changed - 1;
+	uint8 *bitmap = palloc0(bit / 8 + 1);
 
 	bitmap[bit / 8] = 1 << (bit % 8);
+	SQL_RUN(scope, missed_query, sql_arg_int(mapping->id), sql_arg_int(attnum),
+			sql_arg_bytes(bitmap, bit / 8 + 1), sql_arg_int(changed));
+}
+
+/* Of an expression it was its columns that changed. */
+static void
+queue_missed(const Mapping *mapping, AttrNumber attnum)
+{
+	const MappingColumn *column = NULL;
+	SqlScope scope;
+
+	for (int i = 0; i < mapping->ncolumns && !column; i++)
+		if (mapping->columns[i].attnum == attnum)
+			column = &mapping->columns[i];
 	sql_open(&scope, false);
-	any = SQL_RUN(&scope, missed_query, sql_arg_int(mapping->id), sql_arg_int(attnum),
-				  sql_arg_bytes(bitmap, bit / 8 + 1)) > 0;
+	if (!column || !column->expression)
+		queue_missed_as(&scope, mapping, attnum, attnum);
+	for (int i = 0; column && column->expression && i < column->ninputs; i++)
+		queue_missed_as(&scope, mapping, attnum, mapping->columns[column->inputs[i]].attnum);
+	SQL_RUN(&scope, "DELETE FROM sfsync.missed WHERE mapping = $1 AND attnum = $2", sql_arg_int(mapping->id),
+			sql_arg_int(attnum));
 	sql_close(&scope);
-	return any;
 }
 
 void
@@ -282,7 +330,7 @@ drift_begin(const Mapping *mapping, AttrNumber attnum, const SfField *field)
 	if (is_new)
 	{
 		queue_column(mapping, attnum);
-		(void) queue_missed(mapping, attnum);
+		queue_missed(mapping, attnum);
 	}
 }
 
@@ -298,7 +346,7 @@ queue_new(const Mapping *mapping, const Pairs *now, const Pairs *before)
 		if (find_pair(before, now->texts[i]))
 			continue;
 		queue_column(mapping, column->attnum);
-		(void) queue_missed(mapping, column->attnum);
+		queue_missed(mapping, column->attnum);
 		ereport(LOG, (errmsg("sfsync: mapping \"%s\": %s feeds field %s from now on", mapping->name,
 							 mapping_column_label(column), mapping->fields[i].field->name)));
 		queued = true;
@@ -319,8 +367,8 @@ tell_quarantines(const Mapping *mapping, const Pairs *now, const Pairs *before)
 		if (route->status != ROUTE_QUARANTINED)
 			continue;
 		if (!find_pair(before, now->texts[n++]))
-			ereport(LOG, (errmsg("sfsync: mapping \"%s\": column \"%s\", field %s is in quarantine: %s",
-								 mapping->name, route_column(mapping, route)->name, route->field_name,
+			ereport(LOG, (errmsg("sfsync: mapping \"%s\": %s, field %s is in quarantine: %s", mapping->name,
+								 mapping_column_label(route_column(mapping, route)), route->field_name,
 								 route->detail)));
 	}
 }
@@ -373,9 +421,9 @@ drift_follow(const Mapping *mapping)
 	{
 		known = !sql_isnull(0, 1);
 		if (known)
-			mapped_before.texts = sql_texts(&scope, 0, 1, &mapped_before.n);
+			read_pairs(&scope, 1, &mapped_before);
 		if (!sql_isnull(0, 2))
-			quarantined_before.texts = sql_texts(&scope, 0, 2, &quarantined_before.n);
+			read_pairs(&scope, 2, &quarantined_before);
 		notice_before = sql_text(&scope, 0, 3);
 	}
 	sql_close(&scope);
@@ -402,6 +450,16 @@ bit_is_set(const DriftChange *change, AttrNumber attnum)
 	return bit / 8 < change->changed_len && (change->changed[bit / 8] & (1 << (bit % 8))) != 0;
 }
 
+/* Did the column change, or what it is made of? */
+static bool
+is_changed(const Mapping *mapping, const DriftChange *change, const MappingColumn *column)
+{
+	for (int i = 0; i < column->ninputs; i++)
+		if (bit_is_set(change, mapping->columns[column->inputs[i]].attnum))
+			return true;
+	return bit_is_set(change, column->attnum);
+}
+
 static const char note_query[] =
 	"INSERT INTO sfsync.missed AS m (mapping, attnum, key, event_at)"
 	" SELECT $1, u.attnum, u.key, timestamptz '2000-01-01 00:00:00+00' + u.at::int8 * interval '1 microsecond'"
@@ -421,13 +479,13 @@ drift_note(const Mapping *mapping, const DriftChange *changes, int n)
 	for (int r = 0; r < mapping->nroutes; r++)
 	{
 		const Route *route = &mapping->routes[r];
-		AttrNumber attnum = route_column(mapping, route)->attnum;
+		const MappingColumn *column = route_column(mapping, route);
 
 		for (int i = 0; route->status == ROUTE_QUARANTINED && i < n; i++)
 		{
-			if (!bit_is_set(&changes[i], attnum))
+			if (!is_changed(mapping, &changes[i], column))
 				continue;
-			attnums[nnoted] = attnum;
+			attnums[nnoted] = column->attnum;
 			keys[nnoted] = unconstify(char *, changes[i].key);
 			times[nnoted++] = psprintf(INT64_FORMAT, changes[i].event_at);
 		}

@@ -247,3 +247,18 @@ error_classify_oauth(int http_status, const char *error, const char *description
 		return SCOPE_SERVER;
 	return SCOPE_CONNECTION;
 }
+
+bool
+error_is_contention(const char *code)
+{
+	static const char *const codes[] = {
+		"UNABLE_TO_LOCK_ROW", "LIMIT_EXCEEDED", "FILTERED_LOOKUP_LIMIT_EXCEEDED", "TOO_MANY_APEX_REQUESTS",
+		"EXCEEDED_MAX_SIZE_REQUEST",
+		/* of triggers and flows: if they pass, as a lock or the CPU limit do */
+		"CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER"};
+
+	for (size_t i = 0; code != NULL && i < lengthof(codes); i++)
+		if (strcmp(codes[i], code) == 0)
+			return true;
+	return false;
+}

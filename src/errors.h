@@ -36,6 +36,9 @@ extern ErrorScope error_classify(int http_status, const char *code, const char *
 /* Classify a reply of the token endpoint (section 1.2). */
 extern ErrorScope error_classify_oauth(int http_status, const char *error, const char *description);
 
+/* Does the code of an error that may pass say that it was too much at once? */
+extern bool error_is_contention(const char *code);
+
 /* hints.c: a sentence on what to do about a code, ours included; never NULL. */
 extern const char *error_hint(const char *code);
 

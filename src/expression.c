@@ -125,6 +125,7 @@ explain_error(void *arg)
 			errhint("Write the schema of other functions, types and operators, and add type casts.");
 			break;
 		case ERRCODE_UNDEFINED_COLUMN:
+		case ERRCODE_UNDEFINED_TABLE:
 			errdetail("Argument \"%s\" must use columns of table \"%s\".", argument->name,
 					  RelationGetRelationName(argument->rel));
 			break;
@@ -152,6 +153,12 @@ not_an_expression(const Argument *argument)
 					errmsg("argument \"%s\" is not a single expression", argument->name)));
 }
 
+static bool
+has_subquery(Node *node, void *arg)
+{
+	return node && (IsA(node, SubLink) || raw_expression_tree_walker(node, has_subquery, arg));
+}
+
 /* The grammar of a PL/pgSQL expression takes most clauses of a SELECT as well. */
 static Node *
 parse_text(const Argument *argument)
@@ -172,6 +179,9 @@ parse_text(const Argument *argument)
 	if (target->name || target->indirection ||
 		(IsA(target->val, ColumnRef) && IsA(llast(((ColumnRef *) target->val)->fields), A_Star)))
 		not_an_expression(argument);
+	if (has_subquery(target->val, NULL))
+		refuse(argument, ERRCODE_FEATURE_NOT_SUPPORTED, "a subquery is used",
+			   "A change of other rows would go unnoticed: keep the value in a column of the table.");
 	return target->val;
 }
 
@@ -218,9 +228,6 @@ check_node(const Argument *argument, const ParseState *pstate, Node *node)
 	if (pstate->p_hasWindowFuncs)
 		refuse(argument, ERRCODE_WINDOWING_ERROR, "a window function is used",
 			   "Use functions of single values.");
-	if (pstate->p_hasSubLinks)
-		refuse(argument, ERRCODE_FEATURE_NOT_SUPPORTED, "a subquery is used",
-			   "A change of other rows would go unnoticed: keep the value in a column of the table.");
 	if (expression_returns_set(node))
 		refuse(argument, ERRCODE_FEATURE_NOT_SUPPORTED, "a set-returning function is used",
 			   "Use functions that return one value, for example array_to_string.");
@@ -269,21 +276,22 @@ enter(Oid owner, OwnerContext *saved)
 							 true, 0, false);
 }
 
-static char *
-deparse(Relation rel, const char *alias, Node *node, bool prefix)
-{
-	return deparse_expression(node, deparse_context_for(alias, RelationGetRelid(rel)), prefix, false);
-}
-
+/*
+ * text is the expression's, if it is known: printing takes its time where a table
+ * has many columns.
+ */
 static Expression *
-make_expression(Relation rel, Node *node)
+make_expression(Relation rel, Node *node, const char *text)
 {
 	Expression *expression = palloc0(sizeof(Expression));
 	Bitmapset *attnums = NULL;
 	int member = -1;
 
-	expression->text = deparse(rel, RelationGetRelationName(rel), node, false);
-	expression->sql = deparse(rel, "s", node, true);
+	expression->text =
+		text ? pstrdup(text)
+			 : deparse_expression(node,
+								  deparse_context_for(RelationGetRelationName(rel), RelationGetRelid(rel)),
+								  false, false);
 	expression->type = exprType(node);
 	expression->typmod = exprTypmod(node);
 	expression->type_name = format_type_with_typemod(expression->type, expression->typmod);
@@ -301,7 +309,7 @@ make_expression(Relation rel, Node *node)
 }
 
 static Expression *
-parse(Relation rel, Oid owner, const char *argument_name, const char *text, bool is_filter)
+parse(Relation rel, Oid owner, const char *argument_name, const char *text, bool is_filter, bool is_kept)
 {
 	Argument argument = {argument_name, text, rel};
 	ErrorContextCallback callback = {error_context_stack, explain_error, &argument};
@@ -310,7 +318,7 @@ parse(Relation rel, Oid owner, const char *argument_name, const char *text, bool
 
 	enter(owner, &saved);
 	error_context_stack = &callback;
-	expression = make_expression(rel, transform(&argument, NULL, is_filter));
+	expression = make_expression(rel, transform(&argument, NULL, is_filter), is_kept ? text : NULL);
 	error_context_stack = callback.previous;
 	sfsync_leave(&saved);
 	return expression;
@@ -327,7 +335,7 @@ try_to_plan(Relation rel, Oid owner, const Expression *expression)
 
 	enter(owner, &saved);
 	SPI_connect();
-	if (SPI_execute(psprintf("SELECT %s FROM ONLY %s AS s LIMIT 0", expression->sql,
+	if (SPI_execute(psprintf("SELECT (%s) FROM ONLY %s LIMIT 0", expression->text,
 							 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 														RelationGetRelationName(rel))),
 					true, 0) != SPI_OK_SELECT)
@@ -353,7 +361,7 @@ check_defaults(const Argument *argument, Oid owner)
 Expression *
 expression_parse(Relation rel, Oid owner, const char *argument_name, const char *text, bool is_filter)
 {
-	Expression *expression = parse(rel, owner, argument_name, text, is_filter);
+	Expression *expression = parse(rel, owner, argument_name, text, is_filter, false);
 	Argument argument = {argument_name, expression->text, rel};
 	ErrorContextCallback callback = {error_context_stack, explain_error, &argument};
 
@@ -379,7 +387,7 @@ resolve_step(void *arg)
 	Resolving *resolving = arg;
 
 	resolving->result =
-		parse(resolving->rel, resolving->owner, "expression", resolving->text, resolving->is_filter);
+		parse(resolving->rel, resolving->owner, "expression", resolving->text, resolving->is_filter, true);
 }
 
 Expression *
@@ -477,7 +485,7 @@ follow_step(void *arg)
 		if (kept->attnums[i] > 0 && kept->attnums[i] <= natts)
 			names[kept->attnums[i] - 1] = kept->names[i];
 	enter(kept->owner, &saved);
-	kept->result = make_expression(rel, transform(&argument, names, kept->rule == 0));
+	kept->result = make_expression(rel, transform(&argument, names, kept->rule == 0), NULL);
 	sfsync_leave(&saved);
 	relation_close(rel, NoLock);
 }

@@ -17,7 +17,6 @@
 typedef struct Expression
 {
 	char *text; /* as it is kept */
-	char *sql;  /* the same with the alias s before columns */
 	Oid type;
 	int32 typmod;
 	char *type_name;

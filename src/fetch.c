@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "deliver.h"
 #include "expression.h"
 #include "sfsync.h"
@@ -50,12 +51,23 @@ take_event(const WorkEvent *event, void *arg)
 		taking->fresh = lappend(taking->fresh, unit);
 }
 
+/* A record that made requests fail goes alone. */
+static bool
+suspected(int mapping_id, const char *key)
+{
+	Mapping *mapping = mapping_get(mapping_id);
+
+	return mapping && connection_suspects(mapping->serverid, mapping->owner, mapping_id, key);
+}
+
 void
 fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 
-	unit->deferred = true;
+	batch_deferred(unit);
+	if (row->attempts > 0 || unit->limit == 0)
+		unit->limit = suspected(row->mapping, row->key) ? 1 : 0;
 	unit->inserted = false;
 	if (row->held && row->deleted)
 		batch_join_hold(unit, row->reason);
@@ -122,7 +134,10 @@ fetch_join_deferred(Delivery *delivery, List *fresh)
 	}
 }
 
-/* Units that can be worked on: those of mappings that can't go now don't keep others out. */
+/*
+ * Units that can be worked on: those of mappings that can't go now don't keep
+ * others out, nor do rows of backfills that are at hand.
+ */
 static int
 at_hand(Delivery *delivery)
 {
@@ -135,9 +150,26 @@ at_hand(Delivery *delivery)
 		MappingQueue *queue = state->deliverable ? batch_find_queue(delivery->work, state->id) : NULL;
 
 		if (queue)
-			n += queue->nunits;
+			n += queue->nunits - queue->nlater - bulk_units(delivery, state->id);
 	}
 	return n;
+}
+
+/* At least so many that it shows whether a bulk job is worth it. */
+static int
+at_hand_low(const Delivery *delivery)
+{
+	ListCell *lc;
+	int low = AT_HAND_LOW;
+
+	foreach(lc, delivery->mappings)
+	{
+		const MappingDelivery *state = lfirst(lc);
+
+		if (state->bulk_off_until <= delivery->turn_started)
+			low = Max(low, state->bulk_threshold);
+	}
+	return low;
 }
 
 static void
@@ -146,7 +178,7 @@ read_queue(Delivery *delivery)
 	Taking taking = {delivery, NIL};
 	int nread;
 
-	while (delivery->look && at_hand(delivery) < AT_HAND_LOW)
+	while (delivery->look && at_hand(delivery) < at_hand_low(delivery))
 		if (queue_read(&delivery->window, PAGE, delivery->context, take_event, &taking, &nread))
 			delivery->look = false;
 	if (taking.fresh != NIL)
@@ -242,23 +274,42 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 		chunk->last_key = pstrdup(keys[nkeys - 1]);
 	for (int i = 0; i < nkeys; i++)
 	{
-		Unit *unit = batch_unit(delivery->work, job->mapping, keys[i]);
+		Unit *unit = batch_find(delivery->work, job->mapping, keys[i]);
 
-		if (job->changed)
+		if (!unit || !unit->restored || !unit->whole)
+			unit = batch_unit(delivery->work, job->mapping, keys[i]);
+		if (unit->in_flight)
+			; /* it is on its way with all that it has */
+		else if (job->changed)
 			batch_add_changed(unit, job->changed, job->changed_len, BATCH_NEVER);
 		else
 			batch_add_whole(unit, BATCH_NEVER);
 		if (job->filter_changed_at != 0)
 			unit->event_at = Max(unit->event_at, job->filter_changed_at); /* rows may leave by it */
+		if (job->hold)
+			batch_hold(unit, BATCH_FILTER_HOLD);
 		if (unit->min_xid == 0 || job->xid < unit->min_xid)
 			unit->min_xid = job->xid;
-		if (unit->chunk)
-			continue; /* counted by an earlier chunk, which ends first */
-		unit->chunk = &chunk->chunk;
-		chunk->chunk.pending++;
+		/* if not: it is counted by an earlier chunk, which ends first */
+		(void) batch_backfill(unit, &chunk->chunk);
 	}
 	delivery->chunks = lappend(delivery->chunks, chunk);
 	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Those in bulk jobs are not settled for long, and don't hold up others; but
+ * when jobs have no room, they wait for it.
+ */
+static int
+chunks_at_once(const Delivery *delivery, const MappingDelivery *state)
+{
+	const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
+	int in_bulk = bulk_units(delivery, state->id);
+
+	if (in_bulk > 0 && !bulk_has_room(delivery, queue->nunits - in_bulk))
+		return 0;
+	return 1 + (at_hand_low(delivery) + in_bulk) / CHUNK_ROWS;
 }
 
 typedef struct KeysWanted
@@ -307,7 +358,8 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	Mapping *mapping;
 	KeysWanted wanted = {NULL, job, NULL, NULL, 0};
 
-	if (!state->deliverable || nchunks > 2 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
+	if (!state->deliverable || nchunks >= chunks_at_once(delivery, state) || (last && last->last) ||
+		at_hand(delivery) >= at_hand_low(delivery))
 		return;
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
@@ -321,6 +373,43 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	take_chunk(delivery, job, wanted.keys, wanted.nkeys);
 }
 
+static bool
+is_running(const BackfillJob *jobs, int n, int64 job)
+{
+	for (int i = 0; i < n; i++)
+		if (jobs[i].id == job)
+			return true;
+	return false;
+}
+
+/* What is at hand of backfills that were cancelled, and not in flight, is let go. */
+static void
+drop_cancelled(Delivery *delivery, const BackfillJob *jobs, int n)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->chunks)
+	{
+		BackfillChunk *chunk = lfirst(lc);
+		MappingQueue *queue = batch_find_queue(delivery->work, chunk->mapping);
+
+		if (queue && !is_running(jobs, n, chunk->job))
+			batch_drop_backfill(delivery->work, queue, &chunk->chunk);
+	}
+}
+
+static void
+read_chunks(Delivery *delivery, BackfillJob *job)
+{
+	int before;
+
+	do
+	{
+		before = list_length(delivery->chunks);
+		delivery_guard(delivery, delivery_of(delivery, job->mapping), read_backfill, job);
+	} while (list_length(delivery->chunks) > before);
+}
+
 static void
 read_backfills(Delivery *delivery)
 {
@@ -330,9 +419,27 @@ read_backfills(Delivery *delivery)
 	if (!delivery->backfills_running)
 		return;
 	jobs = backfills_running(&n);
+	drop_cancelled(delivery, jobs, n);
 	delivery->backfills_running = n > 0;
 	for (int i = 0; i < n; i++)
-		delivery_guard(delivery, delivery_of(delivery, jobs[i].mapping), read_backfill, &jobs[i]);
+		read_chunks(delivery, &jobs[i]);
+}
+
+static void
+advance(const BackfillChunk *chunk)
+{
+	BackfillStep step;
+	Mapping *mapping;
+
+	if (!backfill_advance(chunk->job, chunk->last_key, chunk->rows, chunk->last, &step))
+		return; /* cancelled */
+	if (step.percent / 10 == step.percent_before / 10)
+		return;
+	mapping = mapping_get(chunk->mapping);
+	ereport(LOG, (errmsg("sfsync: backfill " INT64_FORMAT " of mapping \"%s\": %d percent, " INT64_FORMAT
+						 " of " INT64_FORMAT " rows",
+						 chunk->job, mapping ? mapping->name : "?", step.percent, step.rows_done,
+						 step.rows_total)));
 }
 
 /* Write how far backfills are whose foremost chunks are settled. */
@@ -351,7 +458,7 @@ fetch_note_chunks(Delivery *delivery)
 			passed = lappend_int(passed, (int) chunk->job);
 			continue;
 		}
-		backfill_advance(chunk->job, chunk->last_key, chunk->rows, chunk->last);
+		advance(chunk);
 		delivery->chunks = foreach_delete_current(delivery->chunks, lc);
 		if (chunk->last_key)
 			pfree(chunk->last_key);

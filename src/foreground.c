@@ -55,6 +55,7 @@ log_in(Foreground *session)
 	char *error;
 	ErrorScope scope;
 	AuthCall *call = auth_call(session->options, credentials, (int64) time(NULL), &error);
+	MemoryContext caller;
 
 	credentials_wipe(credentials);
 	forget_token(session);
@@ -67,11 +68,13 @@ log_in(Foreground *session)
 	request.body_len = call->body_len;
 	reply = perform(session, &request);
 	auth_call_wipe(call);
+	caller = MemoryContextSwitchTo(session->context);
 	if (reply->outcome == HTTP_REPLIED)
 		session->token = auth_parse(reply->status, reply->body, reply->body_len, session->options->login_url,
 									&scope, &error);
 	else
 		error = reply->error;
+	MemoryContextSwitchTo(caller);
 	if (!session->token)
 		refused(session, error, "Run sfsync.check_connection and follow its hints.");
 }
@@ -81,6 +84,7 @@ foreground_open(Foreground *session, Oid serverid, Oid owner)
 {
 	session->options = server_options(serverid);
 	session->owner = owner;
+	session->context = CurrentMemoryContext;
 	session->client = http_create();
 	if (!session->client)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not make a client for HTTP"),

@@ -16,6 +16,7 @@ typedef struct Foreground
 	ServerOptions *options;
 	Oid owner; /* whose user mapping is used */
 	HttpClient *client;
+	MemoryContext context; /* of the token */
 	AuthToken *token;
 	HttpReply *reply; /* the last one; not palloc'd */
 } Foreground;

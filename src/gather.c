@@ -468,6 +468,13 @@ take_row(Comparison *comparison, char *key, const SourceRow *row)
 		return;
 	item.key = datum_key_utf8(key);
 	item.record_key = compare_record_key(comparison->mapping, item.key);
+	if (row->failed)
+	{
+		/* whether it is to have a record can't be told; a dead letter says so */
+		item.side = SIDE_PENDING;
+		put_item(comparison, &item);
+		return;
+	}
 
 	/* a value that can't be sent is left out: there is a dead letter for it */
 	(void) payload_build(comparison->mapping, row, item.key, NULL, 0, PAYLOAD_UPDATE, &record, &error);

@@ -30,6 +30,11 @@ static const CodeHint code_hints[] = {
 	{"UNKNOWN",
 	 "Salesforce refused the record without a reason. Retry it; if it fails again, look at the object's automation and debug logs."},
 
+	{"REQUEST_TIMEOUT",
+	 "Salesforce did not answer in time whenever this record was sent, but answered others. Look for a trigger or flow that takes too long with it."},
+	{"NO_REPLY",
+	 "There was no usable reply whenever this record was sent, but there was to others. Look for a trigger or flow that fails with it, or a proxy in between."},
+
 	/* of one record */
 	{"UNABLE_TO_LOCK_ROW",
 	 "Another process holds the record or its parent in Salesforce. It is tried again; a lower max_concurrent_requests makes this rarer."},

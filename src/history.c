@@ -150,9 +150,9 @@ static const char settled_query[] =
 /* The time is the dead letter's own, by which history knows the two for one. */
 static const char dead_query[] =
 	"INSERT INTO sfsync.history_log (mapping, key, at, event, detail)"
-	" SELECT mapping, external_id, failed_at, 'dead_letter',"
-	" pg_catalog.\"left\"(error_code || ': ' || error_message, $3) FROM sfsync.dead_letter"
-	" WHERE mapping = $1 AND external_id = ANY ($2) AND status IN ('open', 'retrying')";
+	" SELECT $1, u.k, l.failed_at, 'dead_letter', pg_catalog.\"left\"(l.error_code || ': ' || l.error_message, $3)"
+	" FROM pg_catalog.unnest($2) AS u(k) CROSS JOIN LATERAL (SELECT * FROM sfsync.dead_letter"
+	" WHERE mapping = $1 AND external_id = u.k AND status IN ('open', 'retrying') LIMIT 1) l";
 
 void
 history_settled(const Mapping *mapping, const Outcome *outcomes, int n)

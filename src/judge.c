@@ -8,6 +8,7 @@
 
 #include "canonical.h"
 #include "conflict.h"
+#include "datum.h"
 #include "delete_policy.h"
 #include "judge.h"
 #include "payload.h"
@@ -18,7 +19,8 @@ typedef struct Stake
 	const SfField *field;
 	const RestField *value;   /* to be written; NULL: nothing is */
 	const FieldValue *remote; /* NULL: not read */
-	bool restored;            /* of a row that came back: what the delete policy had replaced */
+	const char *policy;
+	bool restored; /* of a row that came back: what the delete policy had replaced */
 } Stake;
 
 typedef struct Stakes
@@ -102,12 +104,11 @@ field_event(const JudgeCase *judged, const MappingField *field, int64 *at)
 	bool changed = false;
 
 	*at = RECONCILE_NEVER;
-	for (int column = 0; column < mapping->ncolumns; column++)
+	for (int i = 0; i < field->ninputs; i++)
 	{
 		int64 column_at;
 
-		if (!mapping_field_uses(field, column) ||
-			!batch_column_changed(judged->unit, mapping->columns[column].attnum - 1, &column_at))
+		if (!batch_column_changed(judged->unit, mapping->columns[field->inputs[i]].attnum - 1, &column_at))
 			continue;
 		changed = true;
 		*at = Max(*at, column_at);
@@ -163,15 +164,24 @@ is_history_of(const char *asked, const char *name)
 										strlen(asked) == len - 2 && strncmp(asked, name, len - 2) == 0);
 }
 
+static bool
+is_us(const JudgeCase *judged, const char *user)
+{
+	return judged->our_user && user && strcmp(judged->our_user, user) == 0;
+}
+
+/*
+ * The newest change of the field that its history has (it begins with the
+ * newest); NULL if that is our user's: older ones are not of the value that is
+ * there.
+ */
 static const RestChange *
 history_of(const JudgeCase *judged, const char *name)
 {
 	for (int i = 0; i < judged->nhistory; i++)
 		if (strcmp(judged->history[i].id, judged->read->id) == 0 &&
-			is_history_of(judged->history_fields[judged->history[i].field], name) &&
-			!(judged->history[i].by && judged->our_user &&
-			  strcmp(judged->history[i].by, judged->our_user) == 0))
-			return &judged->history[i];
+			is_history_of(judged->history_fields[judged->history[i].field], name))
+			return is_us(judged, judged->history[i].by) ? NULL : &judged->history[i];
 	return NULL;
 }
 
@@ -192,6 +202,8 @@ set_wanted(ReconcileField *out, const Stake *stake, const char *parent_id)
 		out->wanted = hash_of(value, stake->field);
 }
 
+static const FieldValue nothing = {.kind = FV_NULL};
+
 static void
 set_remote(const JudgeCase *judged, ReconcileField *out, const Stake *stake)
 {
@@ -199,7 +211,10 @@ set_remote(const JudgeCase *judged, ReconcileField *out, const Stake *stake)
 
 	out->readable = stake->remote != NULL;
 	if (stake->remote)
+	{
 		out->remote = hash_of(stake->remote, stake->field);
+		out->empty = out->remote == hash_of(&nothing, stake->field);
+	}
 	out->history_at = change ? change->at : 0;
 	out->in_intent = set_by_intent(judged, stake->field->name);
 }
@@ -224,11 +239,22 @@ add_mapped(const JudgeCase *judged, Stakes *stakes, int i, const RestRecord *val
 	stake->field = field->field;
 	stake->remote = remote_value(judged, field->field->name);
 	stake->value = changed ? find_value(values, field->field->name) : NULL;
+	stake->policy = policy_name(judged->mapping, field);
 	out->name = canonical_hash(field->field->name);
-	out->policy = policy_of(policy_name(judged->mapping, field));
+	out->policy = policy_of(stake->policy);
 	out->changed = stake->value != NULL;
 	set_wanted(out, stake, judged->parent_ids ? judged->parent_ids[i] : NULL);
 	set_remote(judged, out, stake);
+}
+
+/* Does the row itself set the field? */
+static bool
+is_at_stake(const Stakes *stakes, const char *name)
+{
+	for (int i = 0; i < stakes->n; i++)
+		if (stakes->stakes[i].value && strcmp(stakes->stakes[i].field->name, name) == 0)
+			return true;
+	return false;
 }
 
 /* A field that only the delete policy sets: changed by the row's delete, or put back when it returns. */
@@ -239,7 +265,7 @@ add_policy_field(const JudgeCase *judged, Stakes *stakes, const RestField *value
 	Stake *stake;
 	ReconcileField *out;
 
-	if (!field)
+	if (!field || is_at_stake(stakes, value->name))
 		return;
 	stake = &stakes->stakes[stakes->n];
 	out = &stakes->fields[stakes->n++];
@@ -248,11 +274,34 @@ add_policy_field(const JudgeCase *judged, Stakes *stakes, const RestField *value
 	stake->remote = remote_value(judged, field->name);
 	stake->restored = restored;
 	out->name = canonical_hash(field->name);
-	out->policy = policy_of(judged->mapping->conflict_policy);
+	stake->policy = judged->mapping->conflict_policy;
+	out->policy = policy_of(stake->policy);
 	out->changed = !restored;
 	out->event_at = by_salesforces_clock(judged, judged->unit->event_at);
 	set_wanted(out, stake, NULL);
 	set_remote(judged, out, stake);
+}
+
+/* Fields of the delete policy, of which it is noted when others set them: it may matter one day. */
+static void
+add_others(const JudgeCase *judged, Stakes *stakes)
+{
+	for (int i = 0; judged->mapping->delete_values && i < judged->nfields; i++)
+	{
+		const SfField *field;
+		bool there = false;
+
+		for (int s = 0; s < stakes->n && !there; s++)
+			there = strcmp(stakes->stakes[s].field->name, judged->fields[i]) == 0;
+		field = there ? NULL : meta_field(judged->mapping, judged->fields[i]);
+		if (!field)
+			continue;
+		stakes->stakes[stakes->n].field = field;
+		stakes->stakes[stakes->n].remote = remote_value(judged, field->name);
+		stakes->fields[stakes->n].name = canonical_hash(field->name);
+		set_remote(judged, &stakes->fields[stakes->n], &stakes->stakes[stakes->n]);
+		stakes->n++;
+	}
 }
 
 static ReconcileRecord
@@ -261,8 +310,7 @@ record_state(const JudgeCase *judged, const RestRead *read)
 	ReconcileRecord record = {0};
 
 	record.modified_at = read->last_modified;
-	record.by_us =
-		judged->our_user && read->last_modified_by && strcmp(judged->our_user, read->last_modified_by) == 0;
+	record.by_us = is_us(judged, read->last_modified_by);
 	for (int i = 0; i < judged->nintents; i++)
 	{
 		int64 at = by_salesforces_clock(judged, judged->intents[i].sent_at);
@@ -296,9 +344,17 @@ settled(Outcome *outcome, const char *name)
 	outcome->conflicts.settled[outcome->conflicts.nsettled++] = pstrdup(name);
 }
 
+/* Who set a value at that time, as far as it can be known. */
+static const char *
+modifier(const JudgeCase *judged, const RestChange *change, int64 at)
+{
+	if (change)
+		return change->by;
+	return at == judged->read->last_modified ? judged->read->last_modified_by : NULL;
+}
+
 static void
-note_kept(const JudgeCase *judged, Outcome *outcome, const Stake *stake, const ReconcileField *field,
-		  const char *policy)
+note_kept(const JudgeCase *judged, Outcome *outcome, const Stake *stake, const ReconcileField *field)
 {
 	ConflictNote *note = &outcome->conflicts.notes[outcome->conflicts.n++];
 	const FieldMemory *theirs = memory_find(outcome->memory, field->name);
@@ -309,8 +365,8 @@ note_kept(const JudgeCase *judged, Outcome *outcome, const Stake *stake, const R
 	note->salesforce_value = conflict_value(stake->remote);
 	note->event_at = field->event_at == RECONCILE_NEVER ? 0 : field->event_at - judged->clock_skew;
 	note->modified_at = theirs ? theirs->at : judged->read->last_modified;
-	note->modified_by = change ? change->by : judged->read->last_modified_by;
-	note->policy = policy;
+	note->modified_by = modifier(judged, change, note->modified_at);
+	note->policy = stake->policy;
 }
 
 /* Fields to write into the judgement's record, and what is to be noted of the others. */
@@ -334,11 +390,8 @@ carry_out(const JudgeCase *judged, const Stakes *stakes, Judgement *judgement, O
 				settled(outcome, stake->field->name);
 				break;
 			case FIELD_KEEP:
-				judgement->kept_by_time |= field->first_seen && field->history_at == 0;
-				note_kept(judged, outcome, stake, field,
-						  i < judged->mapping->nfields
-							  ? policy_name(judged->mapping, &judged->mapping->fields[i])
-							  : judged->mapping->conflict_policy);
+				judgement->kept_by_time |= field->history_at == 0;
+				note_kept(judged, outcome, stake, field);
 				break;
 			default:
 				break;
@@ -389,14 +442,15 @@ judge_update(const JudgeCase *judged, Outcome *outcome)
 	RestRecord values = {0};
 	Stakes stakes;
 
-	judgement.good = payload_build(mapping, judged->row, unit->key,
+	judgement.good = payload_build(mapping, judged->row, datum_key_utf8(unit->key),
 								   unit->whole && unit->whole_at != 0 ? NULL : unit->changed,
 								   unit->changed_len, PAYLOAD_UPDATE, &values, &judgement.error);
-	start_stakes(&stakes, mapping->nfields + judged->nreplaced);
+	start_stakes(&stakes, mapping->nfields + judged->nreplaced + judged->nfields);
 	for (int i = 0; i < mapping->nfields; i++)
 		add_mapped(judged, &stakes, i, &values);
 	for (int i = 0; i < judged->nreplaced; i++)
 		add_policy_field(judged, &stakes, &judged->replaced[i], true);
+	add_others(judged, &stakes);
 	reconcile_all(judged, &stakes, &judgement, outcome);
 	outcome->set_replaced = judged->nreplaced > 0;
 	return judgement;
@@ -416,13 +470,16 @@ judge_create(const JudgeCase *judged, const RestRecord *record, Outcome *outcome
 		ReconcileField wanted = {.name = canonical_hash(field->name)};
 		Stake stake = {.field = field, .value = find_value(record, field->name)};
 
-		set_wanted(&wanted, &stake, judged->parent_ids ? judged->parent_ids[i] : NULL);
+		if (stake.value)
+			set_wanted(&wanted, &stake, judged->parent_ids ? judged->parent_ids[i] : NULL);
+		else
+			wanted.wanted = hash_of(&nothing, field);
 		note_wrote(outcome, wanted.name, wanted.wanted);
 		settled(outcome, field->name);
 	}
 }
 
-/* {"Field": value before, ...} */
+/* {"Field": value before, ...}; NULL: nothing is replaced. */
 static char *
 replaced_values(const JudgeCase *judged, const Stakes *stakes)
 {
@@ -433,7 +490,7 @@ replaced_values(const JudgeCase *judged, const Stakes *stakes)
 		if (stakes->fields[i].decision == FIELD_WRITE && stakes->stakes[i].remote)
 			appendStringInfo(&json, "%s\"%s\":%s", json.len > 0 ? "," : "", stakes->stakes[i].field->name,
 							 conflict_value(stakes->stakes[i].remote));
-	return psprintf("{%s}", json.data);
+	return json.len > 0 ? psprintf("{%s}", json.data) : NULL;
 }
 
 Judgement
@@ -479,15 +536,25 @@ judge_edited(const JudgeCase *judged, Outcome *outcome)
 	return true;
 }
 
-/* The newest event of the row, backfills apart. */
+/* Did a person's statement change the row, or is it a backfill that brings it? */
+static bool
+has_event(const Unit *unit)
+{
+	int64 at;
+
+	if (unit->deleted || unit->nold > 0 || (unit->whole_at != 0 && unit->whole_at != RECONCILE_NEVER))
+		return true;
+	for (int bit = 0; bit < unit->changed_len * 8; bit++)
+		if (batch_column_changed(unit, bit, &at) && at != RECONCILE_NEVER)
+			return true;
+	return false;
+}
+
+/* The newest event of the row; backfills, which make nothing anew that is gone, are none. */
 static int64
 row_event(const JudgeCase *judged)
 {
-	const Unit *unit = judged->unit;
-
-	if (unit->event_at != 0)
-		return unit->event_at;
-	return judged->row ? payload_updated_at(judged->mapping, judged->row, RECONCILE_NEVER) : RECONCILE_NEVER;
+	return has_event(judged->unit) ? judged->unit->event_at : RECONCILE_NEVER;
 }
 
 bool

@@ -15,6 +15,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -135,7 +136,8 @@ static const char load_query[] =
 	" WHERE m.id = $1";
 
 static const char rules_query[] =
-	"SELECT field, column_name, null_rule, overlong, conflict_policy, expression, attnum::pg_catalog.int4"
+	"SELECT field, column_name, null_rule, overlong, conflict_policy, expression, attnum::pg_catalog.int4,"
+	" expression_columns"
 	" FROM sfsync.rule WHERE mapping = $1 ORDER BY id";
 
 /* What load_query returns beside the Mapping itself. */
@@ -147,8 +149,8 @@ typedef struct Loaded
 	int nknown;
 	char *describe;
 	RouteRule *rules;
-	char **rule_columns;     /* NULL: an expression */
-	char **rule_expressions; /* NULL: a column */
+	char **rule_columns; /* NULL: an expression */
+	RuleExpression *rule_expressions;
 	int nrules;
 	char *updated_at;
 } Loaded;
@@ -160,7 +162,7 @@ read_rules(SqlScope *scope, int mapping, Loaded *loaded)
 
 	loaded->rules = MemoryContextAllocZero(scope->caller, sizeof(RouteRule) * Max(n, 1));
 	loaded->rule_columns = MemoryContextAlloc(scope->caller, sizeof(char *) * Max(n, 1));
-	loaded->rule_expressions = MemoryContextAlloc(scope->caller, sizeof(char *) * Max(n, 1));
+	loaded->rule_expressions = MemoryContextAllocZero(scope->caller, sizeof(RuleExpression) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
 		loaded->rules[i].field = sql_text(scope, i, 1);
@@ -169,8 +171,9 @@ read_rules(SqlScope *scope, int mapping, Loaded *loaded)
 		loaded->rules[i].keep_null = strcmp(sql_text(scope, i, 3), "keep") == 0;
 		loaded->rules[i].truncate = strcmp(sql_text(scope, i, 4), "truncate") == 0;
 		loaded->rules[i].policy = sql_text(scope, i, 5);
-		loaded->rule_expressions[i] = sql_text(scope, i, 6);
 		loaded->rules[i].attnum = sql_int(i, 7);
+		loaded->rule_expressions[i].text = sql_text(scope, i, 6);
+		loaded->rule_expressions[i].columns = sql_texts(scope, i, 8, &loaded->rule_expressions[i].ncolumns);
 	}
 }
 
@@ -233,7 +236,8 @@ read_keys(Mapping *mapping)
 		int column = mapping_column(mapping, mapping->key_columns[i]);
 
 		if (column < 0)
-			mapping->broken = psprintf("key column \"%s\" is not in table %s any more",
+			mapping->broken = psprintf("key column \"%s\" is not in table %s any more; end the mapping with "
+									   "sfsync.drop_mapping, then create it anew",
 									   mapping->key_columns[i], mapping->source_name);
 		else
 			mapping->key_types[i] = getBaseType(mapping->columns[column].type);
@@ -358,6 +362,27 @@ read_overlaps(Mapping *mapping, Relation rel)
 			mapping->key_overlaps = false;
 }
 
+/* Without its row trigger a table changes and nobody knows: better to stop, and say so. */
+static void
+read_trigger(Mapping *mapping, Relation rel)
+{
+	const Trigger *capture = NULL;
+
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+		if (strcmp(rel->trigdesc->triggers[i].tgname, CAPTURE_TRIGGER) == 0)
+			capture = &rel->trigdesc->triggers[i];
+	if (!capture)
+		mapping->broken = psprintf(
+			"trigger %s of table %s is missing, so changes are not captured: sfsync.alter_mapping(%s)"
+			" attaches it again, and sfsync.backfill or sfsync.compare finds what was missed",
+			CAPTURE_TRIGGER, mapping->source_name, quote_literal_cstr(mapping->name));
+	else if (capture->tgenabled == TRIGGER_DISABLED || capture->tgenabled == TRIGGER_FIRES_ON_REPLICA)
+		mapping->broken =
+			psprintf("trigger %s of table %s is disabled, so changes are not captured: enable it with"
+					 " ALTER TABLE, and sfsync.backfill or sfsync.compare finds what was missed",
+					 CAPTURE_TRIGGER, mapping->source_name);
+}
+
 static void
 read_table(Mapping *mapping, const Loaded *loaded)
 {
@@ -365,7 +390,10 @@ read_table(Mapping *mapping, const Loaded *loaded)
 
 	if (!rel)
 	{
-		mapping->broken = psprintf("the source table (oid %u) was dropped", mapping->source);
+		mapping->broken =
+			psprintf("the source table (oid %u) was dropped, and one of the same name is another; "
+					 "end the mapping with sfsync.drop_mapping, then create it anew",
+					 mapping->source);
 		return;
 	}
 	mapping->source_name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
@@ -373,6 +401,7 @@ read_table(Mapping *mapping, const Loaded *loaded)
 	columns_read(mapping, rel, loaded->rules, loaded->rule_expressions, loaded->nrules);
 	read_foreign_keys(mapping, rel);
 	read_overlaps(mapping, rel);
+	read_trigger(mapping, rel);
 	relation_close(rel, AccessShareLock);
 	read_keys(mapping);
 }
@@ -515,6 +544,9 @@ load(int id)
 			mapping->serverid = server ? server->serverid : InvalidOid;
 			if (!server)
 				mapping->broken = psprintf("server \"%s\" does not exist", mapping->server);
+			if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(mapping->owner)))
+				mapping->broken =
+					psprintf("the mapping's owner (role with oid %u) was dropped", mapping->owner);
 			read_table(mapping, &loaded);
 			mapping->updated_at = loaded.updated_at ? mapping_column(mapping, loaded.updated_at) : -1;
 			use_metadata(mapping, &loaded);

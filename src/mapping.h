@@ -33,8 +33,7 @@ typedef struct MappingColumn
 	int32 typmod;
 	char *type_name;
 	bool not_null;
-	const char *expression; /* as SQL; NULL: a column */
-	const char *sql;        /* the same with the alias s; NULL: it is broken */
+	const char *expression; /* as SQL, with bare names of columns; NULL: a column */
 	const char *field_name; /* that the expression's rule names */
 	char *broken;           /* why the expression can't be evaluated */
 	int ninputs;
@@ -79,9 +78,9 @@ typedef struct Mapping
 	bool key_overlaps; /* a transaction may give a key to a row before it takes it from another */
 	int ncolumns;      /* expressions included */
 	MappingColumn *columns;
-	int *by_name;              /* indexes in the order of names */
+	int nnames;
+	int *by_name;              /* indexes of the table's columns in the order of names */
 	char *filter;              /* as SQL; NULL: none */
-	const char *filter_sql;    /* the same with the alias s */
 	MappingColumn filter_uses; /* inputs of the filter */
 	bool evaluates;            /* a filter or an expression: reading a row may fail */
 	bool has_metadata;

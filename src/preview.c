@@ -74,7 +74,7 @@ show_values(const Mapping *mapping, const Unit *unit, Shown *shown)
 
 	shown->has_payload = true;
 	if (!delete_values_record(mapping, datum_key_utf8(unit->key), unit->event_at, &shown->record, &error))
-		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, datum_from_utf8(error.message));
 }
 
 static void
@@ -107,7 +107,7 @@ show_filtered(const Mapping *mapping, const Unit *unit, const SourceRow *row, Sh
 	if (row->failed)
 	{
 		payload_filter_error(row, &error);
-		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, error.message);
+		shown->findings[shown->nfindings++] = psprintf("%s: %s", error.code, datum_from_utf8(error.message));
 		return;
 	}
 	shown->findings[shown->nfindings++] = psprintf("the row doesn't pass the filter %s", mapping->filter);

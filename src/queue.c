@@ -340,7 +340,12 @@ take_replaced(SqlScope *scope, uint64 row, RecordRow *record)
 	" CASE WHEN r.replaced IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_typeof(e.value)"                                \
 	" FROM pg_catalog.jsonb_each(r.replaced) e ORDER BY e.key) END,"                                                      \
 	" CASE WHEN r.replaced IS NOT NULL THEN ARRAY(SELECT e.value FROM pg_catalog.jsonb_each_text(r.replaced) e"           \
-	" ORDER BY e.key) END, r.at_keys, coalesce(r.displaced_by = '0', false) FROM sfsync.record r WHERE r.mapping = $1"
+	" ORDER BY e.key) END, r.at_keys, coalesce(r.displaced_by = '0', false)"
+
+/* Key by key: a plan made while the table was small would read all of the mapping each time. */
+#define RECORDS_BY_KEY                                                                                       \
+	"(SELECT DISTINCT u.k FROM pg_catalog.unnest($2) AS u(k)) u CROSS JOIN LATERAL"                          \
+	" (SELECT * FROM sfsync.record WHERE mapping = $1 AND record_key = u.k LIMIT 1) r"
 
 static RecordRow *
 take_records(SqlScope *scope, MemoryContext statement, int n)
@@ -376,7 +381,7 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 
 	sql_open(&scope, false);
 	*n = SQL_RUN(&scope,
-				 "SELECT " RECORD_COLUMNS " AND r.record_key = ANY ($2) AND r.salesforce_id NOT LIKE '?%'",
+				 "SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY " WHERE r.salesforce_id NOT LIKE '?%'",
 				 sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
 	rows = take_records(&scope, CurrentMemoryContext, *n);
 	sql_close(&scope);
@@ -384,10 +389,10 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 }
 
 static const char at_keys_query[] =
-	"SELECT " RECORD_COLUMNS " AND r.record_key = ANY ($2)"
-	" UNION ALL SELECT " RECORD_COLUMNS " AND r.at_keys && $2 AND r.record_key <> ALL ($2)"
-	" UNION ALL SELECT " RECORD_COLUMNS " AND r.displaced_by = '0' AND r.key = ANY ($3)"
-	" AND r.record_key <> ALL ($2) AND NOT r.at_keys && $2";
+	"SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY " UNION ALL SELECT " RECORD_COLUMNS
+	" FROM sfsync.record r WHERE r.mapping = $1 AND r.at_keys && $2 AND r.record_key <> ALL ($2)"
+	" UNION ALL SELECT " RECORD_COLUMNS " FROM sfsync.record r WHERE r.mapping = $1 AND r.displaced_by = '0'"
+	" AND r.key = ANY ($3) AND r.record_key <> ALL ($2) AND NOT r.at_keys && $2";
 
 RecordRow *
 records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nkeys, int *n)
@@ -853,7 +858,7 @@ backfills_running(int *n)
 	BackfillJob *jobs;
 
 	sql_open(&scope, false);
-	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at"
+	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at, hold"
 						  " FROM sfsync.backfill_job WHERE state = 'running' ORDER BY id");
 	jobs = MemoryContextAllocZero(scope.caller, sizeof(BackfillJob) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -866,9 +871,25 @@ backfills_running(int *n)
 		jobs[i].filter = sql_text(&scope, i, 6);
 		if (jobs[i].changed && tells_of(jobs[i].changed, jobs[i].changed_len, MAPPING_FILTER_ATTNUM))
 			jobs[i].filter_changed_at = sql_time(i, 7);
+		jobs[i].hold = sql_bool(i, 8);
 	}
 	sql_close(&scope);
 	return jobs;
+}
+
+bool
+backfill_was_done(int mapping)
+{
+	SqlScope scope;
+	bool done;
+
+	sql_open(&scope, false);
+	done = SQL_RUN(&scope,
+				   "SELECT FROM sfsync.backfill_job WHERE mapping = $1 AND state = 'done' AND changed IS NULL"
+				   " AND filter IS NULL LIMIT 1",
+				   sql_arg_int(mapping)) > 0;
+	sql_close(&scope);
+	return done;
 }
 
 void
@@ -884,19 +905,41 @@ backfill_fail(int64 id)
 	sql_close(&scope);
 }
 
-void
-backfill_advance(int64 id, const char *last_key, int64 rows, bool done)
+/* rows_total is what was counted at the start: more may have come, or some gone. */
+static const char advance_query[] =
+	"UPDATE sfsync.backfill_job SET last_key = coalesce($2, last_key), rows_done = rows_done + $3,"
+	" rows_per_second = coalesce(0.7 * rows_per_second, 0) + CASE WHEN rows_per_second IS NULL THEN 1 ELSE 0.3 END"
+	" * $3 / greatest(extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(advanced_at, started_at)), 0.001),"
+	" advanced_at = pg_catalog.clock_timestamp(),"
+	" state = CASE WHEN $4 THEN 'done' ELSE state END,"
+	" finished_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() END"
+	" WHERE id = $1 AND state = 'running' RETURNING rows_done, coalesce(rows_total, 0)";
+
+/* How far it is, of what was expected; the last percent is for its end. */
+static int
+percent_done(int64 done, int64 total)
+{
+	return total <= 0 ? 0 : (int) Min(100.0 * done / total, 99.0);
+}
+
+bool
+backfill_advance(int64 id, const char *last_key, int64 rows, bool done, BackfillStep *step)
 {
 	SqlScope scope;
+	bool running;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope,
-			"UPDATE sfsync.backfill_job SET last_key = coalesce($2, last_key), rows_done = rows_done + $3,"
-			" state = CASE WHEN $4 THEN 'done' ELSE state END,"
-			" finished_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() END"
-			" WHERE id = $1 AND state = 'running'",
-			sql_arg_bigint(id), sql_arg_text(last_key), sql_arg_bigint(rows), sql_arg_bool(done));
+	running = SQL_RUN(&scope, advance_query, sql_arg_bigint(id), sql_arg_text(last_key), sql_arg_bigint(rows),
+					  sql_arg_bool(done)) == 1;
+	if (running)
+	{
+		step->rows_done = sql_bigint(0, 1);
+		step->rows_total = sql_bigint(0, 2);
+		step->percent = done ? 100 : percent_done(step->rows_done, step->rows_total);
+		step->percent_before = percent_done(step->rows_done - rows, step->rows_total);
+	}
 	sql_close(&scope);
+	return running;
 }
 
 /*
@@ -948,10 +991,11 @@ void
 server_state_put(const ServerState *state)
 {
 	SqlScope scope;
-	SqlArg used = sql_arg_bigint(state->throttle->api_used);
-	SqlArg limit = sql_arg_bigint(state->throttle->api_limit);
+	const Usage *org = &state->throttle->budget.org;
+	SqlArg used = sql_arg_bigint(org->told);
+	SqlArg limit = sql_arg_bigint(org->limit);
 
-	used.isnull = limit.isnull = state->throttle->api_used < 0;
+	used.isnull = limit.isnull = org->limit <= 0;
 	sql_open(&scope, false);
 	SQL_RUN(&scope, server_put_query, sql_arg_name(state->server), sql_arg_text(state->organization_id),
 			sql_arg_text(state->user_id), sql_arg_text(state->state), sql_arg_text(state->detail),

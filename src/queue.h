@@ -251,6 +251,7 @@ typedef struct Outcome
 	int fill_len;
 	bool has_record; /* already before */
 	bool count_attempt;
+	bool last_in_turn;      /* OUTCOME_AGAIN: after all others of its mapping */
 	bool row_remains;       /* a delete makes way for the row, which is sent next */
 	const char *holder_key; /* record key of the record that gives up the key; NULL: none does */
 	const char *holder_id;
@@ -259,6 +260,7 @@ typedef struct Outcome
 	bool sets_key;           /* the record gets its own key, which it may not have had */
 	const char *expected_id; /* of a record in name only, which it had; NULL */
 	const char *stored_key;  /* record key under which it is known, if it isn't its own */
+	int64 bulk_job;          /* that it comes from, and leaves; 0: none */
 	bool forget;             /* ignored: its record is no longer known */
 
 	/* where conflicts are looked for */
@@ -292,12 +294,26 @@ typedef struct BackfillJob
 	int changed_len;
 	uint64 xid;
 	char *filter;                  /* rows to send, as an expression that is kept; NULL: all */
+	bool hold;                     /* rows that leave by the mapping's filter are held */
 	TimestampTz filter_changed_at; /* it applies the mapping's filter since then; else 0 */
 } BackfillJob;
 
 extern BackfillJob *backfills_running(int *n);
+
+/* Has a backfill of all rows been done? */
+extern bool backfill_was_done(int mapping);
+
+typedef struct BackfillStep
+{
+	int percent; /* 100 when it is done, and not before */
+	int percent_before;
+	int64 rows_done;
+	int64 rows_total;
+} BackfillStep;
+
+/* False if it isn't running any more. */
+extern bool backfill_advance(int64 id, const char *last_key, int64 rows, bool done, BackfillStep *step);
 extern void backfill_fail(int64 id);
-extern void backfill_advance(int64 id, const char *last_key, int64 rows, bool done);
 
 /*
  * State

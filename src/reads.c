@@ -229,6 +229,20 @@ copy_read(const RestRead *read, int nfields)
 	return copy;
 }
 
+/*
+ * When a record was read, by Salesforce's clock, at the earliest: it may have
+ * been as soon as the request was sent.
+ */
+static int64
+asked_at(const Request *request, const HttpReply *reply)
+{
+	TimestampTz answered = reply_server_time(reply);
+
+	if (answered != 0)
+		return answered - (GetCurrentTimestamp() - request->started);
+	return request->started + request->connection->clock_skew - USECS_PER_SEC;
+}
+
 static UnitRead *
 attach(Delivery *delivery, const Request *request, Unit *unit, const HttpReply *reply, const RestRead *read)
 {
@@ -241,7 +255,7 @@ attach(Delivery *delivery, const Request *request, Unit *unit, const HttpReply *
 	made = palloc0(sizeof(UnitRead));
 	made->serial = request->serial;
 	made->read_at = GetCurrentTimestamp();
-	made->server_at = made->read_at + request->connection->clock_skew;
+	made->server_at = asked_at(request, reply);
 	if (read)
 		made->record = copy_read(read, request->nfields);
 	MemoryContextSwitchTo(caller);

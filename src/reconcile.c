@@ -131,7 +131,7 @@ memory_last_write(const Memory *memory)
 static int64
 second_of(int64 time)
 {
-	return time >= 0 ? time / SECOND : -((-time + SECOND - 1) / SECOND);
+	return time / SECOND - (time % SECOND < 0 ? 1 : 0);
 }
 
 static bool
@@ -147,43 +147,72 @@ last_change_is(const ReconcileRecord *record, int64 write_at)
 	return record->by_us && write_at != 0 && second_of(record->modified_at) <= second_of(write_at);
 }
 
+/* Or may it be a request whose reply we never saw? */
+static bool
+last_change_is_intent(const ReconcileRecord *record)
+{
+	return record->by_us && record->intent_at != 0 &&
+		   second_of(record->modified_at) >= second_of(record->intent_at);
+}
+
 /*
  * The value is not the one that we remember.  What our last write set and
  * automation changed in the same moment is still ours; so is what a request set
- * whose reply we never saw.
+ * whose reply we never saw.  Returns the time of that write; 0 if it is neither.
  */
-static bool
-is_echo(const ReconcileRecord *record, const ReconcileField *field, const FieldMemory *entry,
+static int64
+echo_of(const ReconcileRecord *record, const ReconcileField *field, const FieldMemory *entry,
 		int64 last_write)
 {
 	if (entry && !entry->theirs && entry->at == last_write && last_change_is(record, last_write))
-		return true;
-	return field->in_intent && record->by_us && record->intent_at != 0 &&
-		   second_of(record->modified_at) >= second_of(record->intent_at);
+		return entry->at;
+	return field->in_intent && last_change_is_intent(record) ? record->modified_at : 0;
+}
+
+/*
+ * History knows when a value was set, unless it has not got that change: what
+ * it tells is then older than what we remember.
+ */
+static bool
+history_decides(const ReconcileRecord *record, const ReconcileField *field, const FieldMemory *entry)
+{
+	return field->history_at != 0 && field->history_at <= record->modified_at &&
+		   (!entry || second_of(field->history_at) > second_of(entry->at));
+}
+
+/* The value is known, and when it was set at the latest: history may tell that it was before. */
+static bool
+remember_earlier(const ReconcileField *field, FieldMemory *entry)
+{
+	if (!entry->theirs || field->history_at == 0 || field->history_at >= entry->at)
+		return false;
+	entry->at = field->history_at;
+	return true;
 }
 
 /* Bring the memory of one field up to date; true if it changed. */
 static bool
-remember(const ReconcileRecord *record, ReconcileField *field, Memory *memory, int64 last_write)
+remember(const ReconcileRecord *record, const ReconcileField *field, Memory *memory, int64 last_write)
 {
 	FieldMemory *entry = memory_find(memory, field->name);
+	int64 echo;
+	int64 at;
 
 	if (entry && entry->value == field->remote)
-		return false;
-	if (!entry && field->remote == 0)
+		return remember_earlier(field, entry);
+	if (!entry && field->empty)
 		return false; /* never touched */
-	if (is_echo(record, field, entry, last_write))
+	echo = echo_of(record, field, entry, last_write);
+	if (echo != 0)
 	{
-		int64 at = entry && !entry->theirs ? entry->at : record->modified_at;
-
-		memory_wrote(memory, field->name, field->remote, at);
+		memory_wrote(memory, field->name, field->remote, echo);
 		return true;
 	}
+	at = history_decides(record, field, entry) ? field->history_at : record->modified_at;
 	entry = memory_entry(memory, field->name);
 	entry->value = field->remote;
 	entry->theirs = true;
-	entry->at = field->history_at != 0 ? field->history_at : record->modified_at;
-	field->first_seen = true;
+	entry->at = at;
 	return true;
 }
 
@@ -211,7 +240,7 @@ decide(const ReconcileField *field, const Memory *memory)
 		case POLICY_SOURCE_WINS:
 			return FIELD_WRITE;
 		case POLICY_FILL_IF_EMPTY:
-			return field->remote == 0 ? FIELD_WRITE : FIELD_LEAVE;
+			return field->empty ? decide_by_time(field, memory) : FIELD_LEAVE;
 		default:
 			return decide_by_time(field, memory);
 	}
@@ -234,10 +263,10 @@ reconcile(const ReconcileRecord *record, ReconcileField *fields, int n, Memory *
 bool
 reconcile_edited_since(const ReconcileRecord *record, const Memory *memory, int64 event_at)
 {
-	if (last_change_is(record, memory_last_write(memory)))
-		return false;
-	if (record->by_us && record->intent_at != 0 &&
-		second_of(record->modified_at) >= second_of(record->intent_at))
+	for (int i = 0; i < memory->n; i++)
+		if (memory->fields[i].theirs && !later(event_at, memory->fields[i].at))
+			return true; /* although we have written since */
+	if (last_change_is(record, memory_last_write(memory)) || last_change_is_intent(record))
 		return false;
 	return !later(event_at, record->modified_at);
 }

@@ -11,6 +11,7 @@
 #include "miscadmin.h"
 
 #include "api.h"
+#include "batch.h"
 #include "shmem.h"
 #include "sql.h"
 
@@ -46,12 +47,35 @@ sfsync_release_deletes(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(decide_held(fcinfo, release_query));
 }
 
+/*
+ * Rows that a filter leaves out are still there: their records are known no
+ * more, or the next change of the row would delete them after all.
+ */
+static void
+forget_left_out(FunctionCallInfo fcinfo)
+{
+	Mapping *mapping;
+	SqlScope scope;
+
+	api_require(fcinfo, 0, "mapping");
+	mapping = api_mapping(api_text(fcinfo, 0));
+	sql_open(&scope, false);
+	SQL_RUN(&scope,
+			"DELETE FROM sfsync.record r USING sfsync.deferred d WHERE d.mapping = $1 AND d.state = 'held'"
+			" AND d.reason = $2 AND r.mapping = $1 AND r.key = d.key",
+			sql_arg_int(mapping->id), sql_arg_text(BATCH_FILTER_HOLD));
+	sql_close(&scope);
+}
+
 PG_FUNCTION_INFO_V1(sfsync_discard_deletes);
 
 Datum
 sfsync_discard_deletes(PG_FUNCTION_ARGS)
 {
-	int64 n = decide_held(fcinfo, discard_query);
+	int64 n;
+
+	forget_left_out(fcinfo);
+	n = decide_held(fcinfo, discard_query);
 
 	if (n > 0)
 		ereport(LOG, (errmsg("sfsync: mapping \"%s\": %lld held deletes were discarded by role \"%s\"",

@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
@@ -122,6 +123,8 @@ release_unit(Delivery *delivery, const Outcome *outcome)
 			break;
 		case OUTCOME_AGAIN:
 			batch_again(outcome->unit);
+			if (outcome->last_in_turn)
+				batch_postpone(outcome->unit);
 			break;
 		default:
 			batch_done(delivery->work, outcome->unit);
@@ -162,7 +165,7 @@ anything_to_write(const Outcome *outcomes, int n, int64 intent)
 	if (intent != 0)
 		return true;
 	for (int i = 0; i < n; i++)
-		if (outcomes[i].kind != OUTCOME_AGAIN)
+		if (outcomes[i].kind != OUTCOME_AGAIN || outcomes[i].bulk_job != 0)
 			return true;
 	return false;
 }
@@ -223,29 +226,41 @@ set_dead(const Request *request, int i, const RestError *error, const HttpReply 
 
 	outcome->kind = OUTCOME_DEAD;
 	outcome->error = *error;
+	if (!outcome->error.code)
+		outcome->error.code = pstrdup("UNKNOWN");
 	outcome->http_status = reply->status;
 	outcome->request_id = reply->request_id ? pstrdup(reply->request_id) : NULL;
 	outcome->payload =
 		rest_payload(request->object, request->external_id, request->key_is_number, &request->records[i]);
 }
 
-static void
-set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply)
+static char *
+error_text(const RestError *error)
+{
+	return psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
+}
+
+/* Records of one reply that failed as often are tried again together. */
+void
+reply_set_later(const Request *request, int i, const RestError *error, bool count_attempt)
 {
 	Outcome *outcome = &request->outcomes[i];
-	int attempts = outcome->unit->attempts + 1;
 
-	if (attempts >= sfsync_max_attempts)
-	{
-		set_dead(request, i, error, reply);
-		return;
-	}
 	outcome->kind = OUTCOME_DEFERRED;
-	outcome->count_attempt = true;
-	outcome->reason = psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
+	outcome->count_attempt = count_attempt;
+	outcome->reason = error_text(error);
 	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
 															(int64) sfsync_retry_max_delay * 1000,
-															attempts - 1, connection_random());
+															outcome->unit->attempts, request->jitter);
+}
+
+void
+reply_set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply)
+{
+	if (request->outcomes[i].unit->attempts + 1 >= sfsync_max_attempts)
+		set_dead(request, i, error, reply);
+	else
+		reply_set_later(request, i, error, true);
 }
 
 /*
@@ -362,6 +377,13 @@ came_before_us(const Request *request, UnitKind kind, int i, const RestError *er
 	return true;
 }
 
+/* New metadata made no difference. */
+static bool
+refused_before(const Unit *unit)
+{
+	return unit->refused_once || unit->attempts > 0;
+}
+
 static void
 set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, const RestResult *result,
 		   const HttpReply *reply)
@@ -383,8 +405,9 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		case SCOPE_RECORD_RETRY:
-			throttle_contention(&request->connection->throttle);
-			set_retry(request, i, error, reply);
+			if (error_is_contention(error->code))
+				throttle_contention(&request->connection->throttle, request->nunits);
+			reply_set_retry(request, i, error, reply);
 			break;
 		case SCOPE_RECORD_PARENT:
 			set_orphan(request, i, error);
@@ -393,15 +416,17 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 		case SCOPE_CONCURRENT_LIMIT:
 		case SCOPE_DAILY_LIMIT:
 		case SCOPE_SESSION:
-			set_retry(request, i, error, reply);
+			outcome->kind = OUTCOME_AGAIN; /* judge_server has made the server wait */
 			break;
 		case SCOPE_MAPPING:
-			set_refused(delivery, request, i, error, reply);
+			/* if it is not the mapping's fault, either (poison_blames_mapping) */
+			if (refused_before(outcome->unit))
+				reply_set_retry(request, i, error, reply);
+			else
+				set_refused(delivery, request, i, error, reply);
 			break;
 		case SCOPE_CONNECTION:
-			connection_block(request->connection,
-							 psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message),
-							 GetCurrentTimestamp());
+			connection_block(request->connection, error_text(error), GetCurrentTimestamp());
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		default:
@@ -412,24 +437,89 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 	}
 }
 
+TimestampTz
+reply_server_time(const HttpReply *reply)
+{
+	return reply->server_date == 0
+			   ? 0
+			   : (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
+					 USECS_PER_SEC;
+}
+
 /* When Salesforce answered, by its clock. */
 static TimestampTz
 answered_at(const Request *request, const HttpReply *reply)
 {
-	if (reply->server_date > 0)
-		return (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
-			   USECS_PER_SEC;
-	return GetCurrentTimestamp() + request->connection->clock_skew;
+	TimestampTz at = reply_server_time(reply);
+
+	return at != 0 ? at : GetCurrentTimestamp() + request->connection->clock_skew;
+}
+
+static void set_again(Request *request, const RequestPart *part);
+static void block_refused(Delivery *delivery, Request *request, const RequestPart *part, const char *trouble,
+						  TimestampTz now);
+
+/* Records refused, with the newest metadata, for a reason that concerns all of the mapping. */
+static int
+refused_for_all(const Request *request, const RequestPart *part, const RestResult *results)
+{
+	int n = 0;
+
+	for (int i = 0; i < part->n; i++)
+		if (!results[i].success && refused_before(request->outcomes[part->first + i].unit) &&
+			error_classify(200, results[i].error.code, results[i].error.message) == SCOPE_MAPPING)
+			n++;
+	return n;
+}
+
+/*
+ * Is the server well, whatever it says of single records?  During maintenance,
+ * say, it refuses each of them for a reason of its own: then it has to wait, and
+ * they keep their attempts.
+ */
+static void
+judge_server(Delivery *delivery, Request *request, const RestResult *ailing, ErrorScope scope,
+			 const HttpReply *reply)
+{
+	Connection *connection = request->connection;
+
+	if (ailing)
+	{
+		trouble_of_server(connection, scope, error_text(&ailing->error), reply->retry_after,
+						  GetCurrentTimestamp());
+		return;
+	}
+	poison_passed(&connection->poison, request->mark, true);
+	connection_well(connection, reply->elapsed, request->nunits,
+					batch_size(delivery->work) > request->nunits);
+}
+
+static const RestResult *
+find_ailing(const RestResult *results, int n, ErrorScope *scope)
+{
+	for (int i = 0; i < n; i++)
+		if (trouble_is_server(&results[i], scope))
+			return &results[i];
+	return NULL;
 }
 
 static void
 set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
 			const HttpReply *reply)
 {
+	MappingDelivery *state = delivery_of(delivery, request->mapping);
+
+	if (poison_blames_mapping(&state->refusals, refused_for_all(request, part, results), part->n))
+	{
+		set_again(request, part);
+		block_refused(delivery, request, part, error_text(&results[0].error), GetCurrentTimestamp());
+		return;
+	}
 	for (int i = 0; i < part->n; i++)
 	{
 		Outcome *outcome = &request->outcomes[part->first + i];
 
+		poison_forget(&request->connection->poison, request->mapping, outcome->unit->key);
 		if (!results[i].success)
 		{
 			set_failed(delivery, request, part->kind, part->first + i, &results[i], reply);
@@ -447,6 +537,19 @@ set_results(Delivery *delivery, Request *request, const RequestPart *part, const
 		if (results[i].id)
 			outcome->salesforce_id = results[i].id;
 	}
+}
+
+void
+reply_set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
+				  const HttpReply *reply)
+{
+	ErrorScope scope;
+	const RestResult *ailing = find_ailing(results, part->n, &scope);
+
+	if (ailing)
+		trouble_of_server(request->connection, scope, error_text(&ailing->error), reply->retry_after,
+						  GetCurrentTimestamp());
+	set_results(delivery, request, part, results, reply);
 }
 
 /*
@@ -518,30 +621,29 @@ part_refused(Delivery *delivery, Request *request, const RequestPart *part, int 
 			 const RestError *error, const HttpReply *reply, TimestampTz now)
 {
 	Connection *connection = request->connection;
-	char *trouble = psprintf("HTTP status %d: %s%s%s", status, error->code ? error->code : "",
-							 error->code ? ": " : "", error->message);
+	char *text = psprintf("HTTP status %d: %s%s%s", status, error->code ? error->code : "",
+						  error->code ? ": " : "", error->message);
+	ErrorScope scope = error_classify(status, error->code, error->message);
 
 	set_again(request, part);
-	switch (error_classify(status, error->code, error->message))
+	switch (scope)
 	{
 		case SCOPE_SESSION:
-			session_ended(request, trouble, now);
+			session_ended(request, text, now);
 			return false;
 		case SCOPE_CONNECTION:
-			connection_block(connection, trouble, now);
+			connection_block(connection, text, now);
 			return false;
 		case SCOPE_MAPPING:
-			block_refused(delivery, request, part, trouble, now);
+			block_refused(delivery, request, part, text, now);
 			return false;
 		case SCOPE_CONCURRENT_LIMIT:
-			connection_limited(connection, trouble, false, now);
-			return false;
 		case SCOPE_DAILY_LIMIT:
-			connection_limited(connection, trouble, true, now);
+			trouble_of_server(connection, scope, text, reply->retry_after, now);
 			return false;
 		case SCOPE_SERVER:
 		case SCOPE_RECORD_COLLATERAL:
-			connection_failed(connection, trouble, reply->retry_after, now);
+			trouble(delivery, request, part, status, error, text, reply, now);
 			return true;
 		default:
 			bisect(request, part, error, reply);
@@ -596,20 +698,25 @@ reply_mapping_refused(Delivery *delivery, Request *request, const char *trouble,
 	finish_write(delivery, request, false);
 }
 
+/* No reply, or none that says what became of the request. */
 static void
-write_failed(Delivery *delivery, Request *request, const char *trouble, bool unknown, TimestampTz now)
+no_reply(Delivery *delivery, Request *request, const char *text, const HttpReply *reply, TimestampTz now)
 {
 	RequestPart all = all_of(request);
 
-	connection_failed(request->connection, trouble, -1, now);
-	set_again(request, &all);
-	finish_write(delivery, request, unknown);
+	trouble_no_reply(delivery, request, &all, text, reply, now);
+	finish_write(delivery, request, request->records && reply->outcome != HTTP_NOT_SENT);
 }
 
 void
 reply_failed(Delivery *delivery, Request *request, const char *trouble, TimestampTz now)
 {
-	write_failed(delivery, request, trouble, false, now);
+	RequestPart all = all_of(request);
+
+	poison_other_failed(&request->connection->poison);
+	connection_failed(request->connection, trouble, -1, now);
+	set_again(request, &all);
+	finish_write(delivery, request, false);
 }
 
 void
@@ -630,15 +737,25 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 {
 	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
 	bool *failed = palloc0(sizeof(bool) * request->nunits);
+	bool any_failed = false;
+	ErrorScope scope = SCOPE_SERVER;
+	const RestResult *ailing;
 
 	if (!rest_parse_update_if(reply->body ? reply->body : "", reply->body_len, request->records,
 							  request->nunits, results, failed, error))
 		return false;
+	ailing = find_ailing(results, request->nunits, &scope);
+	judge_server(delivery, request, ailing, scope, reply);
 	set_results(delivery, request, &request->parts[0], results, reply);
 	for (int i = 0; i < request->nunits; i++)
+	{
 		if (failed[i])
 			request->outcomes[i].kind = OUTCOME_AGAIN; /* someone was faster: read, and decide again */
-	finish_write(delivery, request, false);
+		any_failed |= failed[i];
+	}
+
+	/* that someone may be we: libcurl repeats what was sent on a connection that had just died */
+	finish_write(delivery, request, any_failed);
 	return true;
 }
 
@@ -661,6 +778,8 @@ settle_parts(Delivery *delivery, Request *request, const HttpReply *reply, Times
 {
 	RestPart parts[REST_PACK_LIMIT] = {0};
 	RestResult *results[REST_PACK_LIMIT] = {0};
+	const RestResult *ailing = NULL;
+	ErrorScope scope = SCOPE_SERVER;
 	bool unknown = false;
 
 	if (!unpack(request, reply, parts, error))
@@ -671,10 +790,10 @@ settle_parts(Delivery *delivery, Request *request, const HttpReply *reply, Times
 		if (parts[p].http_status == 200 &&
 			!rest_parse_results(parts[p].body, parts[p].body_len, request->parts[p].n, results[p], error))
 			return false;
+		if (parts[p].http_status == 200 && !ailing)
+			ailing = find_ailing(results[p], request->parts[p].n, &scope);
 	}
-
-	/* the server is well, whatever it says of single records below */
-	connection_well(request->connection, reply->elapsed, batch_size(delivery->work) > request->nunits);
+	judge_server(delivery, request, ailing, scope, reply);
 	for (int p = 0; p < request->nparts; p++)
 	{
 		RestError refusal;
@@ -700,7 +819,7 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 
 	if (reply->outcome != HTTP_REPLIED)
 	{
-		write_failed(delivery, request, reply->error, reply->outcome != HTTP_NOT_SENT, now);
+		no_reply(delivery, request, reply->error, reply, now);
 		return;
 	}
 	if (reply->status != 200)
@@ -712,19 +831,23 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 					 ? settle_guarded(delivery, request, reply, &error)
 					 : settle_parts(delivery, request, reply, now, &error);
 	if (!understood)
-		write_failed(delivery, request, psprintf("the reply can't be understood: %s", error), true, now);
+		no_reply(delivery, request, psprintf("the reply can't be understood: %s", error), reply, now);
 }
 
 static void
 read_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
+	if (reply->timed_out)
+		throttle_read(&request->connection->throttle, -1, request->nunits);
 	if (reply->outcome != HTTP_REPLIED)
 		reply_failed(delivery, request, reply->error, now);
 	else if (reply->status != 200)
 		reply_refused(delivery, request, reply, now);
 	else
 	{
-		connection_well(request->connection, reply->elapsed, true);
+		throttle_read(&request->connection->throttle, reply->elapsed, request->nunits);
+		poison_passed(&request->connection->poison, request->mark, false);
+		connection_well(request->connection, reply->elapsed, 0, true);
 		reads_settle(delivery, request, reply, now);
 	}
 }
@@ -809,17 +932,18 @@ lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	int status = 0;
 
 	if (reply->outcome != HTTP_REPLIED)
-		write_failed(delivery, request, reply->error, false, now);
+		reply_failed(delivery, request, reply->error, now);
 	else if (reply->status != 200)
 		reply_refused(delivery, request, reply, now);
 	else if (rest_parse_lookup(reply->body ? reply->body : "", reply->body_len, request->external_id, &found,
 							   &nfound, &next, &failure, &status, &error))
 	{
-		connection_well(request->connection, reply->elapsed, true);
+		poison_passed(&request->connection->poison, request->mark, false);
+		connection_well(request->connection, reply->elapsed, 0, true);
 		lookup_done(delivery, request, found, nfound);
 	}
 	else if (error)
-		write_failed(delivery, request, psprintf("the reply can't be understood: %s", error), false, now);
+		reply_failed(delivery, request, psprintf("the reply can't be understood: %s", error), now);
 	else
 		reply_mapping_refused(delivery, request,
 							  psprintf("query of %s failed: %s", request->object, failure.message), now);
@@ -870,10 +994,11 @@ store_describe(Delivery *delivery, Request *request, const HttpReply *reply)
 		return;
 	}
 	delivery_of(delivery, request->mapping)->describe_wanted = false;
+	delivery_of(delivery, request->mapping)->describe_due = false;
 	begin();
 	object_put(request->server, request->object, reduced, reply->last_modified);
 	commit();
-	connection_well(request->connection, reply->elapsed, true);
+	connection_well(request->connection, reply->elapsed, 0, true);
 }
 
 static void
@@ -888,17 +1013,54 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 		store_describe(delivery, request, reply);
 	else if (reply->status == 304 || reply->status == 404)
 	{
-		state->describe_wanted = false;
+		state->describe_wanted = state->describe_due = false;
 		begin();
 		if (reply->status == 304)
 			object_touch(request->server, request->object);
 		else
 			object_put(request->server, request->object, NULL, NULL);
 		commit();
-		connection_well(request->connection, reply->elapsed, true);
+		connection_well(request->connection, reply->elapsed, 0, true);
 	}
 	else
 		reply_refused(delivery, request, reply, now);
+}
+
+/*
+ * Usage at the start, or whether the server is well.  Not every user may ask;
+ * the header of other replies tells usage as well.
+ */
+static void
+limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	Connection *connection = request->connection;
+	RestError error;
+	ErrorScope scope = SCOPE_RECORD_PERMANENT;
+	int64 used;
+	int64 limit;
+
+	connection->limits_in_flight = false;
+	connection->limits_known = true; /* or never will be: nothing waits for it again */
+	if (reply->outcome != HTTP_REPLIED)
+	{
+		reply_failed(delivery, request, reply->error, now);
+		return;
+	}
+	if (reply->status != 200)
+	{
+		error = rest_parse_error(reply->status, reply->body, reply->body_len);
+		scope = error_classify(reply->status, error.code, error.message);
+	}
+	if (scope >= SCOPE_SERVER && scope <= SCOPE_SESSION)
+	{
+		connection->limits_known = scope != SCOPE_SESSION;
+		reply_refused(delivery, request, reply, now);
+		return;
+	}
+	poison_passed(&connection->poison, request->mark, false);
+	if (reply->status == 200 &&
+		rest_parse_limits(reply->body ? reply->body : "", reply->body_len, &used, &limit))
+		connection_note_usage(connection, used, limit, now);
 }
 
 static void
@@ -927,11 +1089,17 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 		case REQUEST_LOGIN:
 			login_reply(delivery, request, reply, now);
 			break;
+		case REQUEST_LIMITS:
+			limits_reply(delivery, request, reply, now);
+			break;
 		case REQUEST_DESCRIBE:
 			describe_reply(delivery, request, reply, now);
 			break;
 		case REQUEST_LOOKUP:
 			lookup_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_BULK:
+			bulk_reply(delivery, request, reply, now);
 			break;
 		case REQUEST_RETRIEVE:
 		case REQUEST_FIND:
@@ -977,7 +1145,7 @@ reply_settle(Delivery *delivery, Request *request, const HttpReply *reply)
 
 	delivery->requests = list_delete_ptr(delivery->requests, request);
 	request->connection->in_flight--;
-	connection_note_reply(request->connection, reply, now);
+	connection_note_reply(request->connection, reply, request->started, now);
 	PG_TRY();
 	{
 		dispatch(delivery, request, reply, now);

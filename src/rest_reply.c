@@ -115,6 +115,12 @@ clean_text(const char *text, size_t len, size_t max)
 }
 
 char *
+rest_clean_text(const char *text, size_t len)
+{
+	return clean_text(text, len, MAX_MESSAGE);
+}
+
+char *
 rest_clean_string(json_object *value, size_t max)
 {
 	if (!json_object_is_type(value, json_type_string))
@@ -395,21 +401,19 @@ parse_digits(const char *text, int64 *value)
 	return text > start ? text : NULL;
 }
 
-bool
-rest_parse_limit_info(const char *header, int64 *used, int64 *limit)
+/* "17/250" behind a word of the header; org: not that of per-app-api-usage=. */
+static bool
+parse_usage(const char *header, const char *word, bool org, int64 *used, int64 *limit)
 {
-	static const char word[] = "api-usage=";
-
 	for (const char *p = strstr(header, word); p != NULL; p = strstr(p + 1, word))
 	{
 		const char *end;
 		int64 u;
 		int64 l;
 
-		/* not that of per-app-api-usage= */
-		if (p > header && p[-1] == '-')
+		if (org && p > header && p[-1] == '-')
 			continue;
-		end = parse_digits(p + sizeof(word) - 1, &u);
+		end = parse_digits(p + strlen(word), &u);
 		if (end == NULL || *end != '/' || parse_digits(end + 1, &l) == NULL || l == 0)
 			return false;
 		*used = u;
@@ -417,6 +421,18 @@ rest_parse_limit_info(const char *header, int64 *used, int64 *limit)
 		return true;
 	}
 	return false;
+}
+
+bool
+rest_parse_limit_info(const char *header, int64 *used, int64 *limit)
+{
+	return parse_usage(header, "api-usage=", true, used, limit);
+}
+
+bool
+rest_parse_app_limit_info(const char *header, int64 *used, int64 *limit)
+{
+	return parse_usage(header, "per-app-api-usage=", false, used, limit);
 }
 
 bool

@@ -549,6 +549,7 @@ add_explicit(Resolver *r, int column, const RouteRule *rule)
 		route = add_route(r, column, kind, ROUTE_QUARANTINED, pstrdup(r->columns[column].broken));
 		route->field = &r->object->fields[field];
 		route->field_name = route->field->name;
+		route->trouble = "not to be evaluated";
 	}
 	else
 		route = add_field_route(r, column, kind, field);

@@ -87,10 +87,10 @@ static const char number_query[] =
 	" AND pg_catalog.lower(r.field) = pg_catalog.lower($2) AND r.expression = $3),"
 	" (SELECT pg_catalog.min(n) FROM pg_catalog.generate_series($4, $4"
 	" + (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM sfsync.rule WHERE mapping = $1)"
-	" + (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM sfsync.mapping_state s, unnest(s.mapped) p"
+	" + (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM sfsync.mapping_state s, unnest(s.mapped || s.quarantined) p"
 	" WHERE s.mapping = $1)) n"
 	" WHERE NOT EXISTS (SELECT FROM sfsync.rule r WHERE r.mapping = $1 AND r.attnum = n)"
-	" AND NOT EXISTS (SELECT FROM sfsync.mapping_state s, unnest(s.mapped) p"
+	" AND NOT EXISTS (SELECT FROM sfsync.mapping_state s, unnest(s.mapped || s.quarantined) p"
 	" WHERE s.mapping = $1 AND p LIKE n || '=%')))";
 
 /*

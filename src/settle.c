@@ -105,7 +105,7 @@ defer(SqlScope *scope, const Outcome *outcome)
 	const char *reason = outcome->kind == OUTCOME_DEAD ? "there is a dead letter" : outcome->reason;
 
 	times.isnull = unit->times == NULL;
-	old_keys.isnull = unit->nold == 0;
+	old_keys.isnull = unit->nold == 0 || unit->expected;
 	parent.isnull = outcome->parent_key == NULL;
 	SQL_RUN(scope, defer_query, sql_arg_int(unit->queue->mapping), sql_arg_text(unit->key),
 			sql_arg_text(deferred_state(outcome)), sql_arg_text(sql_from_utf8(reason)), sql_arg_time(due_at),
@@ -198,24 +198,34 @@ remember_records(const Mapping *mapping, const Outcome *outcomes, int n)
 	}
 	record_put(mapping->id, record_keys, keys, ids, memories, nsynced);
 	for (int i = 0; i < n; i++)
-		if (outcomes[i].kind == OUTCOME_SYNCED && outcomes[i].set_replaced)
+		if (outcomes[i].set_replaced &&
+			(outcomes[i].kind == OUTCOME_SYNCED || outcomes[i].kind == OUTCOME_UNCHANGED ||
+			 outcomes[i].kind == OUTCOME_CONFLICT))
 			record_replaced(mapping->id, outcomes[i].record_key, outcomes[i].replaced);
 }
 
 static void
 settle_conflicts(const Mapping *mapping, const Outcome *outcomes, int n)
 {
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
 	StringInfoData ids;
+	bool *open;
 	int added = 0;
 
+	for (int i = 0; i < n; i++)
+		keys[i] = outcomes[i].unit->key;
+	open = conflicts_open(mapping, keys, n);
 	initStringInfo(&ids);
 	for (int i = 0; i < n; i++)
 	{
-		const ConflictNotes *notes = &outcomes[i].conflicts;
+		ConflictNotes notes = outcomes[i].conflicts;
 
-		if (leaves_queue(&outcomes[i]) && !stays_deferred(&outcomes[i]) &&
-			(notes->n > 0 || notes->nsettled > 0 || notes->record_settled))
-			added += conflicts_settle(mapping, outcomes[i].unit->key, outcomes[i].salesforce_id, notes, &ids);
+		if (!leaves_queue(&outcomes[i]) || stays_deferred(&outcomes[i]))
+			continue;
+		notes.all_settled = outcomes[i].kind == OUTCOME_DELETED;
+		if (open[i] || notes.n > 0)
+			added +=
+				conflicts_settle(mapping, keys[i], outcomes[i].salesforce_id, &notes, open[i], added, &ids);
 	}
 	if (added > 0)
 		conflicts_notify(mapping, ids.data, added);
@@ -416,6 +426,20 @@ add_dead_letters(SqlScope *scope, const Mapping *mapping, Outcome *outcomes, int
 		notify(scope, mapping, outcomes, ids, n);
 }
 
+/* What is settled, or goes another way, is not the bulk job's any more. */
+static void
+leave_bulk(SqlScope *scope, const Outcome *outcomes, int n)
+{
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+
+	if (n == 0 || outcomes[0].bulk_job == 0)
+		return;
+	for (int i = 0; i < n; i++)
+		keys[i] = outcomes[i].unit->key;
+	SQL_RUN(scope, "DELETE FROM sfsync.bulk_row WHERE job = $1 AND key = ANY ($2)",
+			sql_arg_bigint(outcomes[0].bulk_job), sql_arg_texts(keys, n));
+}
+
 #define NAME_DEAD                                                                                            \
 	"UPDATE sfsync.deferred d SET reason ="                                                                  \
 	" pg_catalog.regexp_replace(d.reason, '; the parent is dead letter .*$', '')"                            \
@@ -459,6 +483,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		history_captured(mapping, outcomes, n);
 	if (n > 0)
 	{
+		leave_bulk(&scope, outcomes, n);
 		dequeue(&scope, outcomes, n);
 		undefer(&scope, outcomes, n);
 		for (int i = 0; i < n; i++)

@@ -25,6 +25,7 @@
 
 #include "capture.h"
 #include "datum.h"
+#include "follow.h"
 #include "launcher.h"
 #include "mapping.h"
 #include "sfsync.h"
@@ -123,6 +124,7 @@ _PG_init(void)
 	RegisterSubXactCallback(subxact_callback, NULL);
 	mapping_init();
 	capture_init();
+	follow_init();
 
 	if (process_shared_preload_libraries_in_progress)
 	{

@@ -148,7 +148,7 @@ need(Reading *reading, int column, bool *needed, bool reference)
 static Reading
 whole_rows(const Mapping *mapping)
 {
-	Reading reading = {.mapping = mapping, .filter = mapping->filter_sql != NULL};
+	Reading reading = {.mapping = mapping, .filter = mapping->filter != NULL};
 	bool *needed = palloc0(sizeof(bool) * Max(mapping->ncolumns, 1));
 
 	reading.columns = palloc(sizeof(int) * Max(mapping->ncolumns, 1));
@@ -174,34 +174,50 @@ append_column(StringInfo sql, const Reading *reading, const MappingColumn *colum
 	if (!column->expression)
 		appendStringInfo(sql, ", s.%s", quote_identifier(column->name));
 	else if (reading->filter)
-		appendStringInfo(sql, ", CASE WHEN (%s) THEN (%s) END", reading->mapping->filter_sql, column->sql);
+		appendStringInfo(sql, ", CASE WHEN (%s) THEN (%s) END", reading->mapping->filter, column->expression);
 	else
-		appendStringInfo(sql, ", (%s)", column->sql);
+		appendStringInfo(sql, ", (%s)", column->expression);
+}
+
+/* Expressions name columns alone: what else is in the statement has names like no column's. */
+static const char *
+key_prefix(const Mapping *mapping)
+{
+	char *prefix = pstrdup("k");
+
+	for (int i = 0; i < mapping->ncolumns; i++)
+		if (strncmp(mapping->columns[i].name, prefix, strlen(prefix)) == 0)
+		{
+			prefix = psprintf("%s_", prefix);
+			i = -1;
+		}
+	return prefix;
 }
 
 static char *
 read_query(const Reading *reading)
 {
 	const Mapping *mapping = reading->mapping;
+	const char *k = key_prefix(mapping);
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT k.o, %s", reading->filter ? "(" : "true");
+	appendStringInfo(&sql, "SELECT k.%so, %s", k, reading->filter ? "(" : "true");
 	if (reading->filter)
-		appendStringInfo(&sql, "%s) IS TRUE", mapping->filter_sql);
+		appendStringInfo(&sql, "%s) IS TRUE", mapping->filter);
 	for (int i = 0; i < reading->ncolumns; i++)
 		append_column(&sql, reading, &mapping->columns[reading->columns[i]]);
 	appendStringInfoString(&sql, " FROM ROWS FROM (pg_catalog.unnest(");
-	for (int k = 0; k < mapping->nkeys; k++)
-		appendStringInfo(&sql, "%s$%d::%s", k ? "), pg_catalog.unnest(" : "", k + 1,
-						 type_name(get_array_type(mapping->key_types[k])));
+	for (int i = 0; i < mapping->nkeys; i++)
+		appendStringInfo(&sql, "%s$%d::%s", i ? "), pg_catalog.unnest(" : "", i + 1,
+						 type_name(get_array_type(mapping->key_types[i])));
 	appendStringInfoString(&sql, ")) WITH ORDINALITY AS k(");
-	for (int k = 0; k < mapping->nkeys; k++)
-		appendStringInfo(&sql, "k%d, ", k);
-	appendStringInfo(&sql, "o) JOIN %s AS s ON", mapping->source_name);
-	for (int k = 0; k < mapping->nkeys; k++)
-		appendStringInfo(&sql, "%s s.%s %s k.k%d", k ? " AND" : "", quote_identifier(mapping->key_columns[k]),
-						 key_operator(mapping, k, true), k);
+	for (int i = 0; i < mapping->nkeys; i++)
+		appendStringInfo(&sql, "%s%d, ", k, i);
+	appendStringInfo(&sql, "%so) JOIN %s AS s ON", k, mapping->source_name);
+	for (int i = 0; i < mapping->nkeys; i++)
+		appendStringInfo(&sql, "%s s.%s %s k.%s%d", i ? " AND" : "",
+						 quote_identifier(mapping->key_columns[i]), key_operator(mapping, i, true), k, i);
 	return sql.data;
 }
 
@@ -305,10 +321,10 @@ still_resolves(const Mapping *mapping)
 	bool good = true;
 	char *reason;
 
-	if (mapping->filter_sql)
+	if (mapping->filter)
 		good = expression_resolve(rel, mapping->owner, mapping->filter, true, &reason) != NULL;
 	for (int c = 0; c < mapping->ncolumns && good; c++)
-		if (mapping->columns[c].sql)
+		if (mapping->columns[c].expression && !mapping->columns[c].broken)
 			good = expression_resolve(rel, mapping->owner, mapping->columns[c].expression, false, &reason) !=
 				   NULL;
 	relation_close(rel, AccessShareLock);
@@ -432,7 +448,7 @@ append_filter(StringInfo sql, const Mapping *mapping, const char *filter)
 	relation_close(rel, AccessShareLock);
 	if (!expression)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION), errmsg("filter: %s", reason)));
-	appendStringInfo(sql, " AND (%s)", expression->sql);
+	appendStringInfo(sql, " AND (%s)", expression->text);
 }
 
 static char *
@@ -547,6 +563,42 @@ source_row_count(const Mapping *mapping, const char *filter)
 	}
 	close_scope(&scope);
 	return count;
+}
+
+typedef struct Losing
+{
+	const Mapping *mapping;
+	const char *filter;
+	int limit;
+	bool more;
+} Losing;
+
+static void
+count_lost(void *arg)
+{
+	Losing *losing = arg;
+	StringInfoData sql;
+	OwnerScope scope;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT FROM %s AS s WHERE (%s) IS NOT TRUE", losing->mapping->source_name,
+					 losing->filter);
+	if (losing->mapping->filter && !losing->mapping->filter_uses.broken)
+		appendStringInfo(&sql, " AND (%s)", losing->mapping->filter);
+	appendStringInfo(&sql, " LIMIT %d", losing->limit + 1);
+	open_scope(&scope, losing->mapping);
+	run(sql.data, 0, NULL, NULL);
+	losing->more = SPI_processed > losing->limit;
+	close_scope(&scope);
+}
+
+/* Where it can't be told, since the filter fails with a row, it may be as many as there are. */
+bool
+source_loses_more(const Mapping *mapping, const char *filter, int limit)
+{
+	Losing losing = {mapping, filter, limit, false};
+
+	return expression_guard(count_lost, &losing) ? source_row_count(mapping, NULL) > limit : losing.more;
 }
 
 char *

@@ -52,6 +52,9 @@ extern char **source_keys_after(const Mapping *mapping, const char *last_key, co
  */
 extern int64 source_row_count(const Mapping *mapping, const char *filter);
 
+/* Does the filter leave out more than limit rows that pass the mapping's own now? */
+extern bool source_loses_more(const Mapping *mapping, const char *filter, int limit);
+
 /* A key as the JSON object that users see, and back (a number and its text are alike). */
 extern char *source_key_json(const Mapping *mapping, const char *key);
 extern char *source_key_from_json(const Mapping *mapping, Datum jsonb);

@@ -1,7 +1,7 @@
 /*
  * status.c
  *		Functions that look: views' helpers, wait_for_sync; repair of
- *		dead letters; and what CREATE EXTENSION and DDL set off.
+ *		dead letters; and what CREATE EXTENSION sets off.
  */
 #include "compat.h"
 
@@ -165,8 +165,11 @@ sfsync_server_settings(PG_FUNCTION_ARGS)
  * Waiting
  */
 
+/* A transaction id that is not given out yet is another cluster's, of a dump. */
 static const char unsettled_query[] =
-	"SELECT EXISTS (SELECT FROM sfsync.queue WHERE xid < pg_catalog.pg_snapshot_xmax($1::text::pg_catalog.pg_snapshot)"
+	"SELECT EXISTS (SELECT FROM sfsync.queue WHERE xid >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
+	" AND ($2 = 0 OR mapping = $2))"
+	" OR EXISTS (SELECT FROM sfsync.queue WHERE xid < pg_catalog.pg_snapshot_xmax($1::text::pg_catalog.pg_snapshot)"
 	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
 	" OR EXISTS (SELECT FROM sfsync.deferred WHERE state = 'waiting'"
 	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
@@ -413,7 +416,7 @@ sfsync_discard(PG_FUNCTION_ARGS)
 }
 
 /*
- * CREATE EXTENSION, DROP EXTENSION, DDL
+ * CREATE EXTENSION
  */
 
 PG_FUNCTION_INFO_V1(sfsync_announce);
@@ -428,99 +431,4 @@ sfsync_announce(PG_FUNCTION_ARGS)
 						  errmsg("sfsync is not preloaded: changes will be captured, but not delivered"),
 						  errhint("Add sfsync to shared_preload_libraries and restart the server.")));
 	PG_RETURN_VOID();
-}
-
-/* Stored attribute numbers keep a renamed column's rule and key working. */
-static void
-follow_renames(void)
-{
-	SqlScope scope;
-
-	sql_open(&scope, false);
-	SQL_RUN0(
-		&scope,
-		"UPDATE sfsync.mapping m SET key_columns = k.names FROM (SELECT o.id,"
-		" pg_catalog.array_agg(a.attname ORDER BY u.o) AS names FROM sfsync.mapping o"
-		" CROSS JOIN LATERAL pg_catalog.unnest(o.key_attnums) WITH ORDINALITY AS u(n, o)"
-		" JOIN pg_catalog.pg_attribute a ON a.attrelid = o.attnums_of AND a.attnum = u.n AND NOT a.attisdropped"
-		" WHERE o.attnums_of = o.source::oid GROUP BY o.id) k"
-		" WHERE k.id = m.id AND k.names <> m.key_columns"
-		" AND pg_catalog.cardinality(k.names) = pg_catalog.cardinality(m.key_columns)");
-	SQL_RUN0(
-		&scope,
-		"UPDATE sfsync.rule r SET column_name = a.attname FROM sfsync.mapping m, pg_catalog.pg_attribute a"
-		" WHERE m.id = r.mapping AND m.attnums_of = m.source::oid AND a.attrelid = m.attnums_of"
-		" AND a.attnum = r.attnum AND NOT a.attisdropped AND a.attname <> r.column_name");
-	sql_close(&scope);
-}
-
-/* A renamed column is no new one. */
-static void
-follow_known(const RenameStmt *statement)
-{
-	Oid relid;
-	SqlScope scope;
-
-	if (statement->renameType != OBJECT_COLUMN || !statement->relation)
-		return;
-	relid = RangeVarGetRelid(statement->relation, NoLock, true);
-	sql_open(&scope, false);
-	SQL_RUN(
-		&scope,
-		"UPDATE sfsync.mapping SET known_columns = pg_catalog.array_replace(known_columns, $2::name, $3::name)"
-		" WHERE source::oid = $1",
-		sql_arg_oid(relid), sql_arg_name(statement->subname), sql_arg_name(statement->newname));
-	sql_close(&scope);
-}
-
-/* A new partition of a mapped table can be truncated by itself, too. */
-static void
-follow_partitions(void)
-{
-	SqlScope scope;
-	Oid *tables;
-	int n;
-
-	sql_open(&scope, true);
-	n = SQL_RUN0(
-		&scope,
-		"SELECT DISTINCT c.oid FROM sfsync.mapping m JOIN pg_catalog.pg_class c ON c.oid = m.source::oid"
-		" WHERE c.relkind = 'p'");
-	tables = MemoryContextAlloc(scope.caller, sizeof(Oid) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		tables[i] = sql_oid(i, 1);
-	sql_close(&scope);
-	for (int i = 0; i < n; i++)
-		api_attach_triggers(tables[i]);
-}
-
-PG_FUNCTION_INFO_V1(sfsync_follow_ddl);
-
-Datum
-sfsync_follow_ddl(PG_FUNCTION_ARGS)
-{
-	EventTriggerData *data = (EventTriggerData *) fcinfo->context;
-
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("function \"sfsync.follow_ddl\" must be called as an event trigger")));
-	/* a new table is of interest as a partition only */
-	if (IsA(data->parsetree, CreateStmt) && !((CreateStmt *) data->parsetree)->partbound)
-		PG_RETURN_NULL();
-	if (OidIsValid(sfsync_relation("mapping")) && IsA(data->parsetree, RenameStmt))
-	{
-		follow_known((const RenameStmt *) data->parsetree);
-		follow_renames();
-		expression_follow_renames();
-		mapping_changed(InvalidOid);
-	}
-	else if (OidIsValid(sfsync_relation("mapping")) &&
-			 (IsA(data->parsetree, CreateStmt) || IsA(data->parsetree, AlterTableStmt)))
-	{
-		follow_partitions();
-		if (IsA(data->parsetree, AlterTableStmt))
-			capture_altered_table((AlterTableStmt *) data->parsetree);
-	}
-	shmem_wake_at_commit();
-	PG_RETURN_NULL();
 }

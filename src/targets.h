@@ -18,6 +18,7 @@ typedef struct Target
 	NotedMapping noted; /* the mapping, its table and its guard */
 	char *name;
 	bool truncate_applies;
+	bool replicated;  /* captures what arrives by replication */
 	int nkeys;        /* 0: a key column is gone, nothing is captured */
 	AttrNumber *keys; /* attribute numbers of the relation at hand */
 	Oid *key_types;
@@ -34,6 +35,9 @@ extern const Target *targets_of_tables(Relation rel, List *tables, int *n);
 
 /* A table, and the partitioned tables that it is a partition of. */
 extern List *targets_with_ancestors(Oid relid);
+
+/* Does the mapping want what the session does, which may be replication's? */
+extern bool targets_wants(const Target *target);
 
 /* A row's key. */
 extern char *targets_key(const Target *target, TupleTableSlot *slot);

@@ -9,18 +9,18 @@
 #define SECOND INT64CONST(1000000)
 #define MINUTE (60 * SECOND)
 
-/* A daily limit is looked at again after 5 to 15 minutes (section 2.6). */
-#define PROBE_MIN (5 * MINUTE)
-#define PROBE_SPREAD (10 * MINUTE)
-
 /* A server can't send us away for longer than this. */
 #define RETRY_AFTER_MAX (60 * MINUTE)
 
-#define FAST_REQUEST (5 * SECOND)
+/* Longer ones count against the limit of concurrent requests (reference, section 2.5). */
+#define LONG_REQUEST (20 * SECOND)
 #define SLOW_REQUEST (10 * SECOND)
 
-#define BATCH_STEP 20
-#define BATCH_FLOOR 10
+#define READ_MAX 2000 /* Ids per call (section 5.6) */
+#define READ_STEP 100
+#define BATCH_STEP 20             /* times the number of good batches in a row */
+#define BATCH_FLOOR 10            /* smaller ones don't make locks rarer, and cost calls */
+#define CALM_BATCHES 10           /* good ones in a row before the size that met trouble is tried again */
 #define CONCURRENCY_STEP_AFTER 10 /* good requests in a row */
 
 static int64
@@ -46,25 +46,34 @@ wait_until(Throttle *throttle, int64 when)
 	throttle->retry_at = Max(throttle->retry_at, when);
 }
 
-/* Is the share of the org's calls used up?  False while usage is unknown. */
-static bool
-budget_reached(const Throttle *throttle)
+/*
+ * Delay, or longer if the server asks for it: spread a little, as others were
+ * told the same.
+ */
+static int64
+asked_delay(const Throttle *throttle, int64 delay, int retry_after, double random)
 {
-	int64 share;
+	int64 asked;
 
-	if (throttle->api_used < 0 || throttle->api_limit <= 0)
-		return false;
-	/* in two parts, so that no limit can overflow */
-	share = throttle->api_limit / 100 * throttle->budget_percent +
-			throttle->api_limit % 100 * throttle->budget_percent / 100;
-	return throttle->api_used >= share;
+	if (retry_after < 0)
+		return delay;
+	asked = Min(retry_after * SECOND, RETRY_AFTER_MAX) + portion(throttle->set.base_delay, random);
+	return Max(delay, asked);
 }
 
+/*
+ * The budget
+ */
+
+/* A limit of the day is looked at again after 5 to 15 minutes, by default (reference, section 2.6). */
 static void
-start_probing(Throttle *throttle, int64 now, double random)
+start_probing(Throttle *throttle, int64 now, int retry_after, double random)
 {
+	int64 delay = throttle->set.max_delay / 2 + portion(throttle->set.max_delay, random);
+
 	throttle->over_budget = true;
-	throttle->retry_at = Max(throttle->retry_at, later(now, PROBE_MIN + portion(PROBE_SPREAD, random)));
+	throttle->concurrency = 1;
+	wait_until(throttle, later(now, asked_delay(throttle, delay, retry_after, random)));
 }
 
 static void
@@ -72,19 +81,63 @@ leave_budget_stop(Throttle *throttle)
 {
 	throttle->over_budget = false;
 	throttle->refused = false;
+	budget_refill(&throttle->budget);
 	/* a back-off that runs at the same time keeps its own end */
 	if (throttle->failures == 0)
 		throttle->retry_at = 0;
 }
 
+static void
+judge_usage(Throttle *throttle, int64 now, double random)
+{
+	bool probed = throttle->probing;
+
+	throttle->probing = false;
+	if (probed)
+		throttle->refused = false; /* or it will be said again */
+	if (budget_left(&throttle->budget) <= 0)
+	{
+		/* replies of requests that were under way don't prolong the wait */
+		if (!throttle->over_budget || now >= throttle->retry_at)
+			start_probing(throttle, now, -1, random);
+	}
+	else if (throttle->over_budget)
+	{
+		/*
+		 * The header lags behind (section 2.3).  A refusal weighs more than
+		 * usage told by requests that were under way: its wait is served in full.
+		 */
+		if (!throttle->refused || now >= throttle->retry_at)
+			leave_budget_stop(throttle);
+	}
+}
+
 void
-throttle_init(Throttle *throttle, int budget_percent, int max_concurrent, int max_batch_size,
-			  int64 base_delay, int64 max_delay)
+throttle_usage(Throttle *throttle, int64 used, int64 limit, int64 now, double random)
+{
+	if (used < 0 || limit <= 0)
+		return;
+	budget_told(&throttle->budget, used, limit, now);
+	judge_usage(throttle, now, random);
+}
+
+void
+throttle_app_usage(Throttle *throttle, int64 used, int64 limit, int64 now, double random)
+{
+	budget_told_app(&throttle->budget, used, limit, now);
+	judge_usage(throttle, now, random);
+}
+
+/*
+ * Settings
+ */
+
+void
+throttle_init(Throttle *throttle, const ThrottleSettings *settings)
 {
 	memset(throttle, 0, sizeof(*throttle));
-	throttle->api_used = -1;
-	throttle->api_limit = -1;
-	throttle_configure(throttle, budget_percent, max_concurrent, max_batch_size, base_delay, max_delay);
+	throttle->read_size = READ_MAX;
+	throttle_configure(throttle, settings);
 }
 
 /* A state that stood at its old maximum follows the maximum. */
@@ -95,24 +148,44 @@ follow_limit(int state, int old_limit, int new_limit)
 }
 
 void
-throttle_configure(Throttle *throttle, int budget_percent, int max_concurrent, int max_batch_size,
-				   int64 base_delay, int64 max_delay)
+throttle_configure(Throttle *throttle, const ThrottleSettings *settings)
 {
-	int old_batch = throttle->max_batch_size;
-	int old_concurrent = throttle->max_concurrent;
+	ThrottleSettings old = throttle->set;
+	ThrottleSettings *set = &throttle->set;
+	bool at_goal;
 
-	throttle->budget_percent = Min(Max(budget_percent, 0), 100);
-	throttle->max_concurrent = Max(max_concurrent, 1);
-	throttle->max_batch_size = Max(max_batch_size, 1);
-	throttle->base_delay = Max(base_delay, 1000);
-	throttle->max_delay = Max(max_delay, throttle->base_delay);
-	throttle->batch_size = follow_limit(throttle->batch_size, old_batch, throttle->max_batch_size);
-	throttle->concurrency = follow_limit(throttle->concurrency, old_concurrent, throttle->max_concurrent);
+	*set = *settings;
+	set->max_concurrent = Max(set->max_concurrent, 1);
+	set->max_batch_size = Max(set->max_batch_size, 1);
+	set->base_delay = Max(set->base_delay, 1000);
+	set->max_delay = Max(set->max_delay, set->base_delay);
+	if (set->budget_percent != old.budget_percent)
+		budget_refill(&throttle->budget);
+	throttle->budget.percent = Min(Max(set->budget_percent, 0), 100);
+	throttle->batch_size = follow_limit(throttle->batch_size, old.max_batch_size, set->max_batch_size);
+	at_goal = throttle->concurrency >= throttle->concurrency_goal;
+	throttle->concurrency_goal =
+		follow_limit(throttle->concurrency_goal, old.max_concurrent, set->max_concurrent);
+	throttle->concurrency =
+		at_goal ? throttle->concurrency_goal : Min(throttle->concurrency, throttle->concurrency_goal);
 
 	/* a larger share takes effect at once, a smaller one with the next reply */
-	if (throttle->over_budget && !throttle->refused && !budget_reached(throttle))
+	if (throttle->over_budget && !throttle->refused && budget_left(&throttle->budget) > 0)
 		leave_budget_stop(throttle);
 }
+
+void
+throttle_resume(Throttle *throttle, int batch_size, int concurrency)
+{
+	if (batch_size > 0)
+		throttle->batch_size = Min(batch_size, throttle->set.max_batch_size);
+	if (concurrency > 0)
+		throttle->concurrency = Min(concurrency, throttle->set.max_concurrent);
+}
+
+/*
+ * Asking
+ */
 
 int64
 backoff_delay(int64 base, int64 max, int attempt, double random)
@@ -125,100 +198,176 @@ backoff_delay(int64 base, int64 max, int attempt, double random)
 	return Max(portion(ceiling, random), 1000);
 }
 
-bool
-throttle_may_send(const Throttle *throttle, int64 now, int in_flight)
+int64
+throttle_may_send(const Throttle *throttle, int64 now, int in_flight, int ready, int64 oldest_at)
 {
-	if (now < throttle->retry_at)
-		return false;
-
 	/* a probe goes alone: what it finds decides about the rest */
-	if (throttle->over_budget || throttle->failures > 0)
-		return in_flight == 0;
-	return in_flight < throttle->concurrency;
+	int room = throttle->over_budget || throttle->failures > 0 ? 1 : throttle->concurrency;
+	int64 when;
+
+	if (in_flight >= room)
+		return THROTTLE_AFTER_REPLY;
+	if (now < throttle->retry_at || throttle->over_budget)
+		return throttle->retry_at;
+	when = budget_when(&throttle->budget, now, ready == 0 || ready >= throttle->batch_size, oldest_at);
+	/* only replies tell that there is room again */
+	return Min(when, later(throttle->budget.credit_at, throttle->set.max_delay));
 }
 
 void
-throttle_usage(Throttle *throttle, int64 used, int64 limit, int64 now, double random)
+throttle_sent(Throttle *throttle, int64 now, double random)
 {
-	if (used < 0 || limit <= 0)
+	budget_spend(&throttle->budget, now);
+	throttle->probing = throttle->over_budget;
+	if (budget_left(&throttle->budget) <= 0 && (!throttle->over_budget || now >= throttle->retry_at))
+		start_probing(throttle, now, -1, random);
+}
+
+/*
+ * Sizes
+ */
+
+static void
+more_concurrency(Throttle *throttle)
+{
+	if (throttle->concurrency < throttle->concurrency_goal)
+		throttle->concurrency++;
+	else if (++throttle->successes >= CONCURRENCY_STEP_AFTER)
+	{
+		throttle->successes = 0;
+		throttle->concurrency_goal = Min(throttle->concurrency_goal + 1, throttle->set.max_concurrent);
+		throttle->concurrency = throttle->concurrency_goal;
+	}
+}
+
+static void
+less_concurrency(Throttle *throttle)
+{
+	throttle->concurrency_goal = Max(throttle->concurrency_goal / 2, 1);
+	throttle->concurrency = Min(throttle->concurrency, throttle->concurrency_goal);
+	throttle->successes = 0;
+}
+
+/*
+ * Grow by ever larger steps, but stay below the size that met trouble last
+ * until it has gone well for a while.
+ */
+static void
+larger_batches(Throttle *throttle)
+{
+	int size = throttle->batch_size + BATCH_STEP * ++throttle->streak;
+	int below = throttle->trouble_at / 4 * 3;
+
+	if (throttle->trouble_at > 0 && size > below)
+	{
+		if (throttle->streak <= CALM_BATCHES)
+			size = Max(throttle->batch_size, below);
+		else
+		{
+			throttle->trouble_at = 0;
+			throttle->streak = 1;
+			size = throttle->batch_size + BATCH_STEP;
+		}
+	}
+	throttle->batch_size = Min(size, throttle->set.max_batch_size);
+}
+
+/*
+ * Halve, once for all requests that were under way together: those that were
+ * larger than what is allowed by now say nothing new.
+ */
+static void
+smaller_batches(Throttle *throttle, int records, int floor)
+{
+	throttle->streak = 0;
+	throttle->successes = 0;
+	if (records > throttle->batch_size || records <= floor)
 		return;
-	throttle->api_used = used;
-	throttle->api_limit = limit;
-
-	if (budget_reached(throttle))
-	{
-		/* replies of requests that were under way don't prolong the wait */
-		if (!throttle->over_budget || now >= throttle->retry_at)
-			start_probing(throttle, now, random);
-	}
-	else if (throttle->over_budget)
-	{
-		/*
-		 * The header lags behind (section 2.3).  A refusal weighs more than
-		 * usage told with it or right after it: its wait is served in full.
-		 */
-		if (!throttle->refused || now >= throttle->retry_at)
-			leave_budget_stop(throttle);
-	}
+	throttle->trouble_at = records;
+	throttle->batch_size = Max(records / 2, floor);
 }
 
 void
-throttle_success(Throttle *throttle, int64 elapsed, bool backlog)
+throttle_contention(Throttle *throttle, int records)
 {
+	smaller_batches(throttle, records, Min(BATCH_FLOOR, throttle->set.max_batch_size));
+}
+
+void
+throttle_timeout(Throttle *throttle, int records)
+{
+	smaller_batches(throttle, records, 1);
+}
+
+/* Slow is also what comes near the time-out. */
+static int64
+slow_request(const Throttle *throttle)
+{
+	return throttle->set.timeout > 0 ? Min(SLOW_REQUEST, throttle->set.timeout / 2) : SLOW_REQUEST;
+}
+
+void
+throttle_success(Throttle *throttle, int64 elapsed, int records, bool backlog)
+{
+	int64 slow = slow_request(throttle);
+
 	throttle->failures = 0;
 	if (!throttle->over_budget)
 		throttle->retry_at = 0;
-
-	if (elapsed > SLOW_REQUEST)
-		throttle_contention(throttle);
-	if (elapsed >= FAST_REQUEST)
+	if (elapsed > LONG_REQUEST)
+		less_concurrency(throttle);
+	if (elapsed > slow)
+		throttle_contention(throttle, records);
+	if (elapsed >= slow / 2)
 		return;
-
-	if (backlog)
-		throttle->batch_size = Min(throttle->batch_size + BATCH_STEP, throttle->max_batch_size);
-	if (++throttle->successes >= CONCURRENCY_STEP_AFTER)
-	{
-		throttle->successes = 0;
-		throttle->concurrency = Min(throttle->concurrency + 1, throttle->max_concurrent);
-	}
+	more_concurrency(throttle);
+	/* a batch that wasn't filled doesn't tell whether a larger one would do */
+	if (backlog && records >= throttle->batch_size / 2)
+		larger_batches(throttle);
 }
+
+void
+throttle_read(Throttle *throttle, int64 elapsed, int records)
+{
+	if (elapsed < 0 || elapsed > slow_request(throttle))
+	{
+		if (records <= throttle->read_size)
+			throttle->read_size = Max(records / 2, 1);
+	}
+	else if (records >= throttle->read_size / 2 && elapsed < slow_request(throttle) / 2)
+		throttle->read_size = Min(throttle->read_size + READ_STEP, READ_MAX);
+}
+
+/*
+ * Failures
+ */
 
 void
 throttle_failure(Throttle *throttle, int64 now, int retry_after, double random)
 {
-	int64 delay;
+	int64 delay =
+		backoff_delay(throttle->set.base_delay, throttle->set.max_delay, throttle->failures, random);
 
-	delay = backoff_delay(throttle->base_delay, throttle->max_delay, throttle->failures, random);
-	/* what the server asks for, spread a little, as others were told the same */
-	if (retry_after >= 0)
-		delay = Min(retry_after * SECOND, RETRY_AFTER_MAX) + portion(throttle->base_delay, random);
 	if (throttle->failures < PG_INT32_MAX)
 		throttle->failures++;
 	throttle->successes = 0;
-	wait_until(throttle, later(now, delay));
+	throttle->concurrency = 1;
+	wait_until(throttle, later(now, asked_delay(throttle, delay, retry_after, random)));
 }
 
 void
-throttle_contention(Throttle *throttle)
+throttle_concurrent_limit(Throttle *throttle, int64 now, int retry_after, double random)
 {
-	int floor = Min(BATCH_FLOOR, throttle->max_batch_size);
-
-	throttle->batch_size = Max(throttle->batch_size / 2, floor);
-	throttle->successes = 0;
-}
-
-void
-throttle_concurrent_limit(Throttle *throttle, int64 now, double random)
-{
-	throttle->concurrency = Max(throttle->concurrency / 2, 1);
-	throttle->successes = 0;
 	/* it ends when one of the org's long requests ends: seconds (section 2.6) */
-	wait_until(throttle, later(now, throttle->base_delay + portion(4 * throttle->base_delay, random)));
+	int64 delay = throttle->set.base_delay + portion(4 * throttle->set.base_delay, random);
+
+	less_concurrency(throttle);
+	wait_until(throttle, later(now, asked_delay(throttle, delay, retry_after, random)));
 }
 
 void
-throttle_daily_limit(Throttle *throttle, int64 now, double random)
+throttle_daily_limit(Throttle *throttle, int64 now, int retry_after, double random)
 {
 	throttle->refused = true;
-	start_probing(throttle, now, random);
+	start_probing(throttle, now, retry_after, random);
 }

@@ -25,6 +25,8 @@
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
+#include "bulk_job.h"
+#include "connection.h"
 #include "datum.h"
 #include "deliver.h"
 #include "history.h"
@@ -112,13 +114,17 @@ start_http(void)
 	return http;
 }
 
-/* Requests of a worker before this one: nobody knows whether they were applied. */
+/*
+ * Requests of a worker before this one: nobody knows whether they were applied.
+ * Of its bulk jobs Salesforce knows.
+ */
 static void
-start_intents(void)
+take_up_work(Delivery *delivery)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	intents_of_dead_worker();
+	bulk_jobs_restore(delivery);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
@@ -190,7 +196,7 @@ loop(HttpClient *http, Oid extension)
 	TimestampTz last = 0;
 	bool look = true;
 
-	start_intents();
+	take_up_work(delivery);
 	while (!shmem_worker_must_leave())
 	{
 		bool replied = deliver_replies(delivery);
@@ -211,6 +217,8 @@ loop(HttpClient *http, Oid extension)
 		{
 			pgstat_report_activity(STATE_RUNNING, "sfsync: delivering changes");
 			wait = turn(delivery, woken);
+			if (connections_fence_lifted())
+				break;
 			last = GetCurrentTimestamp();
 			next = wait < 0 ? 0 : TimestampTzPlusMilliseconds(last, wait);
 			pgstat_report_stat(true);

@@ -230,7 +230,7 @@ sub records_by_key
 	my %found;
 	my @problems;
 
-	foreach my $record (@{ $simulator->records($object) })
+	foreach my $record (@{ $simulator->get("records?object=$object&fields=" . join(',', 'Id', 'PG_Key__c', grep { $_ ne 'PG_Key__c' } @$fields)) })
 	{
 		my $key = $record->{PG_Key__c};
 

@@ -106,3 +106,4 @@ SELECT status, detail LIKE 'blocked: the source table %' OR detail = 'paused' AS
 DROP OWNED BY regress_audit_probe, regress_audit_other;
 DROP ROLE regress_audit_probe, regress_audit_other;
 DROP EXTENSION sfsync CASCADE;
+DROP TABLE customer;

@@ -34,13 +34,14 @@ BEGIN
 END $$;
 
 SET ROLE regress_sfsync_owner;
+CREATE SEQUENCE counter;
 CREATE TYPE address AS (street text, city text);
 CREATE TABLE item (id integer PRIMARY KEY, name text NOT NULL, price numeric, gone text, secret text, home address, "Odd ""Name" integer,
 	created timestamptz DEFAULT '2026-01-01 12:00+00', twice numeric GENERATED ALWAYS AS (price * 2) STORED);
 ALTER TABLE item DROP COLUMN gone;
 CREATE FUNCTION doubled(numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
 CREATE FUNCTION volatile_one() RETURNS integer LANGUAGE sql VOLATILE AS 'SELECT 1';
-CREATE FUNCTION with_default(numeric, integer DEFAULT public.volatile_one()) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+CREATE FUNCTION with_default(numeric, double precision DEFAULT random()) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2::numeric';
 CREATE FUNCTION nothing() RETURNS void LANGUAGE sql STABLE AS '';
 INSERT INTO item (id, name, price, secret, home, "Odd ""Name") VALUES (1, 'One', 10, 's', ROW('Street', 'City'), 7), (2, 'Two', 0, NULL, NULL, NULL), (3, 'Three', NULL, NULL, NULL, NULL);
 RESET ROLE;
@@ -64,9 +65,9 @@ SELECT try_map(e) FROM unnest(ARRAY['', ' ', 'price *', 'price)', 'price), (pric
 	'DEFAULT', 'price UNION SELECT 1']) e;
 -- what must not be used
 SELECT try_map(e) FROM unnest(ARRAY['sum(price)', 'count(*)', 'row_number() OVER ()', '(SELECT max(price) FROM item)', 'EXISTS (SELECT FROM item)', 'ARRAY(SELECT 1)', 'price IN (SELECT 1)',
-	'generate_series(1, 3)', 'unnest(ARRAY[1, 2])', 'random()', 'nextval(''counter'')', 'clock_timestamp()', 'set_config(''role'', ''postgres'', false)', 'pg_notify(''a'', ''b'')', 'GROUPING(price)',
+	'generate_series(1, 3)', 'unnest(ARRAY[1, 2])', 'random()', 'nextval(''public.counter'')', 'clock_timestamp()', 'set_config(''role'', ''postgres'', false)', 'pg_notify(''a'', ''b'')', 'GROUPING(price)',
 	'public.volatile_one()', 'public.with_default(price)', 'public.nothing()', 'public.forbidden(price)', 'doubled(price)', 'name::adress', 'name + 1', 'nosuch(name)', 'CURRENT_CATALOG || 1 / 0', '1 / 0', 'length(''a'', 1)',
-	'name OPERATOR(public.+++) name']) e;
+	'name OPERATOR(public.**) name']) e;
 SELECT count(*) FROM sfsync.rule;
 
 -- what may be
@@ -101,7 +102,7 @@ SELECT 'crm', 'Account', jsonb_build_object('name', 'Account', 'label', 'Account
 		'externalId', name = 'PG_Key__c', 'idLookup', name IN ('Id', 'PG_Key__c'), 'unique', name = 'PG_Key__c', 'caseSensitive', name = 'PG_Key__c',
 		'restrictedPicklist', false, 'htmlFormatted', false, 'relationshipName', NULL, 'referenceTo', '[]'::jsonb, 'picklistValues', '[]'::jsonb))),
 	clock_timestamp()
-FROM (VALUES ('Id', 'id', 18, false), ('Name', 'string', 20, true), ('PG_Key__c', 'string', 255, true), ('Phone', 'phone', 10, true),
+FROM (VALUES ('Id', 'id', 18, false), ('Name', 'string', 60, true), ('PG_Key__c', 'string', 255, true), ('Phone', 'phone', 10, true),
 	('Price', 'currency', 0, true), ('Ratio__c', 'currency', 0, true), ('ns__Label__c', 'string', 5, true), ('Formula__c', 'string', 80, false), ('When__c', 'datetime', 0, true)) AS f (name, type, length, writable)
 ON CONFLICT (server, object) DO UPDATE SET describe = excluded.describe, fetched_at = excluded.fetched_at;
 SELECT sfsync.refresh_schema();
@@ -119,6 +120,8 @@ SELECT sfsync.map_field('item', 'ratio__c', expression => 'CASE WHEN price <> 0 
 SELECT field, column_name, expression, null_rule, overlong FROM sfsync.rule WHERE lower(field) = 'ratio__c';
 SELECT sfsync.map_field('item', 'ns__Label__c', expression => 'name || ''!!!''', overlong => 'truncate');
 SELECT source_key, operation, payload, findings FROM (VALUES ('{"id": 1}'::jsonb), ('{"id": 2}'), ('{"id": 3}')) k (key), sfsync.preview('item', k.key);
+
+SELECT sfsync.unmap_field('item', 'When__c');
 
 -- a change of what an expression uses is a change of the field, and of nothing else
 CREATE VIEW changes AS SELECT source_key, operation, payload - 'attributes' AS payload, findings FROM sfsync.preview();
@@ -151,7 +154,8 @@ ALTER TABLE article RENAME TO item;
 
 -- types that change, columns and functions that go and come back: the field is quarantined, others are not
 SELECT sfsync.map_field('item', 'Phone', expression => 'id + 1');
-ALTER TABLE item ALTER COLUMN price TYPE integer;
+ALTER TABLE item DROP COLUMN twice;
+ALTER TABLE item ALTER COLUMN id TYPE bigint;
 SELECT field, column_type, status FROM sfsync.field_map WHERE rule = 'expression' ORDER BY field;
 SELECT sfsync.map_field('item', 'Phone', expression => 'public.doubled(price)');
 DROP FUNCTION doubled(numeric);
@@ -210,8 +214,10 @@ GRANT ALL ON loot TO regress_sfsync_owner;
 SET ROLE regress_sfsync_owner;
 CREATE FUNCTION who() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN RETURN current_user || ' ' || current_setting('search_path') || ' ' || current_setting('TimeZone'); END$$;
 CREATE FUNCTION climb() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN PERFORM set_config('role', session_user, false); RETURN current_user; END$$;
-CREATE FUNCTION climb_definer() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$BEGIN EXECUTE 'SET ROLE ' || quote_ident(session_user); RETURN current_user; END$$;
-CREATE FUNCTION reset_session() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN EXECUTE 'RESET SESSION AUTHORIZATION'; RETURN current_user; END$$;
+CREATE FUNCTION climb_inner() RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS $$BEGIN EXECUTE 'SET ROLE ' || quote_ident(session_user); RETURN current_user; END$$;
+CREATE FUNCTION climb_definer() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$BEGIN RETURN public.climb_inner(); END$$;
+CREATE FUNCTION reset_inner() RETURNS text LANGUAGE plpgsql VOLATILE AS $$BEGIN RESET SESSION AUTHORIZATION; RETURN current_user; END$$;
+CREATE FUNCTION reset_session() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN RETURN public.reset_inner(); END$$;
 CREATE FUNCTION steal() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN RETURN (SELECT rolname FROM pg_authid LIMIT 1); END$$;
 CREATE FUNCTION write_inner() RETURNS void LANGUAGE sql VOLATILE AS $$INSERT INTO public.loot VALUES ('written')$$;
 CREATE FUNCTION write_loot() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN PERFORM public.write_inner(); RETURN 'written'; END$$;
@@ -219,13 +225,18 @@ CREATE FUNCTION make_temp_inner() RETURNS void LANGUAGE plpgsql VOLATILE AS $$BE
 CREATE FUNCTION make_temp() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN PERFORM public.make_temp_inner(); RETURN 'made'; END$$;
 CREATE FUNCTION listen_inner() RETURNS void LANGUAGE plpgsql VOLATILE AS $$BEGIN LISTEN sfsync_dead_letter; END$$;
 CREATE FUNCTION listening() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN PERFORM public.listen_inner(); RETURN 'listening'; END$$;
+CREATE FUNCTION fine() RETURNS text LANGUAGE plpgsql STABLE AS $$BEGIN RETURN current_user; END$$;
 CREATE DOMAIN checked AS text CHECK (length(public.climb()) > 0);
 RESET ROLE;
 SELECT sfsync.map_field('item', 'Name', expression => 'public.who()');
 SELECT payload -> 'Name' AS name FROM sfsync.preview('item', '{"id": 1}');
-SELECT e, t FROM unnest(ARRAY['public.climb()', 'public.climb_definer()', 'public.reset_session()', 'public.steal()', 'public.write_loot()', 'public.make_temp()', 'public.listening()', 'name::public.checked']) e,
-	LATERAL (SELECT sfsync.map_field('item', 'Name', expression => e)) m, LATERAL (SELECT findings AS t FROM sfsync.preview('item', '{"id": 1}')) p;
-SELECT try_map('''x''::public.checked');
+CREATE FUNCTION try_escape(expression text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM sfsync.map_field('item', 'Name', expression => expression);
+	RETURN expression || ': ' || (SELECT coalesce(payload ->> 'Name', 'no value') || ' ' || findings::text FROM sfsync.preview('item', '{"id": 1}'));
+END $$;
+SELECT try_escape(e) FROM unnest(ARRAY['public.climb()', 'public.climb_definer()', 'public.reset_session()', 'public.steal()', 'public.write_loot()', 'public.make_temp()', 'public.listening()',
+	'name::public.checked', '''x''::public.checked', 'public.fine()']) e;
 SELECT count(*) FROM loot;
 SELECT current_user = session_user AS still_me;
 
@@ -234,3 +245,6 @@ SELECT column_name, is_nullable FROM information_schema.columns WHERE table_sche
 DROP EXTENSION sfsync CASCADE;
 DROP OWNED BY regress_sfsync_owner;
 DROP ROLE regress_sfsync_owner;
+DROP TABLE loot;
+DROP FUNCTION try, try_map, try_escape, forbidden, public.upper(text);
+DROP FUNCTION hijack CASCADE;

@@ -78,12 +78,6 @@ SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'd
 SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', updated_at_column => 'name')$$);
 SELECT try($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', delete_values => '{"Archived__c": true}')$$);
 
--- create_mapping: what comes later
-SELECT try(format($$SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', %L, conflict_policy => %L, new_columns => %L, filter => %L)$$, a[1], a[2], a[3], a[4]), false)
-FROM (VALUES
-	(ARRAY['delete', 'source_wins', 'create_field', NULL]),
-	(ARRAY['delete', 'source_wins', 'auto', 'id > 0'])) AS arguments (a);
-
 -- nothing of all that stays
 SELECT count(*) FROM sfsync.mapping;
 SELECT count(*) FROM sfsync.backfill_job;
@@ -118,7 +112,7 @@ SELECT try(format('SELECT sfsync.%s', call)) FROM unnest(ARRAY['alter_mapping(''
 
 -- alter_mapping, set_delete_policy
 SELECT try(format('SELECT sfsync.alter_mapping(''customer'', %s)', arguments)) FROM unnest(ARRAY['conflict_policy => ''newest_win''',
-	'new_columns => ''none''', 'new_columns => ''create_field''', 'filter => ''id > 0''', 'filter => ''''', 'updated_at_column => ''phone''', 'updated_at_column => ''creatd''',
+	'new_columns => ''none''', 'filter => ''id''', 'filter => ''''', 'updated_at_column => ''phone''', 'updated_at_column => ''creatd''',
 	'timestamp_zone => ''Mars/Olympus''', 'timestamp_zone => ''''', 'capture_replicated => true', 'capture_replicated => false',
 	'timestamp_zone => ''Europe/Vienna'', new_columns => ''ignore''', 'updated_at_column => ''''']) AS arguments;
 SELECT conflict_policy, new_columns, updated_at_column, timestamp_zone FROM sfsync.mapping WHERE name = 'customer';

@@ -62,7 +62,7 @@ sub in_step
 #
 # Workers come and go
 #
-is(workers(), '', 'no worker without the extension');
+workers_are('', 'no worker without the extension');
 is(sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'sfsync launcher'}), '1', 'one launcher');
 sql('CREATE EXTENSION sfsync');
 workers_are('postgres', 'CREATE EXTENSION starts a worker');

@@ -311,6 +311,34 @@ like(($node->psql('postgres', q{SELECT * FROM sfsync.compare('account')}, extra_
 	qr/must be owner of mapping "account"/, 'comparing is for the mapping\'s owner');
 
 
+# Several pages, and a session that ends between them.
+$sim->config(page_size => 2);
+is(sql(q{SELECT count(*) FROM sfsync.compare('account')}), '3', 'in several pages');
+$sim->fault(name => 'ended', match => { kind => 'query' }, skip => 1, times => 1,
+	action => { status => 401, body => '[{"message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID"}]' });
+$mark = $sim->mark;
+is(sql(q{SELECT count(*) FROM sfsync.compare('account')}), '3', 'the session ends in between');
+is($sim->hits('ended') . ' ' . scalar($sim->requests($mark, 'token')), '1 2', 'it logs in again');
+$sim->clear_faults;
+$sim->config(page_size => 2000);
+
+# Conflicts: on record for the row, and not repaired away by what we wrote afterwards.
+sql(q{SELECT sfsync.alter_mapping('account', conflict_policy => 'newest_wins')});
+sql(q{SELECT sfsync.pause('account'); UPDATE account SET phone = 'older' WHERE id = 18});
+edit('18', 'rep', Phone => 'newer');
+sql(q{SELECT sfsync.resume('account')});
+wait_for_sync($node, 'a conflict');
+is(health('mapping account: conflicts', 'status, detail'), 'warning|1 open', 'health counts conflicts');
+is(history(18, 'event, detail'), qq(captured|update: phone\nconflict|Phone: Salesforce's "newer" stays, against "older" (newest_wins)), 'history has the decision');
+like(history(18, 'actor', "event = 'conflict'"), qr/^005/, 'and who set the value');
+sql(q{UPDATE account SET site = 'ours' WHERE id = 18});
+wait_for_sync($node, 'we are the last to change the record');
+is(sql(q{SELECT field, salesforce_value FROM sfsync.compare('account') WHERE source_key->>'id' = '18'}), 'Phone|"newer"', 'the value differs');
+like(($node->psql('postgres', q{SELECT count(*) FROM sfsync.compare('account', true)}))[2], qr/repair: 0 rows are queued, 0 deletes/, 'a conflict is not for repair to decide');
+sql(q{SELECT sfsync.resolve_conflict(id, 'source') FROM sfsync.conflict WHERE resolution IS NULL});
+wait_for_sync($node, 'decided');
+like(history(18), qr/conflict\n.*conflict_resolved/s, 'how it ended');
+
 # Lookups are compared by the parent's external ID, keys of several columns and of text as they are.
 sql(q{CREATE TABLE contact (region text, no integer, last_name text NOT NULL, account_id integer REFERENCES account, PRIMARY KEY (region, no));
 	INSERT INTO contact VALUES ('a:b', 1, 'One', 15), ('a:b', 2, 'Two', 15), ('c', 3, 'Three', NULL), ('c', 4, 'Four', 17);
@@ -331,6 +359,15 @@ is(sql(q{SELECT source_key, kind, field, source_value, salesforce_value FROM sfs
 		'{"no": 3, "region": "c"}|different|AccountId|null|"' . $orphan . '"',
 		'{"no": "no such key", "region": "no such key"}|missing_in_source|||{"Id": "' . $sim->record('Contact', 'no such key')->{Id} . '"}'),
 	'another parent, none, one without a key; keys that no row can have');
+
+# A row that doesn't pass the filter is to have no record; one for which that can't be told is left out.
+sql(q{SELECT sfsync.set_delete_policy('contact', 'ignore'); SELECT sfsync.alter_mapping('contact', filter => '10 / (no - 6) >= -5')});
+wait_for_sync($node, 'a filter');
+sql(q{BEGIN; SET LOCAL sfsync.capture = off; INSERT INTO contact VALUES ('d', 5, 'Five', NULL), ('d', 6, 'Six', NULL), ('d', 7, 'Seven', NULL); COMMIT});
+my $filtered = q{SELECT source_key, kind FROM sfsync.compare('contact') WHERE source_key->>'region' = 'd' ORDER BY source_key->>'no'};
+is(sql($filtered), '{"no": 7, "region": "d"}|missing_in_salesforce', 'rows that are filtered out need no record');
+$sim->post('create', { object => 'Contact', user => 'rep', fields => { LastName => 'x', PG_Key__c => "d:$_" } }) foreach 5 .. 7;
+is(sql($filtered), qq({"no": 5, "region": "d"}|missing_in_source\n{"no": 7, "region": "d"}|different), 'and are not to have one');
 
 #
 # The queries for postgres_exporter run as a member of pg_monitor, and the dashboard uses nothing else.

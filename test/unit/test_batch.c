@@ -240,17 +240,16 @@ a_record_that_is_looked_for_keeps_others_from_its_key(void **state)
 
 	(void) event(work, EVENT_KEY_CHANGE, "b", "a", 1, 1);
 	(void) event(work, EVENT_KEY_CHANGE, "c", "b", 2, 1);
-	(void) event(work, EVENT_INSERT, "a", NULL, 3, 0);
+	(void) event(work, EVENT_INSERT, "b", NULL, 3, 0);
 	batch_take(work, take, &taken);
 	moved = batch_find(work, 1, "c");
-	assert_int_equal(moved->nold, 2);
-	assert_string_equal(moved->old_keys[0], "a");
-	assert_string_equal(moved->old_keys[1], "b");
+	assert_int_equal(moved->nold, 1);
+	assert_string_equal(moved->old_keys[0], "b");
 	assert_int_equal(pick(work, 10, units), 1);
 	assert_ptr_equal(units[0], moved);
 	batch_done(work, moved);
 	assert_int_equal(pick(work, 10, units), 1);
-	assert_string_equal(units[0]->key, "a");
+	assert_string_equal(units[0]->key, "b");
 }
 
 /* Two rows may have had the key: what is known of one may be meant for the other. */
@@ -438,6 +437,95 @@ random_histories(void **state)
 		assert_int_equal(settled[n], 1);
 }
 
+static Unit *
+backfill(Work *work, const char *key, Chunk *chunk)
+{
+	Unit *unit = batch_unit(work, 1, key);
+
+	(void) batch_backfill(unit, chunk);
+	return unit;
+}
+
+/* Live changes go before rows of backfills, which fill up what they leave. */
+static void
+live_changes_overtake_backfills(void **state)
+{
+	Work *work = batch_create();
+	MappingQueue *queue = batch_queue(work, 1);
+	Chunk chunk = {0};
+	Chunk other = {0};
+	Unit *units[10];
+	Unit *a = backfill(work, "a", &chunk);
+	Unit *b = backfill(work, "b", &chunk);
+	Unit *c = backfill(work, "c", &chunk);
+	Unit *live;
+
+	assert_int_equal(chunk.pending, 3);
+	assert_int_equal(queue->nlater, 3);
+	assert_ptr_equal(batch_first(queue), a);
+	assert_false(batch_backfill(a, &other));
+	assert_int_equal(other.pending, 0);
+	live = event(work, EVENT_INSERT, "x", NULL, 1, 0);
+	assert_ptr_equal(batch_first(queue), live);
+	assert_int_equal(pick(work, 3, units), 3);
+	assert_ptr_equal(units[0], live);
+	assert_ptr_equal(units[1], a);
+	assert_ptr_equal(units[2], b);
+
+	/* a change of a row that a backfill wants is a live one, and counts for both */
+	assert_ptr_equal(event(work, EVENT_UPDATE, "c", NULL, 2, 1), c);
+	assert_int_equal(queue->nlater, 2);
+	assert_int_equal(queue->nready, 4);
+	assert_int_equal(pick(work, 10, units), 4);
+	assert_ptr_equal(units[1], c);
+	batch_start(c);
+	batch_done(work, c);
+	assert_int_equal(chunk.pending, 2);
+
+	/* what failed keeps its place among the live ones, or behind them */
+	batch_start(a);
+	batch_again(a);
+	assert_int_equal(queue->nlater, 2);
+	batch_postpone(live);
+	assert_ptr_equal(batch_first(queue), live);
+	batch_deferred(b);
+	assert_int_equal(queue->nlater, 1);
+
+	/* a live change that a backfill comes to stays one */
+	(void) batch_backfill(live, &other);
+	assert_int_equal(queue->nlater, 1);
+	assert_int_equal(other.pending, 1);
+}
+
+static void
+a_cancelled_backfill_is_dropped(void **state)
+{
+	Work *work = batch_create();
+	MappingQueue *queue = batch_queue(work, 1);
+	Chunk chunk = {0};
+	Chunk other = {0};
+	Unit *flying = backfill(work, "flying", &chunk);
+
+	(void) backfill(work, "a", &chunk);
+	(void) backfill(work, "b", &chunk);
+	(void) backfill(work, "other", &other);
+	(void) backfill(work, "changed", &chunk);
+	(void) event(work, EVENT_UPDATE, "changed", NULL, 1, 1);
+	batch_start(flying);
+	batch_drop_backfill(work, queue, &chunk);
+	assert_int_equal(chunk.pending, 2);
+	assert_null(batch_find(work, 1, "a"));
+	assert_null(batch_find(work, 1, "b"));
+	assert_non_null(batch_find(work, 1, "other"));
+	assert_non_null(batch_find(work, 1, "changed"));
+	assert_int_equal(queue->nready, 2);
+	assert_int_equal(queue->nlater, 1);
+	batch_done(work, flying);
+	batch_done(work, batch_find(work, 1, "changed"));
+	assert_int_equal(chunk.pending, 0);
+	assert_int_equal(batch_size(work), 1);
+}
+
 /* Deletes that a person decides on. */
 static void
 a_held_delete_stays_held(void **state)
@@ -534,6 +622,41 @@ a_successor_decides_on_the_hold(void **state)
 	assert_true(late->left);
 }
 
+static void
+rows_that_wait_in_a_circle(void **state)
+{
+	Work *work = batch_create();
+	Unit *a = batch_unit(work, 1, "k");
+	Unit *b = batch_unit(work, 2, "k");
+	Unit *c = batch_unit(work, 1, "c");
+
+	(void) state;
+
+	/* to itself; to none at hand */
+	assert_true(batch_waits_for(work, 1, "k", a));
+	assert_false(batch_waits_for(work, 2, "k", a));
+	assert_false(batch_waits_for(work, 3, "k", a));
+
+	/* c waits for b, b for a: keys alike in another mapping are other rows */
+	batch_set_parent(b, 1, "k");
+	batch_set_parent(c, 2, "k");
+	assert_true(batch_waits_for(work, 2, "k", a));
+	assert_true(batch_waits_for(work, 1, "c", a));
+	assert_false(batch_waits_for(work, 1, "k", c));
+
+	/* who is sent waits no more */
+	batch_start(b);
+	assert_false(batch_waits_for(work, 1, "c", a));
+	batch_again(b);
+	assert_false(batch_waits_for(work, 1, "c", a));
+
+	/* a circle that the row is not part of comes to an end, too */
+	batch_set_parent(b, 1, "c");
+	assert_false(batch_waits_for(work, 1, "c", a));
+	batch_done(work, c);
+	assert_false(batch_waits_for(work, 2, "k", a));
+}
+
 int
 main(void)
 {
@@ -553,7 +676,10 @@ main(void)
 		cmocka_unit_test(a_delete_before_a_key_change_is_not_the_movers),
 		cmocka_unit_test(a_delete_that_a_key_change_waits_for_can_go),
 		cmocka_unit_test(keys_are_given_up_where_nobody_goes_on),
+		cmocka_unit_test(rows_that_wait_in_a_circle),
 		cmocka_unit_test(random_histories),
+		cmocka_unit_test(live_changes_overtake_backfills),
+		cmocka_unit_test(a_cancelled_backfill_is_dropped),
 		cmocka_unit_test(a_held_delete_stays_held),
 		cmocka_unit_test(a_row_that_is_there_again_is_not_held),
 		cmocka_unit_test(a_key_that_gets_a_row_is_not_held),

@@ -192,12 +192,25 @@ classifies_oauth(void **state)
 						 oauth[i].expected);
 }
 
+static void
+contention(void **state)
+{
+	(void) state;
+	assert_true(error_is_contention("UNABLE_TO_LOCK_ROW"));
+	assert_true(error_is_contention("LIMIT_EXCEEDED"));
+	assert_false(error_is_contention("REQUEST_LIMIT_EXCEEDED"));
+	assert_false(error_is_contention("SERVER_UNAVAILABLE"));
+	assert_false(error_is_contention("ENTITY_IS_LOCKED")); /* for an approval, of days */
+	assert_true(error_is_contention("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY"));
+	assert_false(error_is_contention(NULL));
+}
+
 /* A hint is a sentence, for each code that the tests know and for any other. */
 static void
 hints(void **state)
 {
-	static const char *const ours[] = {"COERCION_ERROR", "DUPLICATE_KEY", "EXPRESSION_ERROR",
-									   "REPLY_MISMATCH"};
+	static const char *const ours[] = {"COERCION_ERROR", "DUPLICATE_KEY",   "EXPRESSION_ERROR",
+									   "REPLY_MISMATCH", "REQUEST_TIMEOUT", "NO_REPLY"};
 	const char *general = error_hint("A_CODE_OF_NEXT_YEAR");
 
 	(void) state;
@@ -221,10 +234,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(classifies),
-		cmocka_unit_test(permanent_codes),
-		cmocka_unit_test(classifies_oauth),
-		cmocka_unit_test(hints),
+		cmocka_unit_test(classifies), cmocka_unit_test(permanent_codes), cmocka_unit_test(classifies_oauth),
+		cmocka_unit_test(contention), cmocka_unit_test(hints),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1002,6 +1002,23 @@ limit_info(void **state)
 }
 
 static void
+app_limit_info(void **state)
+{
+	int64 used = -7;
+	int64 limit = -7;
+
+	(void) state;
+	assert_false(rest_parse_app_limit_info("api-usage=18/5000", &used, &limit));
+	assert_false(rest_parse_app_limit_info("api-usage=18/5000; per-app-api-usage=17/0", &used, &limit));
+	assert_false(rest_parse_app_limit_info("per-app-api-usage=", &used, &limit));
+	assert_int_equal(used, -7);
+	assert_true(rest_parse_app_limit_info("api-usage=18/5000; per-app-api-usage=17/250(appName=sample-app)",
+										  &used, &limit));
+	assert_int_equal(used, 17);
+	assert_int_equal(limit, 250);
+}
+
+static void
 limits(void **state)
 {
 	static const struct
@@ -1204,6 +1221,7 @@ main(void)
 		cmocka_unit_test(survives_any_bytes),
 		cmocka_unit_test(strict_json),
 		cmocka_unit_test(limit_info),
+		cmocka_unit_test(app_limit_info),
 		cmocka_unit_test(limits),
 		cmocka_unit_test(versions),
 		cmocka_unit_test(ids),

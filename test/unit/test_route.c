@@ -317,6 +317,44 @@ explicit_rules(void **state)
 	assert_string_equal(r[7].field_name, "AnnualRevenue");
 }
 
+/* Expressions come after the columns, each with the rule that it is of. */
+static void
+expressions(void **state)
+{
+	RouteColumn columns[] = {column("name", 1, SRC_TEXT),   column("site", 2, SRC_TEXT),
+							 column("", 1602, SRC_NUMERIC), column("", 1603, SRC_BYTEA),
+							 column("", 1604, SRC_TEXT),    column("", 1605, SRC_TEXT)};
+	RouteRule rules[] = {
+		{.attnum = 1602, .field = "site__c", .keep_null = true, .policy = "strict"},
+		{.attnum = 1603, .field = "AnnualRevenue"},
+		{.attnum = 1604, .field = "NAME"},
+		{.attnum = 1605, .field = "gone__c"},
+	};
+	int n;
+	Route *r;
+
+	(void) state;
+	for (int i = 2; i < 6; i++)
+		columns[i].expression = true;
+	columns[4].broken = "the expression can't be evaluated: no such column";
+	r = route_resolve(columns, 6, rules, 4, &object, "Pg_Id__c", &n);
+	assert_int_equal(n, 6);
+	assert_string_equal(r[0].detail, "an explicit rule fills field Name");
+	assert_int_equal(r[2].rule, ROUTE_EXPRESSION);
+	assert_int_equal(r[2].status, ROUTE_MAPPED);
+	assert_int_equal(r[2].column, 2);
+	assert_string_equal(r[2].field_name, "Site__c");
+	assert_true(r[2].keep_null);
+	assert_string_equal(r[2].policy, "strict");
+	assert_int_equal(r[3].status, ROUTE_INCOMPATIBLE);
+	assert_int_equal(r[4].rule, ROUTE_EXPRESSION);
+	assert_int_equal(r[4].status, ROUTE_QUARANTINED);
+	assert_string_equal(r[4].field_name, "Name");
+	assert_string_equal(r[4].detail, "the expression can't be evaluated: no such column");
+	assert_int_equal(r[5].status, ROUTE_QUARANTINED);
+	assert_string_equal(r[5].field_name, "gone__c");
+}
+
 static void
 nothing_to_resolve(void **state)
 {
@@ -422,6 +460,7 @@ names(void **state)
 	assert_string_equal(route_kind_name(ROUTE_EXPLICIT), "explicit");
 	assert_string_equal(route_kind_name(ROUTE_NAME), "name");
 	assert_string_equal(route_kind_name(ROUTE_CUSTOM_NAME), "custom_name");
+	assert_string_equal(route_kind_name(ROUTE_EXPRESSION), "expression");
 	assert_string_equal(route_status_name(ROUTE_MAPPED), "mapped");
 	assert_string_equal(route_status_name(ROUTE_UNMATCHED), "unmatched");
 	assert_string_equal(route_status_name(ROUTE_EXCLUDED), "excluded");
@@ -585,6 +624,7 @@ main(void)
 		cmocka_unit_test_setup(columns_that_match_one_field, set_up),
 		cmocka_unit_test_setup(long_lists_are_cut, set_up),
 		cmocka_unit_test_setup(explicit_rules, set_up),
+		cmocka_unit_test_setup(expressions, set_up),
 		cmocka_unit_test_setup(nothing_to_resolve, set_up),
 		cmocka_unit_test_setup(order_does_not_matter, set_up),
 		cmocka_unit_test_setup(fields_that_were_mapped, set_up),
