@@ -53,6 +53,7 @@ OBJS = \
 	src/launcher.o \
 	src/lexical.o \
 	src/mapping.o \
+	src/move.o \
 	src/notes.o \
 	src/payload.o \
 	src/poison.o \

@@ -682,6 +682,7 @@ long
 deliver_turn(Delivery *delivery, bool woken)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->turn_context);
+	bool moved;
 
 	if (woken)
 	{
@@ -706,7 +707,10 @@ deliver_turn(Delivery *delivery, bool woken)
 
 	MemoryContextSwitchTo(delivery->turn_context);
 	send_outgoing(delivery);
+	moved = move_keys(delivery);
+	MemoryContextSwitchTo(delivery->turn_context);
 	settle_decided(delivery);
+	delivery->again |= moved;
 	bulk_jobs_release(delivery);
 	finish_turn(delivery);
 	MemoryContextSwitchTo(caller);

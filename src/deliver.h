@@ -225,6 +225,13 @@ extern void fetch(Delivery *delivery);
 extern bool fetch_left_behind(const Delivery *delivery);
 extern void fetch_note_chunks(Delivery *delivery);
 
+/* Deferred changes of units that got an event go along with it. */
+extern void fetch_join_deferred(Delivery *delivery, List *fresh);
+extern void fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row);
+
+/* move.c: carry out key changes that can be; true if there were any, or a delete may go before one. */
+extern bool move_keys(Delivery *delivery);
+
 /* reply.c */
 extern void reply_settle(Delivery *delivery, Request *request, const HttpReply *reply);
 
