@@ -299,7 +299,7 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 	delivery->chunks = lappend(delivery->chunks, chunk);
 	MemoryContextSwitchTo(caller);
 	/* what waits, or has a dead letter, goes with it: else that would count as done */
-	join_deferred(delivery, fresh);
+	fetch_join_deferred(delivery, fresh);
 	list_free(fresh);
 }
 
