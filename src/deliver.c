@@ -161,6 +161,10 @@ delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, voi
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
+
+		/* someone configures at this moment: no fault of the mapping, the turn begins anew */
+		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
+			ReThrowError(error);
 		delivery_block(delivery, state,
 					   error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message,
 					   GetCurrentTimestamp());
