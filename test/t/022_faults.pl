@@ -60,7 +60,7 @@ my %mappings = (
 	invoices => { object => 'Invoice__c', policy => 'newest_wins', edited => [qw(Status__c Notes__c)] });
 my %parent_of = ('contacts.AccountId' => 'Account', 'invoices.Account__c' => 'Account');
 
-connect_salesforce($node, $sim);
+connect_salesforce($node, $sim, options => 'bulk_threshold ' . any(q('0'), q('30'), q('5000')));
 $sim->config(api_limit => 100_000_000, keep_bodies => JSON::PP::true);
 sql(q{
 CREATE TABLE accounts (id integer PRIMARY KEY, name text NOT NULL, phone text, site text, annual_revenue numeric);
@@ -215,7 +215,7 @@ sub execute
 # What goes wrong
 #
 
-my @writes = qw(collections_create collections_update collections_upsert collections_delete composite create update upsert delete);
+my @writes = qw(bulk_create bulk_upload bulk_close bulk_results bulk_info collections_create collections_update collections_upsert collections_delete composite create update upsert delete);
 my $n_faults = 0;
 
 # Few faults are planted at a time, else nothing gets through; those that have struck are counted.
@@ -424,16 +424,16 @@ my @wrongs = (
 	[ 5, sub { plant_request('status', { status => any(500, 502, 503, 504), body => any('', '<html>down</html>'), apply => chance(0.5) ? JSON::PP::true : JSON::PP::false }, on_something()) } ],
 	[ 3, sub { $sim->post('expire_tokens', {}); $made{expire_tokens}++ } ],
 	[ 1, sub { $sim->post('expire_cursors', {}); $made{expire_cursors}++ } ],
-	[ 2, sub { during('api_limit', 0.5 + rand, sub { $sim->config(api_limit => 100) }, sub { $sim->config(api_limit => 100_000_000) }) } ],
-	[ 2, sub { during('concurrent_limit', 0.7, sub { $sim->config(concurrent_limit => 1, long_request_seconds => 0) }, sub { $sim->config(concurrent_limit => 25, long_request_seconds => 20) }) } ],
-	[ 1, sub { during('maintenance', 0.5, sub { $sim->config(maintenance => JSON::PP::true) }, sub { $sim->config(maintenance => JSON::PP::false) }) } ],
-	[ 1, sub { during('api_disabled', 0.5, sub { $sim->config(api_disabled => JSON::PP::true) }, sub { $sim->config(api_disabled => JSON::PP::false) }) } ],
-	[ 1, sub { during('network_gone', 0.7, sub { $sim->fault(name => 'gone', action => { close => 'before' }) }, sub { $sim->remove('faults?name=gone') }) } ],
+	[ 1, sub { during('api_limit', 0.5 + rand, sub { $sim->config(api_limit => 100) }, sub { $sim->config(api_limit => 100_000_000) }) } ],
+	[ 1, sub { during('concurrent_limit', 0.7, sub { $sim->config(concurrent_limit => 1, long_request_seconds => 0) }, sub { $sim->config(concurrent_limit => 25, long_request_seconds => 20) }) } ],
+	[ 0.5, sub { during('maintenance', 0.5, sub { $sim->config(maintenance => JSON::PP::true) }, sub { $sim->config(maintenance => JSON::PP::false) }) } ],
+	[ 0.5, sub { during('api_disabled', 0.5, sub { $sim->config(api_disabled => JSON::PP::true) }, sub { $sim->config(api_disabled => JSON::PP::false) }) } ],
+	[ 0.5, sub { during('network_gone', 0.7, sub { $sim->fault(name => 'gone', action => { close => 'before' }) }, sub { $sim->remove('faults?name=gone') }) } ],
 	[ 4, sub { plant_record('record_locked', 'UNABLE_TO_LOCK_ROW', 0.5) } ],
 	[ 2, sub { plant_record('record_refused', 'FIELD_CUSTOM_VALIDATION_EXCEPTION', 1) } ],
 	[ 1, sub { my ($object, $field) = @{ any([ 'Account', 'Site' ], [ 'Invoice__c', 'Notes__c' ], [ 'Contact', 'Title' ]) };
 			during("hidden_field", 1 + rand 2, sub { schema($object, $field, 'hide') }, sub { schema($object, $field, 'show') }) } ],
-	[ 2, sub { during('pause', 0.5, sub { execute('SELECT sfsync.pause()') }, sub { sql('SELECT sfsync.resume()') }) } ],
+	[ 1, sub { during('pause', 0.5, sub { execute('SELECT sfsync.pause()') }, sub { sql('SELECT sfsync.resume()') }) } ],
 	[ 1, sub { my $table = any(sort keys %mappings); execute("SELECT sfsync.backfill('$table')"); $made{backfill}++ } ],
 	[ 2, sub { execute(q{SELECT sfsync.retry(id) FROM sfsync.dead_letter WHERE status = 'open'}); $made{retry}++ } ],
 	[ 2, \&ddl ]);
@@ -461,7 +461,7 @@ while (time() < $start + $seconds)
 	undo(0);
 	execute(transaction());
 	$transactions++;
-	wrong() if chance(0.3);
+	wrong() if chance(0.2);
 	edit() if chance(0.25);
 	remove() if chance(0.03);
 	if (time() > $next_kill)
