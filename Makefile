@@ -8,6 +8,14 @@ OBJS = \
 	src/auth.o \
 	src/batch.o \
 	src/budget.o \
+	src/bulk.o \
+	src/bulk_answer.o \
+	src/bulk_gather.o \
+	src/bulk_job.o \
+	src/bulk_reply.o \
+	src/bulk_rows.o \
+	src/bulk_settle.o \
+	src/bulk_store.o \
 	src/canonical.o \
 	src/capture.o \
 	src/capture_table.o \
@@ -45,6 +53,7 @@ OBJS = \
 	src/launcher.o \
 	src/lexical.o \
 	src/mapping.o \
+	src/move.o \
 	src/notes.o \
 	src/payload.o \
 	src/poison.o \
@@ -83,7 +92,7 @@ PROVE_TESTS = test/t/*.pl
 
 PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags libcurl json-c libcrypto)
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -fvisibility=hidden
-SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto)
+SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto) -lcsv
 EXTRA_CLEAN = tmp_check_regress tmp_check_isolation
 
 PG_CONFIG ?= pg_config

@@ -278,6 +278,7 @@ delete_mapping(const Mapping *mapping, bool discard)
 	SQL_RUN(&scope, "DELETE FROM sfsync.deferred WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.record WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.intent WHERE mapping = $1", sql_arg_int(mapping->id));
+	SQL_RUN(&scope, "DELETE FROM sfsync.bulk_row WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope,
 			"UPDATE sfsync.dead_letter SET status = 'discarded', resolved_at = pg_catalog.clock_timestamp(),"
 			" note = 'the mapping was dropped' WHERE mapping = $1 AND status IN ('open', 'retrying')",

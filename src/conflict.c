@@ -45,9 +45,11 @@ static const char over_query[] =
 	" WHERE mapping = $1 AND source_key = $2 AND resolution IS NULL"
 	" AND (field = ANY ($3) OR (field IS NULL AND $4) OR $5)";
 
+/* Key by key through the index: LATERAL with LIMIT leaves no other way. */
 static const char open_query[] =
-	"SELECT DISTINCT k.n FROM pg_catalog.unnest($2) WITH ORDINALITY AS k(source_key, n) JOIN sfsync.conflict c"
-	" ON c.source_key = k.source_key::pg_catalog.jsonb WHERE c.mapping = $1 AND c.resolution IS NULL";
+	"SELECT k.n FROM pg_catalog.unnest($2) WITH ORDINALITY AS k(source_key, n) CROSS JOIN LATERAL"
+	" (SELECT FROM sfsync.conflict c WHERE c.mapping = $1 AND c.source_key = k.source_key::pg_catalog.jsonb"
+	" AND c.resolution IS NULL LIMIT 1) c";
 
 bool *
 conflicts_open(const Mapping *mapping, char *const *keys, int n)
@@ -67,6 +69,21 @@ conflicts_open(const Mapping *mapping, char *const *keys, int n)
 		for (int i = 0; i < found; i++)
 			open[sql_bigint(i, 1) - 1] = true;
 	}
+	sql_close(&scope);
+	return open;
+}
+
+bool
+conflict_open_of_record(const Mapping *mapping, const char *key)
+{
+	SqlScope scope;
+	bool open;
+
+	sql_open(&scope, false);
+	open = SQL_RUN(&scope,
+				   "SELECT FROM sfsync.conflict WHERE mapping = $1 AND source_key = $2 AND field IS NULL"
+				   " AND resolution IS NULL",
+				   sql_arg_text(mapping->name), sql_arg_jsonb(source_key_json(mapping, key))) > 0;
 	sql_close(&scope);
 	return open;
 }

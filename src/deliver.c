@@ -12,6 +12,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "create_field.h"
 #include "deliver.h"
 #include "drift.h"
@@ -160,6 +161,10 @@ delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, voi
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
+
+		/* someone configures at this moment: no fault of the mapping, the turn begins anew */
+		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
+			ReThrowError(error);
 		delivery_block(delivery, state,
 					   error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message,
 					   GetCurrentTimestamp());
@@ -258,6 +263,16 @@ look_at_creation(MappingDelivery *state, const Mapping *mapping, const Connectio
 		state->needs_metadata = true;
 }
 
+/* So is that for a job. */
+static void
+look_at_bulk(const Delivery *delivery, MappingDelivery *state, const Mapping *mapping,
+			 const Connection *connection)
+{
+	state->bulk_threshold = bulk_threshold(mapping, connection);
+	if (!connection->token && bulk_has_job(delivery, mapping->id))
+		state->needs_metadata = true;
+}
+
 static void
 look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 {
@@ -267,6 +282,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	TimestampTz again;
 
 	state->deliverable = state->needs_metadata = state->creation_due = false;
+	state->bulk_threshold = 0;
 	state->held_until = 0;
 	if (!mapping)
 	{
@@ -301,6 +317,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	}
 	delivery_unblock(state);
 	state->deliverable = true;
+	look_at_bulk(delivery, state, mapping, connection);
 	look_at_lookups(delivery, state, mapping);
 	if (mapping->refresh_wanted || state->describe_wanted || state->describe_due)
 		return; /* what follows is for metadata that hold */
@@ -413,7 +430,7 @@ request_headers(const Request *request)
 	const char **headers = palloc0(sizeof(char *) * 8);
 	int n = 0;
 
-	headers[n++] = "Accept: application/json";
+	headers[n++] = request->kind == REQUEST_BULK ? bulk_accept(request) : "Accept: application/json";
 	if (request->kind == REQUEST_LOGIN)
 		return headers;
 
@@ -456,6 +473,8 @@ send(Delivery *delivery, Request *request)
 		http.body = request->call->body;
 		http.body_len = request->call->body_len;
 	}
+	if (request->kind == REQUEST_BULK)
+		bulk_fill(request, &http);
 	return http_submit(delivery->http, &http);
 }
 
@@ -634,7 +653,7 @@ left_ready(Delivery *delivery)
 			!state->blocked && state->held_until == 0)
 			return true;
 	}
-	return delivery->look;
+	return delivery->look || fetch_left_behind(delivery);
 }
 
 static long
@@ -653,6 +672,7 @@ time_to_wait(Delivery *delivery)
 	soonest(&next, delivery->next_due);
 	soonest(&next, delivery->next_verify);
 	soonest(&next, delivery->next_retry);
+	soonest(&next, bulk_jobs_next(delivery));
 	foreach(lc, delivery->mappings)
 		soonest(&next, ((MappingDelivery *) lfirst(lc))->held_until);
 	if (delivery->prepared)
@@ -666,6 +686,7 @@ long
 deliver_turn(Delivery *delivery, bool woken)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->turn_context);
+	bool moved;
 
 	if (woken)
 	{
@@ -676,18 +697,25 @@ deliver_turn(Delivery *delivery, bool woken)
 	}
 	else if (delivery->prepared)
 		delivery->look = true;
+	delivery->turn_started = GetCurrentTimestamp();
 	begin_turn();
 	MemoryContextSwitchTo(delivery->turn_context);
 	look_at_mappings(delivery);
 	verify_intents(delivery);
 	fetch(delivery);
+	bulk_measure(delivery);
 	claim_all(delivery);
+	bulk_jobs_turn(delivery);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
 	MemoryContextSwitchTo(delivery->turn_context);
 	send_outgoing(delivery);
+	moved = move_keys(delivery);
+	MemoryContextSwitchTo(delivery->turn_context);
 	settle_decided(delivery);
+	delivery->again |= moved;
+	bulk_jobs_release(delivery);
 	finish_turn(delivery);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(delivery->turn_context);
@@ -726,12 +754,15 @@ deliver_recover(Delivery *delivery)
 			request->connection->limits_in_flight = false;
 		if (request->kind == REQUEST_DESCRIBE)
 			delivery_of(delivery, request->mapping)->describe_in_flight = false;
+		if (request->kind == REQUEST_BULK)
+			request->bulk->in_flight = false;
 		if (request->kind == REQUEST_CREATE_FIELD)
 			create_field_recover(delivery_of(delivery, request->mapping));
 		MemoryContextDelete(request->context);
 	}
 	list_free(delivery->outgoing);
 	delivery->outgoing = NIL;
+	bulk_jobs_recover(delivery);
 	delivery->look = true;
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(delivery->turn_context);

@@ -48,7 +48,14 @@ typedef struct MappingDelivery
 	bool creation_due;              /* of a field for a new column */
 	struct FieldCreation *creation; /* under way; NULL */
 	bool creation_in_flight;
-	bool users_wanted; /* conflicts were added that show a user by the Id alone */
+	bool users_wanted;           /* conflicts were added that show a user by the Id alone */
+	bool bulk;                   /* bulk jobs take what they can of backfills */
+	bool bulk_live;              /* and of live changes, as there are so many */
+	int bulk_threshold;          /* as of this turn; 0: none may be used */
+	TimestampTz bulk_off_until;  /* they were refused */
+	TimestampTz hard_deleted_at; /* when the last job of hard deletes began */
+	TimestampTz hard_deletes_off_until;
+	char *hard_deletes_refused; /* why; NULL */
 	MappingCounters counters;
 	bool dirty;
 } MappingDelivery;
@@ -66,6 +73,7 @@ typedef enum RequestKind
 	REQUEST_GONE,
 	REQUEST_HISTORY,
 	REQUEST_USERS,
+	REQUEST_BULK,
 	REQUEST_CREATE_FIELD
 } RequestKind;
 
@@ -90,6 +98,7 @@ typedef struct Request
 	RestCall *call;
 	AuthCall *login;
 	const char *if_modified_since;
+	struct BulkJob *bulk; /* that it is of */
 	int nunits;
 	Outcome *outcomes;   /* one a unit, to be completed by the reply */
 	RestRecord *records; /* one a unit, of writes; NULL */
@@ -139,12 +148,14 @@ typedef struct Delivery
 	TimestampTz next_retry;    /* of a server or mapping that can't be used now; 0 none */
 	TimestampTz state_written;
 	bool backfills_running;
-	List *chunks;   /* BackfillChunk, in order of key */
-	List *mappings; /* MappingDelivery */
-	List *requests; /* in flight */
-	List *outgoing; /* to be sent after commit */
-	List *decided;  /* Outcome * that need no request, to be settled */
-	List *users;    /* RestUser *: names of Salesforce's users, as far as they were asked for */
+	List *chunks;    /* BackfillChunk, in order of key */
+	List *mappings;  /* MappingDelivery */
+	List *requests;  /* in flight */
+	List *outgoing;  /* to be sent after commit */
+	List *bulk_jobs; /* BulkJob */
+	TimestampTz turn_started;
+	List *decided; /* Outcome * that need no request, to be settled */
+	List *users;   /* RestUser *: names of Salesforce's users, as far as they were asked for */
 } Delivery;
 
 extern Delivery *deliver_create(HttpClient *http);
@@ -209,7 +220,17 @@ extern bool claim_may_send(const Delivery *delivery, Connection *connection, int
 
 /* fetch.c */
 extern void fetch(Delivery *delivery);
+
+/* Mappings that were passed over and can go now need the queue's beginning again. */
+extern bool fetch_left_behind(const Delivery *delivery);
 extern void fetch_note_chunks(Delivery *delivery);
+
+/* Deferred changes of units that got an event go along with it. */
+extern void fetch_join_deferred(Delivery *delivery, List *fresh);
+extern void fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row);
+
+/* move.c: carry out key changes that can be; true if there were any, or a delete may go before one. */
+extern bool move_keys(Delivery *delivery);
 
 /* reply.c */
 extern void reply_settle(Delivery *delivery, Request *request, const HttpReply *reply);
@@ -249,6 +270,10 @@ extern bool trouble_is_server(const RestResult *result, ErrorScope *scope);
 
 /* reads.c: a reply with status 200. */
 extern void reads_settle(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
+
+/* Results of the records of a part, as outcomes; not settled yet. */
+extern void reply_set_results(Delivery *delivery, Request *request, const RequestPart *part,
+							  const RestResult *results, const HttpReply *reply);
 
 /*
  * Settle outcomes of one mapping in a transaction, then let go of their units.

@@ -253,7 +253,7 @@ error_is_contention(const char *code)
 {
 	static const char *const codes[] = {
 		"UNABLE_TO_LOCK_ROW", "LIMIT_EXCEEDED", "FILTERED_LOOKUP_LIMIT_EXCEEDED", "TOO_MANY_APEX_REQUESTS",
-		"QUERY_TIMEOUT", "EXCEEDED_MAX_SIZE_REQUEST",
+		"EXCEEDED_MAX_SIZE_REQUEST",
 		/* of triggers and flows: if they pass, as a lock or the CPU limit do */
 		"CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER"};
 

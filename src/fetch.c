@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "deliver.h"
 #include "expression.h"
 #include "sfsync.h"
@@ -39,18 +40,15 @@ take_event(const WorkEvent *event, void *arg)
 	MappingQueue *queue = batch_queue(delivery->work, event->mapping);
 	MappingDelivery *state = delivery_of(delivery, event->mapping);
 	Unit *unit = NULL;
-	Unit *left;
 
-	if (!state->deliverable && queue->nunits >= IDLE_MAPPING_MAX)
+	/* once some were passed over, so are all, until they are read again in their order */
+	if (state->behind || (!state->deliverable && queue->nunits >= IDLE_MAPPING_MAX))
 		state->behind = true;
 	else
 		unit = batch_event(delivery->work, event);
-	left = unit && event->old_key ? batch_find(delivery->work, event->mapping, event->old_key) : NULL;
 	MemoryContextSwitchTo(caller);
 	if (unit)
 		taking->fresh = lappend(taking->fresh, unit);
-	if (left)
-		taking->fresh = lappend(taking->fresh, left);
 }
 
 /* A record that made requests fail goes alone. */
@@ -62,11 +60,10 @@ suspected(int mapping_id, const char *key)
 	return mapping && connection_suspects(mapping->serverid, mapping->owner, mapping_id, key);
 }
 
-static void
-merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
+void
+fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
-	Unit *mover;
 
 	batch_deferred(unit);
 	if (row->attempts > 0 || unit->limit == 0)
@@ -79,6 +76,7 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 		batch_add_whole(unit, row->whole_at);
 	unit->whole |= row->whole;
 	unit->deleted |= row->deleted;
+	unit->key_left |= row->key_left;
 	unit->missing_since = row->missing_since;
 	for (int i = 0; i < row->nold; i++)
 		batch_add_old_key(delivery->work, unit, row->old_keys[i]);
@@ -86,9 +84,6 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 		batch_add_times(unit, row->changed, row->changed_len, row->times);
 	else
 		batch_add_changed(unit, row->changed, row->changed_len, row->changed_at);
-	mover = unit->key_left ? batch_mover(delivery->work, row->mapping, row->key) : NULL;
-	if (mover && mover != unit && !mover->in_flight)
-		batch_add_changes_of(mover, unit);
 	if (unit->min_xid == 0 || row->xid < unit->min_xid)
 		unit->min_xid = row->xid;
 	if (unit->first_event_at == 0 || row->first_event_at < unit->first_event_at)
@@ -101,8 +96,8 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
  * Changes of rows that wait are merged into what waits: it keeps its time and
  * attempts.  What was held goes on with the new change.
  */
-static void
-join_deferred(Delivery *delivery, List *fresh)
+void
+fetch_join_deferred(Delivery *delivery, List *fresh)
 {
 	int n = list_length(fresh);
 	int32 *mappings = palloc(sizeof(int32) * Max(n, 1));
@@ -128,7 +123,7 @@ join_deferred(Delivery *delivery, List *fresh)
 			unit = unit->next;
 		if (!unit || unit->deferred)
 			continue;
-		merge_deferred(delivery, unit, &rows[i]);
+		fetch_merge_deferred(delivery, unit, &rows[i]);
 		if (rows[i].held || rows[i].due_at <= now || rows[i].missing_since != 0)
 			continue;
 		if (batch_find(delivery->work, rows[i].mapping, rows[i].key) != unit)
@@ -155,9 +150,26 @@ at_hand(Delivery *delivery)
 		MappingQueue *queue = state->deliverable ? batch_find_queue(delivery->work, state->id) : NULL;
 
 		if (queue)
-			n += queue->nunits - queue->nlater;
+			n += queue->nunits - queue->nlater - bulk_units(delivery, state->id);
 	}
 	return n;
+}
+
+/* At least so many that it shows whether a bulk job is worth it. */
+static int
+at_hand_low(const Delivery *delivery)
+{
+	ListCell *lc;
+	int low = AT_HAND_LOW;
+
+	foreach(lc, delivery->mappings)
+	{
+		const MappingDelivery *state = lfirst(lc);
+
+		if (state->bulk_off_until <= delivery->turn_started)
+			low = Max(low, state->bulk_threshold);
+	}
+	return low;
 }
 
 static void
@@ -166,11 +178,11 @@ read_queue(Delivery *delivery)
 	Taking taking = {delivery, NIL};
 	int nread;
 
-	while (delivery->look && at_hand(delivery) < AT_HAND_LOW)
+	while (delivery->look && at_hand(delivery) < at_hand_low(delivery))
 		if (queue_read(&delivery->window, PAGE, delivery->context, take_event, &taking, &nread))
 			delivery->look = false;
 	if (taking.fresh != NIL)
-		join_deferred(delivery, taking.fresh);
+		fetch_join_deferred(delivery, taking.fresh);
 }
 
 static int *
@@ -214,7 +226,7 @@ read_deferred(Delivery *delivery)
 			unit = batch_unit(delivery->work, rows[i].mapping, rows[i].key);
 		MemoryContextSwitchTo(caller);
 		if (unit)
-			merge_deferred(delivery, unit, &rows[i]);
+			fetch_merge_deferred(delivery, unit, &rows[i]);
 	}
 	if (n == Min(room, PAGE))
 	{
@@ -264,9 +276,13 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 		chunk->last_key = pstrdup(keys[nkeys - 1]);
 	for (int i = 0; i < nkeys; i++)
 	{
-		Unit *unit = batch_unit(delivery->work, job->mapping, keys[i]);
+		Unit *unit = batch_find(delivery->work, job->mapping, keys[i]);
 
-		if (job->changed)
+		if (!unit || !unit->restored || !unit->whole)
+			unit = batch_unit(delivery->work, job->mapping, keys[i]);
+		if (unit->in_flight)
+			; /* it is on its way with all that it has */
+		else if (job->changed)
 			batch_add_changed(unit, job->changed, job->changed_len, BATCH_NEVER);
 		else
 			batch_add_whole(unit, BATCH_NEVER);
@@ -282,8 +298,24 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 	}
 	delivery->chunks = lappend(delivery->chunks, chunk);
 	MemoryContextSwitchTo(caller);
-	join_deferred(delivery, fresh);
+	/* what waits, or has a dead letter, goes with it: else that would count as done */
+	fetch_join_deferred(delivery, fresh);
 	list_free(fresh);
+}
+
+/*
+ * Those in bulk jobs are not settled for long, and don't hold up others; but
+ * when jobs have no room, they wait for it.
+ */
+static int
+chunks_at_once(const Delivery *delivery, const MappingDelivery *state)
+{
+	const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
+	int in_bulk = bulk_units(delivery, state->id);
+
+	if (in_bulk > 0 && !bulk_has_room(delivery, queue->nunits - in_bulk))
+		return 0;
+	return 1 + (at_hand_low(delivery) + in_bulk) / CHUNK_ROWS;
 }
 
 typedef struct KeysWanted
@@ -332,7 +364,8 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	Mapping *mapping;
 	KeysWanted wanted = {NULL, job, NULL, NULL, 0};
 
-	if (!state->deliverable || nchunks > 2 || (last && last->last) || at_hand(delivery) > AT_HAND_LOW)
+	if (!state->deliverable || nchunks >= chunks_at_once(delivery, state) || (last && last->last) ||
+		at_hand(delivery) >= at_hand_low(delivery))
 		return;
 	mapping = mapping_get(job->mapping);
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
@@ -372,6 +405,18 @@ drop_cancelled(Delivery *delivery, const BackfillJob *jobs, int n)
 }
 
 static void
+read_chunks(Delivery *delivery, BackfillJob *job)
+{
+	int before;
+
+	do
+	{
+		before = list_length(delivery->chunks);
+		delivery_guard(delivery, delivery_of(delivery, job->mapping), read_backfill, job);
+	} while (list_length(delivery->chunks) > before);
+}
+
+static void
 read_backfills(Delivery *delivery)
 {
 	int n;
@@ -383,7 +428,7 @@ read_backfills(Delivery *delivery)
 	drop_cancelled(delivery, jobs, n);
 	delivery->backfills_running = n > 0;
 	for (int i = 0; i < n; i++)
-		delivery_guard(delivery, delivery_of(delivery, jobs[i].mapping), read_backfill, &jobs[i]);
+		read_chunks(delivery, &jobs[i]);
 }
 
 static void
@@ -428,22 +473,28 @@ fetch_note_chunks(Delivery *delivery)
 	}
 }
 
-/* Mappings that were passed over and can go now need the queue's beginning again. */
+bool
+fetch_left_behind(const Delivery *delivery)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->mappings)
+	{
+		const MappingDelivery *state = lfirst(lc);
+		const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
+
+		if (state->behind && state->deliverable && (!queue || queue->nunits < IDLE_MAPPING_MAX / 2))
+			return true;
+	}
+	return false;
+}
+
 static void
 catch_up(Delivery *delivery)
 {
 	ListCell *lc;
-	bool rewind = false;
 
-	foreach(lc, delivery->mappings)
-	{
-		MappingDelivery *state = lfirst(lc);
-
-		if (state->behind && state->deliverable &&
-			batch_queue(delivery->work, state->id)->nunits < IDLE_MAPPING_MAX / 2)
-			rewind = true;
-	}
-	if (!rewind)
+	if (!fetch_left_behind(delivery))
 		return;
 	foreach(lc, delivery->mappings)
 		((MappingDelivery *) lfirst(lc))->behind = false;

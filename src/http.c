@@ -12,6 +12,7 @@
  */
 #include "compat.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -51,6 +52,10 @@ typedef struct HttpTransfer
 	char *url;
 	char *body;
 	size_t body_len;
+	int body_fd; /* in place of body; -1 none */
+	size_t body_sent;
+	int reply_fd;     /* for the reply's body; -1 none */
+	int file_errno;   /* of either; 0 none */
 	size_t body_size; /* allocated for the reply's body */
 	size_t max_reply;
 	size_t header_bytes;
@@ -218,6 +223,39 @@ reserve_body(HttpTransfer *transfer, size_t needed)
 	return true;
 }
 
+static bool
+write_body(HttpTransfer *transfer, const char *data, size_t len)
+{
+	while (len > 0)
+	{
+		ssize_t n = pwrite(transfer->reply_fd, data, len, (off_t) transfer->reply->body_len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+		{
+			transfer->file_errno = n < 0 ? errno : ENOSPC;
+			return false;
+		}
+		transfer->reply->body_len += n;
+		data += n;
+		len -= n;
+	}
+	return true;
+}
+
+/* Errors stay in memory, where they are read from. */
+static bool
+goes_to_file(HttpTransfer *transfer)
+{
+	long status = 0;
+
+	if (transfer->reply_fd < 0)
+		return false;
+	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
+	return status == 200;
+}
+
 /* Called with decompressed bytes, so the bound holds for those. */
 static size_t
 on_body(char *data, size_t size, size_t nmemb, void *arg)
@@ -231,12 +269,45 @@ on_body(char *data, size_t size, size_t nmemb, void *arg)
 		transfer->too_large = true;
 		return CURL_WRITEFUNC_ERROR;
 	}
+	if (goes_to_file(transfer))
+		return write_body(transfer, data, len) ? len : CURL_WRITEFUNC_ERROR;
 	if (!reserve_body(transfer, reply->body_len + len + 1))
 		return CURL_WRITEFUNC_ERROR;
 	memcpy(reply->body + reply->body_len, data, len);
 	reply->body_len += len;
 	reply->body[reply->body_len] = '\0';
 	return len;
+}
+
+/* A body from a file.  libcurl goes back to its start when it sends a request again. */
+static size_t
+on_read(char *buffer, size_t size, size_t nitems, void *arg)
+{
+	HttpTransfer *transfer = arg;
+	size_t wanted = Min(size * nitems, transfer->body_len - transfer->body_sent);
+	ssize_t n;
+
+	do
+		n = pread(transfer->body_fd, buffer, wanted, (off_t) transfer->body_sent);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 || (n == 0 && wanted > 0))
+	{
+		transfer->file_errno = n < 0 ? errno : EIO;
+		return CURL_READFUNC_ABORT;
+	}
+	transfer->body_sent += n;
+	return n;
+}
+
+static int
+on_seek(void *arg, curl_off_t offset, int origin)
+{
+	HttpTransfer *transfer = arg;
+
+	if (origin != SEEK_SET || offset < 0 || (size_t) offset > transfer->body_len)
+		return CURL_SEEKFUNC_FAIL;
+	transfer->body_sent = (size_t) offset;
+	return CURL_SEEKFUNC_OK;
 }
 
 /*
@@ -282,8 +353,9 @@ forget_headers(HttpTransfer *transfer)
 	free(reply->request_id);
 	free(reply->content_type);
 	free(reply->last_modified);
+	free(reply->locator);
 	free(transfer->retry_after);
-	reply->limit_info = reply->request_id = NULL;
+	reply->limit_info = reply->request_id = reply->locator = NULL;
 	reply->content_type = reply->last_modified = NULL;
 	transfer->retry_after = NULL;
 	reply->server_date = 0;
@@ -319,6 +391,7 @@ on_header(char *line, size_t size, size_t nmemb, void *arg)
 	else if (!take_header(line, len, "Retry-After", &transfer->retry_after) &&
 			 !take_header(line, len, "Sforce-Limit-Info", &reply->limit_info) &&
 			 !take_header(line, len, "X-Sfdc-Request-Id", &reply->request_id) &&
+			 !take_header(line, len, "Sforce-Locator", &reply->locator) &&
 			 !take_header(line, len, "Content-Type", &reply->content_type))
 		(void) take_header(line, len, "Last-Modified", &reply->last_modified);
 	return len;
@@ -356,10 +429,44 @@ transfer_free(HttpTransfer *transfer)
 		return;
 	free_headers(transfer->headers);
 	wipe_and_free(transfer->body, transfer->body_len);
+	if (transfer->body_fd >= 0)
+		close(transfer->body_fd);
+	if (transfer->reply_fd >= 0)
+		close(transfer->reply_fd);
 	free(transfer->retry_after);
 	free(transfer->url);
 	http_reply_free(transfer->reply);
 	free(transfer);
+}
+
+static bool
+take_body(HttpTransfer *transfer, const HttpRequest *request)
+{
+	if (request->content_type == NULL)
+		return true;
+	if (request->body_fd < 0 || (request->body_fd == 0 && request->body == NULL && request->body_len > 0))
+		return false;
+	transfer->body_len = request->body_len;
+	if (request->body_fd > 0)
+	{
+		transfer->body_fd = fcntl(request->body_fd, F_DUPFD_CLOEXEC, 0);
+		return transfer->body_fd >= 0;
+	}
+	transfer->body = malloc(request->body_len + 1);
+	if (transfer->body != NULL && request->body_len > 0)
+		memcpy(transfer->body, request->body, request->body_len);
+	return transfer->body != NULL;
+}
+
+static bool
+take_reply_fd(HttpTransfer *transfer, const HttpRequest *request)
+{
+	if (request->reply_fd == 0)
+		return true;
+	if (request->reply_fd < 0)
+		return false;
+	transfer->reply_fd = fcntl(request->reply_fd, F_DUPFD_CLOEXEC, 0);
+	return transfer->reply_fd >= 0;
 }
 
 static HttpTransfer *
@@ -370,6 +477,7 @@ transfer_create(HttpClient *client, const HttpRequest *request)
 	if (transfer == NULL)
 		return NULL;
 	transfer->client = client;
+	transfer->body_fd = transfer->reply_fd = -1;
 	transfer->max_reply = request->max_reply > 0 ? request->max_reply : HTTP_DEFAULT_MAX_REPLY;
 	transfer->timeout = request->timeout > 0 ? request->timeout : HTTP_DEFAULT_TIMEOUT;
 	transfer->reads = strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0;
@@ -384,14 +492,7 @@ transfer_create(HttpClient *client, const HttpRequest *request)
 	transfer->reply->retry_after = -1;
 	/* Room for the sentence now: there may be none when it is needed. */
 	transfer->reply->error = calloc(1, HTTP_ERROR_SIZE);
-	if (request->content_type != NULL)
-	{
-		transfer->body_len = request->body_len;
-		transfer->body = malloc(request->body_len + 1);
-		if (transfer->body != NULL && request->body_len > 0)
-			memcpy(transfer->body, request->body, request->body_len);
-	}
-	if (transfer->reply->error == NULL || (request->content_type != NULL && transfer->body == NULL))
+	if (transfer->reply->error == NULL || !take_body(transfer, request) || !take_reply_fd(transfer, request))
 	{
 		transfer_free(transfer);
 		return NULL;
@@ -503,7 +604,17 @@ set_method(HttpTransfer *transfer, const HttpRequest *request)
 {
 	CURL *easy = transfer->easy;
 
-	if (transfer->body != NULL || strcmp(request->method, "POST") == 0)
+	if (transfer->body_fd >= 0)
+	{
+		if (curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L) != CURLE_OK ||
+			curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t) transfer->body_len) != CURLE_OK ||
+			curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_read) != CURLE_OK ||
+			curl_easy_setopt(easy, CURLOPT_READDATA, transfer) != CURLE_OK ||
+			curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_seek) != CURLE_OK ||
+			curl_easy_setopt(easy, CURLOPT_SEEKDATA, transfer) != CURLE_OK)
+			return false;
+	}
+	else if (transfer->body != NULL || strcmp(request->method, "POST") == 0)
 	{
 		if (curl_easy_setopt(easy, CURLOPT_POST, 1L) != CURLE_OK ||
 			curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) transfer->body_len) !=
@@ -698,6 +809,9 @@ describe_failure(HttpTransfer *transfer, CURLcode code)
 	curl_easy_getinfo(transfer->easy, CURLINFO_OS_ERRNO, &os_errno);
 	if (transfer->no_memory || code == CURLE_OUT_OF_MEMORY)
 		snprintf(error, HTTP_ERROR_SIZE, "out of memory while talking to %.*s", len, host);
+	else if (transfer->file_errno != 0)
+		snprintf(error, HTTP_ERROR_SIZE, "a temporary file failed while talking to %.*s: %s", len, host,
+				 strerror(transfer->file_errno));
 	else if (reply->outcome == HTTP_TOO_LARGE)
 		snprintf(error, HTTP_ERROR_SIZE, "the reply of %.*s is larger than %zu bytes", len, host,
 				 reply->body_len == 0 ? HTTP_MAX_HEADER : transfer->max_reply);
@@ -1062,6 +1176,7 @@ http_reply_free(HttpReply *reply)
 	free(reply->request_id);
 	free(reply->content_type);
 	free(reply->last_modified);
+	free(reply->locator);
 	free(reply->resolved_ip);
 	free(reply);
 }

@@ -17,6 +17,8 @@ typedef struct HttpRequest
 	const char *content_type; /* NULL: no body */
 	const char *body;         /* copied */
 	size_t body_len;
+	int body_fd;  /* 0 none; body_len bytes from the start of this file, in place of body */
+	int reply_fd; /* 0 none; where the body of a reply with status 200 is written, from the start */
 	const char *const *headers; /* further "Name: value" lines, NULL-terminated; may be NULL */
 	const char *ca_file;        /* NULL: the system's */
 	int connect_timeout;        /* ms */
@@ -24,6 +26,8 @@ typedef struct HttpRequest
 	size_t max_reply;           /* bytes; more is HTTP_TOO_LARGE */
 	void *tag;                  /* comes back with the reply */
 } HttpRequest;
+
+/* Descriptors are duplicated: they need to stay open during http_submit only. */
 
 typedef enum HttpOutcome
 {
@@ -38,7 +42,7 @@ typedef struct HttpReply
 	void *tag;
 	HttpOutcome outcome;
 	int status;
-	char *body; /* zero-terminated; may be NULL */
+	char *body; /* zero-terminated; may be NULL; so is one that went to a file */
 	size_t body_len;
 	char *error;     /* sentence for users where outcome is not HTTP_REPLIED */
 	bool tls_failed; /* certificate or handshake */
@@ -50,6 +54,7 @@ typedef struct HttpReply
 	char *request_id;  /* X-Sfdc-Request-Id; NULL if absent */
 	char *content_type;
 	char *last_modified;
+	char *locator;     /* Sforce-Locator: of the next page of a bulk job's results */
 	char *resolved_ip; /* address talked to; NULL if none */
 } HttpReply;
 

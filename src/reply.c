@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "bulk_job.h"
 #include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
@@ -164,7 +165,7 @@ anything_to_write(const Outcome *outcomes, int n, int64 intent)
 	if (intent != 0)
 		return true;
 	for (int i = 0; i < n; i++)
-		if (outcomes[i].kind != OUTCOME_AGAIN)
+		if (outcomes[i].kind != OUTCOME_AGAIN || outcomes[i].bulk_job != 0)
 			return true;
 	return false;
 }
@@ -350,6 +351,11 @@ set_gone(const Request *request, UnitKind kind, int i, const RestError *error, c
 
 	if (kind == UNIT_DELETE)
 		outcome->kind = deleted_kind(outcome);
+	else if (kind == UNIT_FREE_KEY)
+	{
+		outcome->kind = OUTCOME_AGAIN;
+		outcome->key_freed = true;
+	}
 	else if (outcome->memory)
 		outcome->kind = OUTCOME_AGAIN; /* it is read again, and seen to be gone */
 	else if (kind == UNIT_UPDATE && (!outcome->unit->whole || strcmp(outcome->operation, "key_change") == 0))
@@ -519,11 +525,31 @@ set_results(Delivery *delivery, Request *request, const RequestPart *part, const
 			set_failed(delivery, request, part->kind, part->first + i, &results[i], reply);
 			continue;
 		}
+		if (part->kind == UNIT_FREE_KEY)
+		{
+			outcome->kind = OUTCOME_AGAIN;
+			outcome->key_freed = true;
+			outcome->written_at = answered_at(request, reply);
+			continue;
+		}
 		outcome->kind = part->kind == UNIT_DELETE ? deleted_kind(outcome) : OUTCOME_SYNCED;
 		outcome->written_at = answered_at(request, reply);
 		if (results[i].id)
 			outcome->salesforce_id = results[i].id;
 	}
+}
+
+void
+reply_set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
+				  const HttpReply *reply)
+{
+	ErrorScope scope;
+	const RestResult *ailing = find_ailing(results, part->n, &scope);
+
+	if (ailing)
+		trouble_of_server(request->connection, scope, error_text(&ailing->error), reply->retry_after,
+						  GetCurrentTimestamp());
+	set_results(delivery, request, part, results, reply);
 }
 
 /*
@@ -811,12 +837,15 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 static void
 read_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
+	if (reply->timed_out)
+		throttle_read(&request->connection->throttle, -1, request->nunits);
 	if (reply->outcome != HTTP_REPLIED)
 		reply_failed(delivery, request, reply->error, now);
 	else if (reply->status != 200)
 		reply_refused(delivery, request, reply, now);
 	else
 	{
+		throttle_read(&request->connection->throttle, reply->elapsed, request->nunits);
 		poison_passed(&request->connection->poison, request->mark, false);
 		connection_well(request->connection, reply->elapsed, 0, true);
 		reads_settle(delivery, request, reply, now);
@@ -827,32 +856,54 @@ read_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
  * Ids by external ID
  */
 
-static void
-remember_found(Request *request, const RestFound *found, int nfound, bool case_sensitive)
+/* The record found under a key; NULL if there is none, or more than one. */
+static const RestFound *
+found_at(const RestFound *found, int nfound, const char *record_key, bool case_sensitive)
 {
-	char **record_keys = palloc(sizeof(char *) * Max(nfound, 1));
-	char **keys = palloc(sizeof(char *) * Max(nfound, 1));
-	char **ids = palloc(sizeof(char *) * Max(nfound, 1));
-	int n = 0;
+	const RestFound *match = NULL;
 
 	for (int f = 0; f < nfound; f++)
 	{
-		char *record_key = rest_record_key(found[f].key, case_sensitive);
-		bool double_match = false;
-
-		for (int k = 0; k < n; k++)
-			double_match |= strcmp(record_keys[k], record_key) == 0;
-		for (int k = 0; k < request->nkeys && !double_match; k++)
-		{
-			if (strcmp(request->record_keys[k], record_key) != 0)
-				continue;
-			record_keys[n] = record_key;
-			keys[n] = request->keys[k];
-			ids[n++] = found[f].id;
-			break;
-		}
+		if (strcmp(rest_record_key(found[f].key, case_sensitive), record_key) != 0)
+			continue;
+		if (match)
+			return NULL;
+		match = &found[f];
 	}
-	record_meet(request->mapping, record_keys, keys, ids, n);
+	return match;
+}
+
+/* A row's record is the one under a key that it had before; else the one under its own. */
+static void
+remember_found(Request *request, const RestFound *found, int nfound, bool case_sensitive)
+{
+	char **record_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
+	char **keys = palloc(sizeof(char *) * Max(request->nunits, 1));
+	char **ids = palloc(sizeof(char *) * Max(request->nunits, 1));
+	char **at_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
+	int n = 0;
+	int first = 0;
+
+	for (int i = 0; i < request->nunits; i++)
+	{
+		const Unit *unit = request->outcomes[i].unit;
+		int nkeys = Min(1 + unit->nold, request->nkeys - first);
+		const RestFound *match = NULL;
+
+		for (int k = 1; k <= nkeys && !match; k++)
+		{
+			at_keys[n] = request->record_keys[first + k % nkeys];
+			match = found_at(found, nfound, at_keys[n], case_sensitive);
+		}
+		if (match)
+		{
+			record_keys[n] = request->record_keys[first];
+			keys[n] = unit->key;
+			ids[n++] = match->id;
+		}
+		first += nkeys;
+	}
+	record_meet(request->mapping, record_keys, keys, ids, at_keys, n);
 }
 
 static void
@@ -1047,6 +1098,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 		case REQUEST_LOOKUP:
 			lookup_reply(delivery, request, reply, now);
 			break;
+		case REQUEST_BULK:
+			bulk_reply(delivery, request, reply, now);
+			break;
 		case REQUEST_RETRIEVE:
 		case REQUEST_FIND:
 		case REQUEST_GONE:
@@ -1091,7 +1145,7 @@ reply_settle(Delivery *delivery, Request *request, const HttpReply *reply)
 
 	delivery->requests = list_delete_ptr(delivery->requests, request);
 	request->connection->in_flight--;
-	connection_note_reply(request->connection, reply, now);
+	connection_note_reply(request->connection, reply, request->started, now);
 	PG_TRY();
 	{
 		dispatch(delivery, request, reply, now);

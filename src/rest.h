@@ -132,6 +132,9 @@ extern bool rest_unpack(const char *body, size_t len, int ncalls, RestPart *part
 extern bool rest_parse_update_if(const char *body, size_t len, const RestRecord *records, int nrecords,
 								 RestResult *results, bool *precondition_failed, char **error);
 
+/* Text of Salesforce as it may stand in logs and views: one line, bounded, valid UTF-8. */
+extern char *rest_clean_text(const char *text, size_t len);
+
 /* Parse a request-level error: array or object, OAuth's form, HTML, nothing. */
 extern RestError rest_parse_error(int http_status, const char *body, size_t len);
 

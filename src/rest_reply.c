@@ -115,6 +115,12 @@ clean_text(const char *text, size_t len, size_t max)
 }
 
 char *
+rest_clean_text(const char *text, size_t len)
+{
+	return clean_text(text, len, MAX_MESSAGE);
+}
+
+char *
 rest_clean_string(json_object *value, size_t max)
 {
 	if (!json_object_is_type(value, json_type_string))

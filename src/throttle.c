@@ -16,6 +16,8 @@
 #define LONG_REQUEST (20 * SECOND)
 #define SLOW_REQUEST (10 * SECOND)
 
+#define READ_MAX 2000 /* Ids per call (section 5.6) */
+#define READ_STEP 100
 #define BATCH_STEP 20             /* times the number of good batches in a row */
 #define BATCH_FLOOR 10            /* smaller ones don't make locks rarer, and cost calls */
 #define CALM_BATCHES 10           /* good ones in a row before the size that met trouble is tried again */
@@ -134,6 +136,7 @@ void
 throttle_init(Throttle *throttle, const ThrottleSettings *settings)
 {
 	memset(throttle, 0, sizeof(*throttle));
+	throttle->read_size = READ_MAX;
 	throttle_configure(throttle, settings);
 }
 
@@ -321,6 +324,18 @@ throttle_success(Throttle *throttle, int64 elapsed, int records, bool backlog)
 	/* a batch that wasn't filled doesn't tell whether a larger one would do */
 	if (backlog && records >= throttle->batch_size / 2)
 		larger_batches(throttle);
+}
+
+void
+throttle_read(Throttle *throttle, int64 elapsed, int records)
+{
+	if (elapsed < 0 || elapsed > slow_request(throttle))
+	{
+		if (records <= throttle->read_size)
+			throttle->read_size = Max(records / 2, 1);
+	}
+	else if (records >= throttle->read_size / 2 && elapsed < slow_request(throttle) / 2)
+		throttle->read_size = Min(throttle->read_size + READ_STEP, READ_MAX);
 }
 
 /*

@@ -33,6 +33,7 @@ typedef struct Throttle
 	int batch_size;
 	int trouble_at; /* batch size that met trouble last; 0 none */
 	int streak;     /* batches that went well in a row, towards larger ones */
+	int read_size;  /* records that are read by one request */
 	int concurrency;
 	int concurrency_goal; /* what it grows to again, step by step, after an outage */
 	int successes;        /* fast ones in a row, towards more concurrency */
@@ -81,6 +82,9 @@ extern void throttle_contention(Throttle *throttle, int records);
 
 /* A request of so many records wasn't done in time. */
 extern void throttle_timeout(Throttle *throttle, int records);
+
+/* A request that read so many records came back, or didn't in time (elapsed < 0). */
+extern void throttle_read(Throttle *throttle, int64 elapsed, int records);
 
 /* ConcurrentRequests limit: fewer requests at once, and a short wait. */
 extern void throttle_concurrent_limit(Throttle *throttle, int64 now, int retry_after, double random);

@@ -96,11 +96,14 @@ trouble(Delivery *delivery, Request *request, const RequestPart *part, int statu
 		const char *text, const HttpReply *reply, TimestampTz now)
 {
 	Throttle *throttle = &request->connection->throttle;
-	bool too_long = error->code && strcmp(error->code, "REQUEST_RUNNING_TOO_LONG") == 0;
+	bool too_long = error->code && (strcmp(error->code, "REQUEST_RUNNING_TOO_LONG") == 0 ||
+									strcmp(error->code, "QUERY_TIMEOUT") == 0);
 
-	if (too_long)
+	if (too_long && !request->records)
+		throttle_read(throttle, -1, part->n);
+	else if (too_long)
 		throttle_timeout(throttle, part->n);
-	if (error_is_contention(error->code))
+	if (request->records && error_is_contention(error->code))
 		throttle_contention(throttle, part->n);
 	if (request->records && (status >= 500 || too_long))
 		write_failed(request, part, error, text, reply, now);

@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
+#include "bulk_job.h"
 #include "connection.h"
 #include "datum.h"
 #include "deliver.h"
@@ -113,13 +114,17 @@ start_http(void)
 	return http;
 }
 
-/* Requests of a worker before this one: nobody knows whether they were applied. */
+/*
+ * Requests of a worker before this one: nobody knows whether they were applied.
+ * Of its bulk jobs Salesforce knows.
+ */
 static void
-start_intents(void)
+take_up_work(Delivery *delivery)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	intents_of_dead_worker();
+	bulk_jobs_restore(delivery);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
@@ -136,7 +141,9 @@ turn(Delivery *delivery, bool woken)
 	}
 	PG_CATCH();
 	{
-		EmitErrorReport();
+		/* that someone configured at the same moment is no error: it is done again */
+		if (geterrcode() != ERRCODE_T_R_SERIALIZATION_FAILURE)
+			EmitErrorReport();
 		FlushErrorState();
 		if (IsTransactionState())
 			AbortCurrentTransaction();
@@ -191,7 +198,7 @@ loop(HttpClient *http, Oid extension)
 	TimestampTz last = 0;
 	bool look = true;
 
-	start_intents();
+	take_up_work(delivery);
 	while (!shmem_worker_must_leave())
 	{
 		bool replied = deliver_replies(delivery);

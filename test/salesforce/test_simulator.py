@@ -9,6 +9,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 # pylint: disable=wildcard-import,unused-wildcard-import,wrong-import-position
 from selftest.access import *  # noqa: E402,F401,F403
+from selftest.bulk import *  # noqa: E402,F401,F403
 from selftest.many import *  # noqa: E402,F401,F403
 from selftest.org import *  # noqa: E402,F401,F403
 from selftest.query import *  # noqa: E402,F401,F403

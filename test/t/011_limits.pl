@@ -173,7 +173,7 @@ $node->safe_psql('second', 'DROP EXTENSION sfsync CASCADE');
 #
 # Requests at once
 #
-$sim->fault(name => 'concurrent', match => { kind => $writes }, times => 2, action => { status => 403, headers => { 'Retry-After' => '1' },
+$sim->fault(name => 'concurrent', match => { kind => $writes }, times => 1, action => { status => 403, headers => { 'Retry-After' => '1' },
 		body => '[{"message": "ConcurrentRequests (Concurrent API Requests) Limit exceeded.", "errorCode": "REQUEST_LIMIT_EXCEEDED"}]' });
 $mark = $sim->mark;
 rows(46, 50, 'concurrent');
@@ -218,7 +218,7 @@ setting(max_attempts => '3');
 wait_for_sync($node, 'before it is slow');
 $sim->config(latency_per_record => 0.01);
 $mark = $sim->mark;
-sql(q{UPDATE account SET phone = 'slow' WHERE id BETWEEN 1001 AND 1180});
+sql(q{UPDATE account SET phone = 'slow' WHERE id BETWEEN 1001 AND 1150});
 in_step('an org that is slow');
 @calls = $sim->requests($mark, $writing);
 my @late = grep { $_->{done_at} - $_->{at} > 1.1 } @calls;
@@ -334,10 +334,10 @@ in_step('the field may be written again');
 #
 # Backfills
 #
-sql(q{ALTER SERVER crm OPTIONS (SET max_concurrent_requests '1', ADD max_batch_size '400')});
+sql(q{ALTER SERVER crm OPTIONS (SET max_concurrent_requests '1', ADD max_batch_size '400', ADD bulk_threshold '0')});
 sql(q{CREATE TABLE lead (id integer PRIMARY KEY, last_name text, company text);
 	INSERT INTO lead SELECT i, 'l' || i, 'c' FROM generate_series(1, 8000) i});
-$sim->config(latency => 0.1);
+$sim->config(latency => 0.07);
 $mark = $sim->mark;
 sql(q{SELECT sfsync.create_mapping('lead', 'Lead', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
 poll_query($node, q{SELECT rows_done > 0 FROM sfsync.backfill_progress WHERE mapping = 'lead'}, 'a backfill');

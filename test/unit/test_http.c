@@ -13,6 +13,7 @@
 #include "unit.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -89,7 +90,7 @@ answer(int fd, const char *path, int connection)
 			"HTTP/1.1 100 Continue\r\nRetry-After: 5\r\n\r\n"
 			"HTTP/1.1 201 Created\r\nDATE: Tue, 24 Nov 2026 10:00:00 GMT\r\nretry-after: Tue, 24 Nov 2026 10:01:30 GMT\r\n"
 			"sforce-limit-info:  api-usage=1/2\xc3\xa4 \r\nX-SFDC-request-id: abc\r\nContent-type: a/b\r\n"
-			"Last-Modified: x\r\nX-Date: nonsense\r\nTransfer-Encoding: chunked\r\n\r\n"
+			"Last-Modified: x\r\nSFORCE-LOCATOR: MTAwMA\r\nX-Date: nonsense\r\nTransfer-Encoding: chunked\r\n\r\n"
 			"3\r\nabc\r\n0\r\nX-Sfdc-Request-Id: trailer\r\n\r\n");
 	else if (strcmp(path, "/bad-headers") == 0)
 		put(fd,
@@ -532,6 +533,128 @@ connections(void **state)
 	http_destroy(client);
 }
 
+static int
+temporary_file(const char *content, size_t len)
+{
+	char name[] = "/tmp/test_http.XXXXXX";
+	int fd = mkstemp(name);
+
+	assert_true(fd > 0);
+	unlink(name);
+	assert_int_equal(write(fd, content, len), len);
+	return fd;
+}
+
+static void
+upload_from_a_file(void **state)
+{
+	HttpClient *client = http_create();
+	HttpRequest request = request_to("/count");
+	char content[5000];
+	HttpReply *reply;
+	char *body;
+	int fd;
+
+	memset(content, 'c', sizeof(content));
+	content[4999] = '!';
+	fd = temporary_file(content, sizeof(content));
+	request.method = "PUT";
+	request.content_type = "text/csv";
+	request.body_fd = fd;
+	request.body_len = sizeof(content);
+	request.tag = &request;
+	assert_true(http_submit(client, &request));
+	close(fd); /* it has one of its own */
+	reply = next_reply(client);
+	assert_int_equal(reply->status, 200);
+	assert_memory_equal(last_request, "PUT /count HTTP/1.1\r\n", 21);
+	assert_non_null(strstr(last_request, "Content-Length: 5000\r\n"));
+	assert_null(strcasestr(last_request, "\r\nExpect:"));
+	body = strstr(last_request, "\r\n\r\n") + 4;
+	assert_int_equal(strlen(body), 5000);
+	assert_int_equal(strspn(body, "c"), 4999);
+	http_reply_free(reply);
+	http_destroy(client);
+}
+
+/* The file has less than was promised: nothing must hang, or be made up. */
+static void
+upload_from_a_short_file(void **state)
+{
+	HttpClient *client = http_create();
+	HttpRequest request = request_to("/count");
+	HttpReply *reply;
+	int fd = temporary_file("abc", 3);
+
+	request.method = "PUT";
+	request.content_type = "text/csv";
+	request.body_fd = fd;
+	request.body_len = 10;
+	reply = ask(client, request);
+	assert_int_equal(reply->outcome, HTTP_LOST);
+	assert_non_null(strstr(reply->error, "temporary file"));
+	http_reply_free(reply);
+	close(fd);
+	http_destroy(client);
+}
+
+static void
+reply_to_a_file(void **state)
+{
+	HttpClient *client = http_create();
+	HttpRequest request = request_to("/large");
+	int before = open_files();
+	int fd = temporary_file("", 0);
+	char last;
+	HttpReply *reply;
+
+	request.reply_fd = fd;
+	request.max_reply = 20000000;
+	reply = ask(client, request);
+	assert_int_equal(reply->outcome, HTTP_REPLIED);
+	assert_null(reply->body);
+	assert_int_equal(reply->body_len, 10000000);
+	assert_int_equal(lseek(fd, 0, SEEK_END), 10000000);
+	assert_int_equal(pread(fd, &last, 1, 9999999), 1);
+	assert_int_equal(last, 'x');
+	http_reply_free(reply);
+
+	/* bounded, too */
+	request.max_reply = 1000000;
+	reply = ask(client, request);
+	assert_int_equal(reply->outcome, HTTP_TOO_LARGE);
+	http_reply_free(reply);
+
+	/* what isn't 200 is in memory */
+	request = request_to("/headers");
+	request.reply_fd = fd;
+	reply = ask(client, request);
+	assert_string_equal(reply->body, "abc");
+	assert_string_equal(reply->locator, "MTAwMA");
+	http_reply_free(reply);
+	close(fd);
+	http_destroy(client);
+	assert_true(open_files() < before);
+}
+
+static void
+reply_to_a_file_that_fails(void **state)
+{
+	HttpClient *client = http_create();
+	HttpRequest request = request_to("/large");
+	int fd = open("/dev/full", O_WRONLY);
+	HttpReply *reply;
+
+	assert_true(fd > 0);
+	request.reply_fd = fd;
+	reply = ask(client, request);
+	assert_int_equal(reply->outcome, HTTP_LOST);
+	assert_non_null(strstr(reply->error, "temporary file"));
+	http_reply_free(reply);
+	close(fd);
+	http_destroy(client);
+}
+
 /* Idle connections and an idle client must not wake anybody. */
 static void
 idle(void **state)
@@ -623,10 +746,21 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(headers),    cmocka_unit_test(what_is_sent), cmocka_unit_test(failures),
-		cmocka_unit_test(refused),    cmocka_unit_test(not_sent),     cmocka_unit_test(limits),
-		cmocka_unit_test(concurrent), cmocka_unit_test(connections),  cmocka_unit_test(idle),
-		cmocka_unit_test(dropped),    cmocka_unit_test(resolver),
+		cmocka_unit_test(headers),
+		cmocka_unit_test(what_is_sent),
+		cmocka_unit_test(upload_from_a_file),
+		cmocka_unit_test(upload_from_a_short_file),
+		cmocka_unit_test(reply_to_a_file),
+		cmocka_unit_test(reply_to_a_file_that_fails),
+		cmocka_unit_test(failures),
+		cmocka_unit_test(refused),
+		cmocka_unit_test(not_sent),
+		cmocka_unit_test(limits),
+		cmocka_unit_test(concurrent),
+		cmocka_unit_test(connections),
+		cmocka_unit_test(idle),
+		cmocka_unit_test(dropped),
+		cmocka_unit_test(resolver),
 	};
 
 	return cmocka_run_group_tests(tests, start_server, NULL);

@@ -392,6 +392,30 @@ slow_is_relative_to_the_timeout(void **state)
 }
 
 static void
+reads_adapt(void **state)
+{
+	Throttle t = fresh();
+
+	(void) state;
+	assert_int_equal(t.read_size, 2000);
+	throttle_read(&t, -1, 2000);
+	throttle_read(&t, -1, 2000); /* was under way with the first */
+	assert_int_equal(t.read_size, 1000);
+	throttle_read(&t, 11 * SECOND, 1000);
+	assert_int_equal(t.read_size, 500);
+	throttle_read(&t, SECOND, 3);
+	throttle_read(&t, 7 * SECOND, 500);
+	assert_int_equal(t.read_size, 500);
+	for (int i = 0; i < 20; i++)
+		throttle_read(&t, SECOND, t.read_size);
+	assert_int_equal(t.read_size, 2000);
+	for (int i = 0; i < 20; i++)
+		throttle_read(&t, -1, t.read_size);
+	assert_int_equal(t.read_size, 1);
+	assert_int_equal(t.batch_size, 1000);
+}
+
+static void
 concurrency_adapts_slowly(void **state)
 {
 	Throttle t = fresh();
@@ -574,6 +598,7 @@ main(void)
 		cmocka_unit_test(batch_size_converges),
 		cmocka_unit_test(batch_size_follows_latency),
 		cmocka_unit_test(slow_is_relative_to_the_timeout),
+		cmocka_unit_test(reads_adapt),
 		cmocka_unit_test(concurrency_adapts_slowly),
 		cmocka_unit_test(an_outage_ends_slowly),
 		cmocka_unit_test(no_two_in_step),

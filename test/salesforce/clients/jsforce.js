@@ -35,6 +35,16 @@ const steps = {
     assert.equal(await code(account.retrieve(id)), 'NOT_FOUND');
     assert.equal((await c.query(`SELECT Id FROM Account WHERE Id = '${id}'`, { scanAll: true })).totalSize, 1);
   },
+  async 'loads and queries in bulk (Bulk API 2.0)'(c) {
+    const rows = Array.from({ length: 450 }, (_, i) => ({ Name: `bulk, "${i}"`, PG_Key__c: `b${i}` }));
+    const done = await c.bulk2.loadAndWaitForResults({ object: 'Account', operation: 'upsert', externalIdFieldName: 'PG_Key__c',
+      input: [...rows, { Name: '', PG_Key__c: 'nameless' }], pollTimeout: 20000, pollInterval: 50 });
+    assert.deepEqual([done.successfulResults.length, done.failedResults.length, done.unprocessedRecords.length], [450, 1, 0]);
+    assert.match(done.failedResults[0].sf__Error, /^REQUIRED_FIELD_MISSING:/);
+    c.bulk2.pollInterval = 50;
+    const records = await (await c.bulk2.query("SELECT Name FROM Account WHERE PG_Key__c LIKE 'b%'")).toArray();
+    assert.equal(records.length, 450);
+  },
   async 'sees errors by their codes'(c) {
     assert.equal(await code(c.query('SELECT Nope FROM Account')), 'INVALID_FIELD');
     assert.equal(await code(c.query('SELECT FROM')), 'MALFORMED_QUERY');

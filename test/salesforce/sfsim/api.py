@@ -27,7 +27,8 @@ class Api:
     def __init__(self, sim):
         self.sim = sim
         self.resources = {"limits": sim.limits.resource, "sobjects": self.sobjects, "composite": self.composite,
-                          "query": sim.query.resource, "queryAll": sim.query.resource, "tooling": sim.tooling.resource}
+                          "query": sim.query.resource, "queryAll": sim.query.resource, "tooling": sim.tooling.resource,
+                          "jobs": sim.jobs.resource}
         self.rows = rows.Rows(sim)
         self.collections = collections_.Collections(sim)
         self.composites = composite.Composites(sim)

@@ -28,7 +28,22 @@ class Dropped(Exception):
     """The connection is to be closed without a reply."""
 
 
-def kind_of(method, segments):
+BULK_KINDS = {"POST": "create", "GET": "info", "PATCH": "close", "DELETE": "delete", "PUT": "upload"}
+
+
+def bulk_kind(method, rest, raw):
+    """bulk_create, bulk_upload, ... for ingest; bulk_query_create, ... for queries."""
+    if rest[:1] not in (["ingest"], ["query"]):
+        return "other"
+    what = BULK_KINDS.get(method, "other")
+    if method == "GET":
+        what = "results" if len(rest) > 2 else "list" if len(rest) == 1 else "info"
+    elif method == "PATCH" and b"Aborted" in raw:
+        what = "abort"
+    return ("bulk_query_" if rest[0] == "query" else "bulk_") + what
+
+
+def kind_of(method, segments, raw):
     """The kind of a request, as the log names it."""
     if segments[:3] == ["services", "oauth2", "token"]:
         return "token"
@@ -49,6 +64,8 @@ def kind_of(method, segments):
         if rest[1:] == ["describe"]:
             return "describe"
         return "other" if len(rest) == 2 and rest[1] in ("updated", "deleted") else ROW_KINDS.get(method, "other")
+    if what == "jobs":
+        return bulk_kind(method, rest, raw)
     return {"limits": "limits", "query": "query", "queryAll": "query", "composite": "composite",
             "tooling": "tooling"}.get(what, "other")
 
@@ -77,7 +94,7 @@ class App:
         request = Request(http.method, http.raw_path, {k.lower(): v for k, v in http.headers.items()}, raw or b"")
         self.override(request)
         call = Call(request.method, path, query, len(raw or b""))
-        call.kind = kind_of(request.method, request.segments)
+        call.kind = kind_of(request.method, request.segments, request.raw)
         request.call = call
         if self.sim.config["keep_bodies"] and raw is not None:
             call.body = raw.decode("utf-8", "replace")
@@ -174,8 +191,9 @@ class App:
         return reply
 
     def route(self, request, call, too_large):
-        if too_large or call.bytes > self.sim.config["max_body"]:
-            raise ApiError(413, "EXCEEDED_MAX_SIZE_REQUEST", "The request exceeds the maximum size of 52428800 bytes")
+        most = self.sim.config["bulk_max_upload" if call.kind == "bulk_upload" else "max_body"]
+        if too_large or call.bytes > most:
+            raise ApiError(413, "EXCEEDED_MAX_SIZE_REQUEST", f"The request exceeds the maximum size of {most} bytes")
         self.check_sizes(request)
         segments = request.segments
         if segments[:2] == ["services", "oauth2"]:
@@ -217,9 +235,10 @@ class App:
 
     def check_type(self, request):
         """Without the JSON type the body is taken for something else (reference 0.3)."""
-        if request.method in ("POST", "PATCH", "PUT") and request.raw:
+        if request.method in ("POST", "PATCH", "PUT") and request.raw and request.call.kind != "bulk_upload":
             given = request.headers.get("content-type", "application/x-www-form-urlencoded")
-            if "json" not in given:
+            multipart = request.call.kind == "bulk_create" and "multipart/form-data" in given
+            if "json" not in given and not multipart:
                 raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", f"The media type '{given}' is not supported")
 
     # ---- the reply on the wire ----
@@ -304,13 +323,31 @@ def planted(action):
     return Reply(int(action["status"]), body, headers, kind or ("application/json;charset=UTF-8" if looks_json else HTML))
 
 
+async def work_on_jobs(sim):
+    """Bulk jobs run beside the requests; a reset puts others in their place."""
+    while True:
+        sim.woken.clear()
+        try:
+            wait = sim.jobs.worker.step()
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            wait = 1
+        if wait == 0:
+            await asyncio.sleep(0)
+            continue
+        try:
+            await asyncio.wait_for(sim.woken.wait(), wait)
+        except asyncio.TimeoutError:
+            pass
+
+
 async def start(sim, host, port, ssl_context, idle):
     """Serves until cancelled; returns the port."""
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)   # dropped connections are meant
     loop, app = asyncio.get_running_loop(), App(sim)
 
     def make(message, payload, protocol, writer, task):
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=64 * 1024 * 1024)
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=160 * 1024 * 1024)
 
     server = web.Server(app.handle, request_factory=make, max_line_size=262144, max_field_size=65536,
                         keepalive_timeout=idle, access_log=None)
@@ -318,4 +355,6 @@ async def start(sim, host, port, ssl_context, idle):
     await runner.setup()
     site = web.TCPSite(runner, host, port, ssl_context=ssl_context, backlog=512)
     await site.start()
+    sim.woken = asyncio.Event()
+    sim.jobs_task = asyncio.create_task(work_on_jobs(sim))
     return runner.addresses[0][1]

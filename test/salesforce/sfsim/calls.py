@@ -16,6 +16,7 @@ class Call:
         self.written = []      # ids of the records that it wrote
         self.owner = None      # the Calls that it was counted in; another one after a reset
         self.counted = False
+        self.chunks = []       # of a bulk job: ids of the records that it wrote so far
 
     def shown(self, bodies):
         out = {"seq": self.seq, "at": self.started, "done_at": self.done, "method": self.method, "path": self.path,
@@ -31,6 +32,7 @@ class Calls:
         self.log, self.seq = [], 0
         self.clear()
         self.active = {}       # seq -> Call
+        self.jobs = {}         # seq -> Call that stands for a bulk job from its close to its end
         self.writers = {}      # record id -> {seq} of requests under way that wrote it
         self.ended = {}        # record id -> when the last finished request that wrote it began to be over
 
@@ -58,9 +60,33 @@ class Calls:
             others.add(call.seq)
         return hit
 
+    # ---- a bulk job is a writer too, from its close to its end ----
+
+    def start_job(self, call):
+        self.seq += 1
+        call.seq, call.owner = self.seq, self
+        self.jobs[call.seq] = call
+        return call
+
+    def wrote_by_job(self, call, written):
+        call.written = written
+        self.wrote(call)
+        call.chunks.extend(written)
+
+    def end_job(self, call):
+        self.jobs.pop(call.seq, None)
+        call.written = call.chunks
+        self.let_go(call)
+
     def finish(self, call, status):
         call.status, call.done = status, time.time()
         self.active.pop(call.seq, None)
+        self.let_go(call)
+        self.by_kind[call.kind] += 1
+        self.records_by_kind[call.kind] += call.records
+
+    def let_go(self, call):
+        """What it wrote is free again; when, is kept while others are under way."""
         now = time.monotonic()
         for record_id in call.written:
             others = self.writers.get(record_id)
@@ -68,15 +94,13 @@ class Calls:
                 others.discard(call.seq)
                 if not others:
                     del self.writers[record_id]
-            if self.active:
+            if self.active or self.jobs:
                 self.ended[record_id] = now
-        if not self.active:
+        if not self.active and not self.jobs:
             self.ended.clear()
         elif len(self.ended) > 20000:
-            oldest = min(c.begun for c in self.active.values())
+            oldest = min(c.begun for c in [*self.active.values(), *self.jobs.values()])
             self.ended = {k: t for k, t in self.ended.items() if t > oldest}
-        self.by_kind[call.kind] += 1
-        self.records_by_kind[call.kind] += call.records
 
     def long_running(self, seconds):
         limit = time.monotonic() - seconds

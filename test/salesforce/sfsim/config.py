@@ -21,6 +21,14 @@ DEFAULTS = {
     # transport (reference 13)
     "chunked": True, "gzip": True, "header_case": "mixed", "cookies": True, "gzip_over": 256,
     "page_size": 2000,
+    # Bulk API 2.0 (reference 9)
+    "bulk_delay": 0.05,              # seconds that a closed job stays UploadComplete
+    "bulk_chunk_delay": 0.0,         # seconds between its chunks of 200, InProgress
+    "bulk_fail_after": None,         # a number: the job becomes Failed after so many chunks
+    "bulk_hard_delete": False,       # the permission "Bulk API Hard Delete"
+    "bulk_max_upload": 100 * 1024 * 1024,
+    "bulk_batch_limit": 15000,       # batches of 10,000 records in 24 hours
+    "bulk_page": None,               # a number: most rows in a page of results, whatever maxRecords asks for
     # variants of what the reference marks as unconfirmed
     "collection_parse_errors": "row",        # or "request"
     "null_checkbox": "refuse",               # or "false"
@@ -33,6 +41,7 @@ DEFAULTS = {
     "upsert_failure_created": False,         # True: failed upserts carry "created": false too
     "duplicate_update": "apply",             # or "refuse": the same id twice in one collections update
     "duplicate_key_fields": True,            # False: "Duplicate external id specified" comes with empty fields
+    "bulk_create_status": 200,               # or 201
     "null_id_on_failure": False,             # True: failed records carry "id": null
 }
 

@@ -6,7 +6,7 @@ from .message import Reply
 
 DAY = 86400
 # name: maximum, of those limits that stay untouched here (reference 2.2)
-FIXED = {"DailyBulkApiBatches": 15000, "DailyBulkV2QueryJobs": 10000, "DailyBulkV2QueryFileStorageMB": 976562,
+FIXED = {"DailyBulkV2QueryJobs": 10000, "DailyBulkV2QueryFileStorageMB": 976562,
          "DataStorageMB": 1024, "FileStorageMB": 1024, "DailyAsyncApexExecutions": 250000,
          "HourlyPublishedPlatformEvents": 50000, "DailyDeliveredPlatformEvents": 10000, "SingleEmail": 5000,
          "ConcurrentAsyncGetReportInstances": 200, "HourlySyncReportRuns": 500, "MassEmail": 5000}
@@ -66,6 +66,8 @@ class Limits:
             limit = self.sim.config["api_limit"]
             body = {"DailyApiRequests": {"Max": limit, "Remaining": limit - self.used()}}
             body.update({name: {"Max": n, "Remaining": n} for name, n in FIXED.items()})
+            batches = self.sim.config["bulk_batch_limit"]
+            body["DailyBulkApiBatches"] = {"Max": batches, "Remaining": batches - self.sim.jobs.batches}
             body["PermissionSets"] = {"Max": 1500, "Remaining": 1499, "CreateCustom": {"Max": 1000, "Remaining": 999}}
             return Reply(200, body)
         if rest == ["recordCount"]:

@@ -38,17 +38,21 @@ class Query:
             raise ApiError(400, "MALFORMED_QUERY", "A query string has to be specified")
         return self.run(request, text, request.segments[3] == "queryAll", self.sim.schema.get)
 
-    def run(self, request, text, all_rows, lookup):
+    def compiled(self, text, all_rows, lookup):
+        """The query, and its rows as the database gives them."""
         tree = Parser(text).parse()
         compiler = Compiler(text, lookup, self.sim.schema, self.sim.now(), all_rows)
         compiled = compiler.compile(tree)
         try:
-            rows = self.sim.store.execute(compiled.sql, compiled.params).fetchall()
+            return compiled, self.sim.store.execute(compiled.sql, compiled.params).fetchall()
         except sqlite3.OperationalError as error:
             if "too large" not in str(error) and "too many" not in str(error):
                 raise
             raise ApiError(400, "QUERY_TOO_COMPLICATED", "Query is either selecting too many fields or the filter "
                            "conditions are too complicated.") from None
+
+    def run(self, request, text, all_rows, lookup):
+        compiled, rows = self.compiled(text, all_rows, lookup)
         if compiled.count_only:
             return Reply(200, {"totalSize": rows[0][0], "done": True, "records": []})
         request.call.records += len(rows)

@@ -3,6 +3,7 @@ import time
 
 from . import config, ids, org
 from .api import Api
+from .bulk import Jobs
 from .calls import Calls
 from .clock import Clock
 from .dml import Actor, Dml
@@ -26,6 +27,7 @@ class Simulator:
         self.url = "http://127.0.0.1"   # set when the port is known
         self.clock = Clock()
         self.store = self.schema = self.tooling = None
+        self.woken = None               # an event: the bulk jobs may have more to do
         self.reset()
 
     def reset(self, keep_schema=False):
@@ -39,7 +41,7 @@ class Simulator:
         hidden = self.tooling.waiting() if keep_schema and self.tooling else {}
         self.oauth, self.tooling = OAuth(self), Tooling(self)
         self.tooling.pending.update(hidden)
-        self.dml, self.query = Dml(self), Query(self)
+        self.dml, self.query, self.jobs = Dml(self), Query(self), Jobs(self)
         self.api = Api(self)
         self.users = {}
         self._first_rows()
@@ -74,6 +76,11 @@ class Simulator:
         self.clock.frozen = self.config["now"]
         if changes.get("api_used") is not None:
             self.limits.set_used(changes["api_used"])
+        self.wake()
+
+    def wake(self):
+        if self.woken is not None:
+            self.woken.set()
 
     def actor(self, request):
         """The API user, as the writer of a request's records."""

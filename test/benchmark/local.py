@@ -1,0 +1,69 @@
+"""What capture costs the user's transactions; delivery is paused."""
+import os
+import statistics
+import subprocess
+
+from .lab import COLUMNS, fail, fill
+
+TRIGGER = ("CREATE TABLE log (at timestamptz, operation text, row jsonb); CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS "
+           "$$ BEGIN INSERT INTO log VALUES (clock_timestamp(), TG_OP, to_jsonb(NEW)); RETURN NULL; END $$")
+
+
+def one_insert(server, kind, rows):
+    server.sql(f"CREATE TABLE t ({COLUMNS})")
+    if kind == "sfsync":
+        server.map_table("t", "source_wins", paused=True)
+    if kind == "plpgsql":
+        server.sql("CREATE TRIGGER log AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION log()")
+    server.sql("CHECKPOINT")
+    seconds = server.seconds(fill("t", rows))
+    if kind == "sfsync" and int(server.sql("SELECT count(*) FROM sfsync.queue")) != rows:
+        fail("not all rows were captured")
+    server.drop_table("t", mapped=kind == "sfsync")
+    server.sql("TRUNCATE log")
+    return seconds
+
+
+def capture(server, _simulator, figures, options):
+    """INSERT of many rows in one statement, beside no trigger and a plpgsql trigger"""
+    server.sql(TRIGGER)
+    taken = {"plain": [], "sfsync": [], "plpgsql": []}
+    for _ in range(options.rounds):
+        for kind, seconds in taken.items():
+            seconds.append(one_insert(server, kind, options.rows))
+    server.sql("DROP TABLE log CASCADE; DROP FUNCTION log()")
+    plain, ours, theirs = (statistics.median(taken[k]) for k in taken)
+    figures.add("capture", f"INSERT of {options.rows} rows, without", plain, "s")
+    figures.add("capture", "with sfsync", ours, "s")
+    figures.add("capture", "with a plpgsql trigger, to_jsonb(NEW)", theirs, "s")
+    figures.add("capture", "with sfsync / without", ours / plain, most=2.0)
+    figures.add("capture", "with sfsync / with the plpgsql trigger", ours / theirs, most=0.35)
+
+
+def updates_per_second(server, table, clients, seconds):
+    script = os.path.join(server.directory, "script")
+    with open(script, "w", encoding="ascii") as file:
+        file.write(f"\\set id random(1, 100000)\nUPDATE {table} SET phone = 'p' || random() WHERE id = :id;\n")
+    server.sql("CHECKPOINT")
+    out = subprocess.check_output([os.path.join(server.bin, "pgbench"), "-n", "-M", "prepared", "-f", script, "-c", str(clients),
+                                   "-j", str(min(clients, os.cpu_count() or 1)), "-T", str(seconds), "-h", server.directory,
+                                   "-p", "6000", "-U", "postgres", "postgres"], text=True, stderr=subprocess.DEVNULL)
+    return float(out.split("tps = ")[1].split()[0])
+
+
+def pgbench(server, _simulator, figures, options):
+    """single-row UPDATEs per second, synchronous_commit on"""
+    server.sql(f"CREATE TABLE plain ({COLUMNS}); {fill('plain', 100000)}; CREATE TABLE mapped ({COLUMNS}); {fill('mapped', 100000)}")
+    server.map_table("mapped", "source_wins", paused=True)
+    server.sql("VACUUM ANALYZE plain, mapped")
+    for clients in (1, 32):
+        rates = {"plain": [], "mapped": []}
+        for _ in range(options.rounds):
+            for table, rate in rates.items():
+                rate.append(updates_per_second(server, table, clients, options.seconds))
+        plain, mapped = (statistics.median(rates[t]) for t in rates)
+        figures.add("pgbench", f"UPDATEs with {clients} clients, without", plain, "/s")
+        figures.add("pgbench", f"{clients} clients, with capture", mapped, "/s")
+        figures.add("pgbench", f"{clients} clients, with / without", mapped / plain, least=0.93)
+    server.drop_table("mapped")
+    server.drop_table("plain", mapped=False)
