@@ -9,9 +9,11 @@ OBJS = \
 	src/batch.o \
 	src/budget.o \
 	src/bulk.o \
+	src/bulk_answer.o \
 	src/bulk_gather.o \
 	src/bulk_job.o \
 	src/bulk_reply.o \
+	src/bulk_rows.o \
 	src/bulk_settle.o \
 	src/bulk_store.o \
 	src/canonical.o \
@@ -51,6 +53,7 @@ OBJS = \
 	src/launcher.o \
 	src/lexical.o \
 	src/mapping.o \
+	src/move.o \
 	src/notes.o \
 	src/payload.o \
 	src/poison.o \

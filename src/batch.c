@@ -14,11 +14,15 @@
 /* Rows that wait for each other in a circle, at most. */
 #define MAX_CIRCLE 100
 
-/* Map of "mapping:key" to a unit: those at hand, and those a key moved to. */
+/*
+ * Map of "mapping:key": to the units at hand, and those that a key moved to; or
+ * to the number of events put aside that concern it.
+ */
 typedef struct UnitEntry
 {
 	char *name;
 	Unit *unit;
+	int count;
 	char status;
 } UnitEntry;
 
@@ -36,11 +40,21 @@ typedef struct UnitEntry
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
+/* An event put aside, for a key change. */
+typedef struct Aside
+{
+	WorkEvent event; /* and all it refers to, in one piece */
+} Aside;
+
 struct Work
 {
 	int nunits;
-	units_hash *at_hand; /* the first unit of each key */
-	units_hash *moved;   /* old key of a key change to the unit that has it */
+	units_hash *at_hand;   /* the first unit of each key */
+	units_hash *moved;     /* key of a record that is looked for, to the unit that has it */
+	units_hash *concerned; /* by what is put aside */
+	int naside;
+	int max_aside;
+	Aside **aside;
 	int nqueues;
 	MappingQueue **queues;
 };
@@ -62,6 +76,7 @@ batch_create(void)
 
 	work->at_hand = create_map();
 	work->moved = create_map();
+	work->concerned = create_map();
 	return work;
 }
 
@@ -210,8 +225,8 @@ batch_unit(Work *work, int mapping, const char *key)
 	return unit;
 }
 
-void
-batch_add_old_key(Work *work, Unit *unit, const char *old_key)
+static void
+add_old_key(Unit *unit, const char *old_key)
 {
 	for (int i = 0; i < unit->nold; i++)
 		if (strcmp(unit->old_keys[i], old_key) == 0)
@@ -219,6 +234,19 @@ batch_add_old_key(Work *work, Unit *unit, const char *old_key)
 	unit->old_keys =
 		unit->old_keys ? repalloc(unit->old_keys, sizeof(char *) * (unit->nold + 1)) : palloc(sizeof(char *));
 	unit->old_keys[unit->nold++] = pstrdup(old_key);
+}
+
+void
+batch_look_under(Unit *unit, const char *old_key)
+{
+	unit->expected = true;
+	add_old_key(unit, old_key);
+}
+
+void
+batch_add_old_key(Work *work, Unit *unit, const char *old_key)
+{
+	add_old_key(unit, old_key);
 	map_set(work->moved, unit->queue->mapping, old_key, unit);
 }
 
@@ -338,12 +366,6 @@ batch_column_changed(const Unit *unit, int bit, int64 *at)
 	return whole || changed;
 }
 
-Unit *
-batch_mover(Work *work, int mapping, const char *key)
-{
-	return map_get(work->moved, mapping, key);
-}
-
 void
 batch_forget_read(Unit *unit)
 {
@@ -384,36 +406,6 @@ add_event_time(Unit *unit, int64 event_at)
 	if (unit->first_event_at == 0 || event_at < unit->first_event_at)
 		unit->first_event_at = event_at;
 	unit->event_at = Max(unit->event_at, event_at);
-}
-
-/*
- * The row left old_key for the unit's key.  It has whatever keys the row had
- * before that, and what else changed of it; and the old key is looked at too:
- * another row may have it now.
- */
-static void
-fold_key_change(Work *work, Unit *unit, const char *old_key, int64 event_at)
-{
-	Unit *first = batch_find(work, unit->queue->mapping, old_key);
-	bool in_flight = first && first->in_flight;
-	Unit *left = batch_unit(work, unit->queue->mapping, old_key);
-
-	batch_add_old_key(work, unit, old_key);
-	if (left != unit)
-	{
-		for (int i = 0; i < left->nold; i++)
-			if (strcmp(left->old_keys[i], unit->key) != 0)
-				batch_add_old_key(work, unit, left->old_keys[i]);
-		batch_add_changes_of(unit, left);
-		left->whole = true;
-		left->key_left = true;
-		batch_hold(left, NULL);
-		add_event_time(left, event_at);
-	}
-	/* what is in flight under the old key may fail: then all of the row is to be looked at */
-	if (in_flight)
-		batch_add_whole(unit, BATCH_NEVER);
-	unit->whole = true;
 }
 
 #define HOLD_HINT "sfsync.release_deletes sends the deletes, sfsync.discard_deletes gives them up"
@@ -467,16 +459,186 @@ fold_hold(Unit *unit, const WorkEvent *event)
 	}
 }
 
+/*
+ * What is put aside
+ */
+
+static void
+concern(Work *work, int mapping, const char *key, int by)
+{
+	char *name = psprintf("%d:%s", mapping, key);
+	bool found;
+	UnitEntry *entry = units_insert(work->concerned, name, &found);
+
+	if (found)
+		pfree(name);
+	else
+		entry->count = 0;
+	entry->count += by;
+	if (entry->count == 0)
+		map_remove(work->concerned, mapping, key);
+}
+
+static void
+concern_keys(Work *work, const WorkEvent *event, int by)
+{
+	concern(work, event->mapping, event->key, by);
+	if (event->operation == EVENT_KEY_CHANGE)
+		concern(work, event->mapping, event->old_key, by);
+	batch_queue(work, event->mapping)->nunits += by;
+	work->nunits += by;
+}
+
+static bool
+is_concerned(units_hash *map, int mapping, const char *key)
+{
+	char *name = psprintf("%d:%s", mapping, key);
+	UnitEntry *entry = units_lookup(map, name);
+
+	pfree(name);
+	return entry != NULL;
+}
+
+static void
+put_aside(Work *work, const WorkEvent *event)
+{
+	int key_len = strlen(event->key) + 1;
+	int old_len = event->old_key ? strlen(event->old_key) + 1 : 0;
+	int changed_len = Max(event->changed_len, 0);
+	Aside *aside = palloc(sizeof(Aside) + key_len + old_len + changed_len);
+	char *data = (char *) (aside + 1);
+
+	if (work->naside == work->max_aside)
+	{
+		work->max_aside = Max(work->max_aside * 2, 64);
+		work->aside = work->aside ? repalloc(work->aside, sizeof(Aside *) * work->max_aside)
+								  : palloc(sizeof(Aside *) * work->max_aside);
+	}
+	aside->event = *event;
+	aside->event.key = memcpy(data, event->key, key_len);
+	if (old_len > 0)
+		aside->event.old_key = memcpy(data + key_len, event->old_key, old_len);
+	if (changed_len > 0)
+		aside->event.changed = memcpy(data + key_len + old_len, event->changed, changed_len);
+	work->aside[work->naside++] = aside;
+	concern_keys(work, event, 1);
+}
+
+bool
+batch_has_aside(const Work *work)
+{
+	return work->naside > 0;
+}
+
+static bool
+is_aside(const Work *work, QueueRef ref)
+{
+	for (int i = 0; i < work->naside; i++)
+		if (work->aside[i]->event.ref.xid == ref.xid && work->aside[i]->event.ref.n == ref.n)
+			return true;
+	return false;
+}
+
+/*
+ * By time: of two transactions that changed the same rows one after the other,
+ * the later may have the lower xid.
+ */
+static int
+compare_asides(const void *a, const void *b)
+{
+	const WorkEvent *x = &(*(Aside *const *) a)->event;
+	const WorkEvent *y = &(*(Aside *const *) b)->event;
+
+	if (x->event_at != y->event_at)
+		return x->event_at < y->event_at ? -1 : 1;
+	if (x->ref.xid != y->ref.xid)
+		return x->ref.xid < y->ref.xid ? -1 : 1;
+	return x->ref.n < y->ref.n ? -1 : x->ref.n > y->ref.n;
+}
+
+static bool
+is_stuck(units_hash *stuck, const WorkEvent *event)
+{
+	return is_concerned(stuck, event->mapping, event->key) ||
+		   (event->operation == EVENT_KEY_CHANGE && is_concerned(stuck, event->mapping, event->old_key));
+}
+
+static void
+free_map(units_hash *map)
+{
+	units_iterator iterator;
+	UnitEntry *entry;
+
+	units_start_iterate(map, &iterator);
+	while ((entry = units_iterate(map, &iterator)) != NULL)
+		pfree(entry->name);
+	units_destroy(map);
+}
+
+void
+batch_take(Work *work, BatchTakeFunction take, void *arg)
+{
+	units_hash *stuck = create_map();
+	int left = 0;
+
+	qsort(work->aside, work->naside, sizeof(Aside *), compare_asides);
+	for (int i = 0; i < work->naside; i++)
+	{
+		Aside *aside = work->aside[i];
+		const WorkEvent *event = &aside->event;
+
+		if (is_stuck(stuck, event) || !take(event, arg))
+		{
+			map_set(stuck, event->mapping, event->key, NULL);
+			if (event->operation == EVENT_KEY_CHANGE)
+				map_set(stuck, event->mapping, event->old_key, NULL);
+			work->aside[left++] = aside;
+			continue;
+		}
+		concern_keys(work, event, -1);
+		pfree(aside);
+	}
+	work->naside = left;
+	free_map(stuck);
+}
+
+bool
+batch_is_at_hand(Work *work, int mapping, const char *key)
+{
+	return batch_find(work, mapping, key) || is_concerned(work->concerned, mapping, key);
+}
+
 Unit *
 batch_event(Work *work, const WorkEvent *event)
 {
-	Unit *first = batch_find(work, event->mapping, event->key);
-	Unit *unit;
+	bool concerned = is_concerned(work->concerned, event->mapping, event->key);
 
-	for (unit = first; unit; unit = unit->next)
+	for (Unit *unit = batch_find(work, event->mapping, event->key); unit; unit = unit->next)
 		if (has_ref(unit, event->ref))
 			return NULL;
-	unit = batch_unit(work, event->mapping, event->key);
+	if (!concerned && event->operation != EVENT_KEY_CHANGE)
+		return batch_fold(work, event);
+	if (!concerned || !is_aside(work, event->ref))
+		put_aside(work, event);
+	return NULL;
+}
+
+static void
+note_event(Unit *unit, const WorkEvent *event)
+{
+	unit->kind = UNIT_UNDECIDED;
+	unit->looked_up = false;
+	batch_add_ref(unit, event->ref);
+	add_event_time(unit, event->event_at);
+	if (unit->later)
+		list_anew(unit);
+}
+
+Unit *
+batch_fold(Work *work, const WorkEvent *event)
+{
+	Unit *unit = batch_unit(work, event->mapping, event->key);
+
 	switch (event->operation)
 	{
 		case EVENT_INSERT:
@@ -492,52 +654,110 @@ batch_event(Work *work, const WorkEvent *event)
 		case EVENT_PARTITION_LEFT:
 			unit->deleted = true;
 			break;
-		case EVENT_KEY_CHANGE:
-			fold_key_change(work, unit, event->old_key, event->event_at);
-			/* FALLTHROUGH */
 		default:
 			batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
 	}
 	fold_hold(unit, event);
-	unit->kind = UNIT_UNDECIDED;
-	unit->looked_up = false;
-	batch_add_ref(unit, event->ref);
-	add_event_time(unit, event->event_at);
-	if (unit->later)
-		list_anew(unit);
+	note_event(unit, event);
 	return unit;
 }
 
 /*
- * A key that a key change left must not be written before the record moved
- * away.  Where two rows changed places neither would ever go: then each is
- * written by its own key.
+ * Key changes
+ */
+
+static void
+forget_old_keys(Work *work, Unit *unit)
+{
+	for (int i = 0; i < unit->nold; i++)
+	{
+		if (map_get(work->moved, unit->queue->mapping, unit->old_keys[i]) == unit)
+			map_remove(work->moved, unit->queue->mapping, unit->old_keys[i]);
+		pfree(unit->old_keys[i]);
+	}
+	unit->nold = 0;
+	unit->expected = false;
+}
+
+/* What is at hand of the row under its old key; what came to that key later stays there as well. */
+static void
+take_along(Work *work, Unit *unit, Unit *left, bool shared, bool stays)
+{
+	unit->inserted = left->inserted && unit->nrefs == 0 && !unit->deferred;
+	batch_add_changes_of(unit, left);
+	left->key_left |= shared;
+	if (stays)
+		return;
+	for (int i = 0; i < left->nrefs; i++)
+		batch_add_ref(unit, left->refs[i]);
+	if (left->min_xid != 0 && (unit->min_xid == 0 || left->min_xid < unit->min_xid))
+		unit->min_xid = left->min_xid;
+	if (left->first_event_at != 0)
+		add_event_time(unit, left->first_event_at);
+	if (left->event_at != 0)
+		add_event_time(unit, left->event_at);
+	batch_done(work, left);
+}
+
+Unit *
+batch_move(Work *work, const WorkEvent *event, bool shared)
+{
+	Unit *unit = batch_unit(work, event->mapping, event->key);
+	Unit *left = batch_find(work, event->mapping, event->old_key);
+
+	Assert(!unit->in_flight && left != unit);
+	if (unit->event_at <= event->event_at)
+	{
+		unit->deleted = unit->left = unit->inserted = false;
+		batch_hold(unit, NULL);
+	}
+	unit->missing_since = 0;
+	unit->attempts = 0;
+	forget_old_keys(work, unit);
+	batch_forget_read(unit);
+	if (left)
+		take_along(work, unit, left, shared, shared || left->event_at > event->event_at);
+	batch_add_changed(unit, event->changed, event->changed_len, event->event_at);
+	note_event(unit, event);
+	unit->moved_by = event->ref.xid;
+	return unit;
+}
+
+void
+batch_forget_refs(Unit *unit)
+{
+	unit->nrefs = 0;
+}
+
+void
+batch_key_steps(const int *holders, int n, KeyStep *steps)
+{
+	for (int i = 0; i < n; i++)
+	{
+		bool moves_on = holders[i] >= 0 && holders[holders[i]] == KEY_IS_FREE;
+
+		steps[i] = holders[i] == KEY_IS_FREE ? KEY_TAKE : moves_on ? KEY_WAIT : KEY_FREE;
+	}
+}
+
+/*
+ * The key under which a row's record is looked for must not be written before
+ * it is found, but by rows that are in the same situation.
  */
 static bool
 must_wait(Work *work, const Unit *unit)
 {
 	Unit *mover = map_get(work->moved, unit->queue->mapping, unit->key);
 
-	if (!mover || mover == unit)
-		return false;
-	for (int i = 0; i < unit->nold; i++)
-		if (strcmp(unit->old_keys[i], mover->key) == 0)
-			return false;
-	return true;
+	return mover && mover != unit && unit->nold == 0;
 }
 
-/* A row whose old key is still in flight has to wait for its Id. */
+/* Nothing is sent of a key that a key change concerns, but a delete that it waits for. */
 static bool
-old_key_in_flight(Work *work, const Unit *unit)
+is_put_aside(Work *work, const Unit *unit)
 {
-	for (int i = 0; i < unit->nold; i++)
-	{
-		Unit *old = batch_find(work, unit->queue->mapping, unit->old_keys[i]);
-
-		if (old && old->in_flight)
-			return true;
-	}
-	return false;
+	return !unit->replaced && work->naside > 0 &&
+		   is_concerned(work->concerned, unit->queue->mapping, unit->key);
 }
 
 bool
@@ -605,7 +825,7 @@ pick_from(Work *work, dlist_head *list, Pick *pick)
 			break;
 		if (unit->kind != UNIT_UNDECIDED && pick->kind != UNIT_UNDECIDED && unit->kind != pick->kind)
 			continue;
-		if (must_wait(work, unit) || old_key_in_flight(work, unit))
+		if (must_wait(work, unit) || is_put_aside(work, unit))
 			continue;
 		if (unit->limit > 0)
 		{

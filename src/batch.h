@@ -37,6 +37,7 @@ typedef enum UnitKind
 	UNIT_UPDATE,         /* some fields, by Id */
 	UNIT_GUARDED_UPDATE, /* the same, unless someone else was faster */
 	UNIT_DELETE,         /* by Id */
+	UNIT_FREE_KEY,       /* another record gives up the key that the unit's record is to have */
 	UNIT_LOOKUP,         /* its Id must be found first */
 	UNIT_READ,           /* its record must be read first */
 	UNIT_WAITING         /* its parent goes first */
@@ -73,8 +74,11 @@ typedef struct Unit
 	bool deleted;    /* a delete was captured */
 	char *hold;      /* why its delete waits for a person; NULL: it doesn't */
 	bool left;       /* it left with its partition */
-	bool key_left;   /* a key change left this key: its absence is no delete */
-	char **old_keys; /* keys that the row had before, newest first */
+	bool replaced;   /* deleted, and another row has come to the key since */
+	bool expected;   /* what is known of that is kept with the records */
+	uint64 moved_by; /* transaction whose key change brought its row; 0 none */
+	bool key_left;   /* its row may have left the key: its absence is no delete */
+	char **old_keys; /* keys under which its record may be, newest first: it is to be looked for */
 	int nold;
 	int64 whole_at; /* when an event last touched the whole row: 0 none did, BATCH_NEVER a backfill */
 	uint8 *changed; /* bitmap by attribute number - 1 */
@@ -142,8 +146,52 @@ extern MappingQueue *batch_queue(Work *work, int mapping);
 /* The same if there is one, else NULL. */
 extern MappingQueue *batch_find_queue(const Work *work, int mapping);
 
-/* Fold an event in.  NULL if it is at hand already. */
+/*
+ * Fold an event in.  NULL if it is at hand already, or is put aside: key
+ * changes are, and what comes after them of the keys that they concern.
+ */
 extern Unit *batch_event(Work *work, const WorkEvent *event);
+
+/*
+ * Offer what was put aside, in order of time.  take returns false for what can't
+ * go yet: that stays, and so does all behind it that concerns its keys.
+ */
+typedef bool (*BatchTakeFunction)(const WorkEvent *event, void *arg);
+extern void batch_take(Work *work, BatchTakeFunction take, void *arg);
+
+/* Is anything put aside? */
+extern bool batch_has_aside(const Work *work);
+
+/* Fold an event in that was put aside, and is no key change. */
+extern Unit *batch_fold(Work *work, const WorkEvent *event);
+
+/*
+ * Carry out a key change: what is at hand of the old key becomes the new key's,
+ * whose unit is returned.  None of both may be in flight.  shared: another row
+ * may still be meant by what is at hand of the old key.
+ */
+extern Unit *batch_move(Work *work, const WorkEvent *event, bool shared);
+
+/* Its events are safe elsewhere. */
+extern void batch_forget_refs(Unit *unit);
+
+/*
+ * Records that are to get another key: holders[i] is the index of the one that
+ * has the key that i is to get, KEY_IS_FREE, or KEY_HELD_ELSEWHERE.  What each
+ * does now: take its key; wait for one that goes on by itself; or have the
+ * holder give it up first, which breaks circles.
+ */
+#define KEY_IS_FREE -1
+#define KEY_HELD_ELSEWHERE -2
+
+typedef enum KeyStep
+{
+	KEY_TAKE,
+	KEY_WAIT,
+	KEY_FREE
+} KeyStep;
+
+extern void batch_key_steps(const int *holders, int n, KeyStep *steps);
 
 /*
  * The unit of a key that can still be changed (not in flight), made when
@@ -172,7 +220,14 @@ extern Unit *batch_find(Work *work, int mapping, const char *key);
 /* An event that the unit settles. */
 extern void batch_add_ref(Unit *unit, QueueRef ref);
 
+/* The same, and is there anything put aside that concerns it? */
+extern bool batch_is_at_hand(Work *work, int mapping, const char *key);
+
+/* Its record is to be looked for under a key; nothing else of that key goes before it. */
 extern void batch_add_old_key(Work *work, Unit *unit, const char *old_key);
+
+/* The same, without the latter. */
+extern void batch_look_under(Unit *unit, const char *old_key);
 
 /* Columns changed at a time; or, by bit, at times of their own. */
 extern void batch_add_changed(Unit *unit, const uint8 *changed, int len, int64 at);
@@ -186,9 +241,6 @@ extern void batch_add_changes_of(Unit *unit, const Unit *other);
 
 /* When a column (bit: attribute number - 1) was last changed by an event; false if it wasn't. */
 extern bool batch_column_changed(const Unit *unit, int bit, int64 *at);
-
-/* The unit that a row moved to when it left a key; NULL. */
-extern Unit *batch_mover(Work *work, int mapping, const char *key);
 
 /* What was read of its record is not valid (any more). */
 extern void batch_forget_read(Unit *unit);

@@ -135,7 +135,7 @@ pace(const Budget *budget, int64 now)
 {
 	int64 left = Max(budget_left(budget), 0);
 	double available = (double) Max(left - org_share(budget) / MARGIN_PORTION, left / 4);
-	double best = PG_INT64_MAX;
+	double best = (double) PG_INT64_MAX;
 
 	for (int64 s = Max(budget->day_slot - BUDGET_DAY_SLOTS + 1, 0); s <= budget->day_slot; s++)
 	{

@@ -10,8 +10,9 @@
  * worker that starts finds it there, and goes on with it.  Its units are in
  * flight until their results are settled.
  *
- * bulk_gather.c takes units, bulk_job.c makes the requests, bulk_settle.c
- * reads results, bulk_store.c has the statements.
+ * bulk_gather.c takes units, bulk_job.c makes the requests, bulk_answer.c
+ * judges the replies, bulk_settle.c reads results, bulk_rows.c has jobs in
+ * memory, bulk_store.c has them in tables.
  */
 #ifndef SFSYNC_BULK_JOB_H
 #define SFSYNC_BULK_JOB_H
@@ -71,6 +72,7 @@ typedef struct BulkJob
 	bool full;                  /* takes no more */
 	bool dropped;               /* given up: its rows go another way */
 	bool by_rest;               /* namely in ordinary requests */
+	bool orphaned;              /* its mapping was dropped: all that is left is to end it */
 	bool again;                 /* once it is aborted, the same rows make another job */
 	bool in_flight;             /* a request of it is */
 	TimestampTz due;            /* when the next request may be sent */
@@ -159,6 +161,9 @@ extern BulkRow *bulk_job_match(const BulkJob *job, const char *match);
 extern uint8 *bulk_memory_write(const Outcome *outcome, int *len);
 extern void bulk_memory_read(Outcome *outcome, const uint8 *bytes, int len);
 
+/* Nothing more is asked of it; its rows go another way, by_rest: not by a bulk job. */
+extern void bulk_give_up(BulkJob *job, bool by_rest);
+
 /* Results, in a file. */
 extern bool bulk_settle(Delivery *delivery, Request *request, const HttpReply *reply);
 
@@ -168,6 +173,7 @@ extern void bulk_send_again(Delivery *delivery, BulkJob *job);
 /* bulk_store.c: statements; all in the caller's transaction but where told. */
 extern int64 bulk_store(BulkJob *job);
 extern void bulk_store_state(int64 id, const char *state, const char *job);
+extern bool bulk_store_has(int64 id);
 extern void bulk_store_forget_rows(int64 id);
 extern void bulk_store_remove(int64 id);
 

@@ -173,6 +173,18 @@ bulk_store_state(int64 id, const char *state, const char *job)
 	sql_close(&scope);
 }
 
+bool
+bulk_store_has(int64 id)
+{
+	SqlScope scope;
+	bool found;
+
+	sql_open(&scope, false);
+	found = SQL_RUN(&scope, "SELECT FROM sfsync.bulk_job WHERE id = $1", sql_arg_bigint(id)) > 0;
+	sql_close(&scope);
+	return found;
+}
+
 void
 bulk_store_forget_rows(int64 id)
 {

@@ -46,15 +46,15 @@ writes_record(List *requests, const char *object, const char *record_key)
 		if (request->nunits == 0 || strcmp(request->object, object) != 0)
 			continue;
 		for (int i = 0; i < request->nunits; i++)
-			if (strcmp(request->outcomes[i].record_key, record_key) == 0)
+			if (strcmp(request->outcomes[i].record_key, record_key) == 0 ||
+				(request->outcomes[i].holder_key && strcmp(request->outcomes[i].holder_key, record_key) == 0))
 				return true;
 	}
 	return false;
 }
 
-/* Is a record of that key in flight, or about to be, under whatever key or mapping? */
-static bool
-record_in_flight(const Claim *claim, const char *record_key)
+bool
+claim_record_in_flight(const Claim *claim, const char *record_key)
 {
 	return bulk_jobs_write(claim->delivery, claim->mapping->object, record_key) ||
 		   writes_record(claim->delivery->requests, claim->mapping->object, record_key) ||
@@ -100,7 +100,7 @@ gather(Claim *claim, Unit **units, int n)
 		if (is_unread(claim, units[i]) != is_unread(claim, units[0]))
 			continue;
 		record_key = rest_record_key(datum_key_utf8(units[i]->key), case_sensitive(claim->mapping));
-		taken = record_in_flight(claim, record_key);
+		taken = claim_record_in_flight(claim, record_key);
 
 		for (int j = 0; j < claim->n && !taken; j++)
 			taken = strcmp(claim->candidates[j].record_key, record_key) == 0;
@@ -111,52 +111,81 @@ gather(Claim *claim, Unit **units, int n)
 	}
 }
 
-static const RecordRow *
-find_record(const Claim *claim, const char *record_key)
+static char *
+record_key_of(const Claim *claim, const char *key)
 {
-	for (int i = 0; i < claim->nrecords; i++)
-		if (strcmp(claim->records[i].record_key, record_key) == 0)
-			return &claim->records[i];
-	return NULL;
+	return rest_record_key(datum_key_utf8(key), case_sensitive(claim->mapping));
+}
+
+/*
+ * Rows whose record may be known under a key that they had before: of a dump,
+ * or a server that was adopted, whose key changes are in the table of deferred
+ * changes.
+ */
+static void
+move_record(Claim *claim, const Candidate *candidate)
+{
+	const Unit *unit = candidate->unit;
+
+	if (record_has_moved(claim->mapping->id, candidate->record_key))
+		return;
+	for (int o = 0; o < unit->nold; o++)
+	{
+		RecordMove move = {claim->mapping->id, unit->old_keys[o], unit->key};
+		char *from = record_key_of(claim, move.from);
+		int n;
+
+		(void) records_of_keys(claim->mapping->id, &from, 1, &n);
+		move.from_record_key = from;
+		move.to_record_key = candidate->record_key;
+		move.case_sensitive = case_sensitive(claim->mapping);
+		move.overlaps = true;
+		if (record_move(&move) || n > 0)
+			break;
+	}
+}
+
+/* The record isn't known: it is looked for where it may be, or made. */
+static void
+expect(const Claim *claim, Candidate *candidate, const RecordRow *record)
+{
+	MemoryContext caller = MemoryContextSwitchTo(claim->delivery->context);
+
+	candidate->expected = record;
+	for (int i = 0; i < record->nat; i++)
+		if (record->at_keys[i][0] != '\0' && strcmp(record->at_keys[i], candidate->record_key) != 0)
+			batch_look_under(candidate->unit, record->at_keys[i]);
+	MemoryContextSwitchTo(caller);
 }
 
 static void
 read_records(Claim *claim)
 {
-	int max = 0;
-	char **keys;
-	int n = 0;
+	char **record_keys = palloc(sizeof(char *) * Max(claim->n, 1));
+	char **keys = palloc(sizeof(char *) * Max(claim->n, 1));
 
-	for (int i = 0; i < claim->n; i++)
-		max += 1 + claim->candidates[i].unit->nold;
-	keys = palloc(sizeof(char *) * Max(max, 1));
 	for (int i = 0; i < claim->n; i++)
 	{
-		Unit *unit = claim->candidates[i].unit;
-
-		keys[n++] = claim->candidates[i].record_key;
-		for (int o = 0; o < unit->nold; o++)
-			keys[n++] = rest_record_key(datum_key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
+		record_keys[i] = claim->candidates[i].record_key;
+		keys[i] = claim->candidates[i].unit->key;
 	}
-	claim->records = records_of_keys(claim->mapping->id, keys, n, &claim->nrecords);
+	claim->records = records_at_keys(claim->mapping->id, record_keys, keys, claim->n, &claim->nrecords);
 	for (int i = 0; i < claim->n; i++)
-		claim->candidates[i].record = find_record(claim, claim->candidates[i].record_key);
-}
+		for (int r = 0; r < claim->nrecords; r++)
+		{
+			Candidate *candidate = &claim->candidates[i];
+			const RecordRow *record = &claim->records[r];
 
-/* Which record the row had under a key before: the newest that is known. */
-static void
-read_old_key(Claim *claim, Candidate *candidate)
-{
-	Unit *unit = candidate->unit;
+			bool at_key = strcmp(record->record_key, candidate->record_key) == 0;
+			bool shares = record->shares_key && strcmp(record->key, candidate->unit->key) == 0;
 
-	for (int o = 0; o < unit->nold && !candidate->old_record; o++)
-	{
-		char *record_key = rest_record_key(datum_key_utf8(unit->old_keys[o]), case_sensitive(claim->mapping));
-		const RecordRow *record = find_record(claim, record_key);
-
-		if (record && strcmp(record->key, unit->old_keys[o]) == 0)
-			candidate->old_record = record;
-	}
+			if (record->expected && (at_key || shares))
+				expect(claim, candidate, record);
+			else if (at_key)
+				candidate->record = record;
+			else if (shares)
+				candidate->old_record = record;
+		}
 }
 
 static void
@@ -244,9 +273,10 @@ read_parents(Claim *claim)
 static void
 read_ids(Claim *claim)
 {
-	read_records(claim);
 	for (int i = 0; i < claim->n; i++)
-		read_old_key(claim, &claim->candidates[i]);
+		if (claim->candidates[i].unit->nold > 0 && !claim->candidates[i].unit->expected)
+			move_record(claim, &claim->candidates[i]);
+	read_records(claim);
 }
 
 static void
@@ -326,20 +356,59 @@ distinct_fields(const Request *request, int *n)
 	return names;
 }
 
+/* Also the rows whose records give up their keys; and the key counts as a field where it is set. */
 static void
 note_intent(Request *request)
 {
 	const char *operation = request_name(request->parts[0].kind);
-	char **keys = palloc(sizeof(char *) * request->nunits);
+	char **keys = palloc(sizeof(char *) * request->nunits * 2);
+	int nkeys = 0;
 	int nfields = 0;
-	char **fields = request->records ? distinct_fields(request, &nfields) : NULL;
+	char **fields = distinct_fields(request, &nfields);
+	bool sets_key = false;
 
 	for (int i = 0; i < request->nunits; i++)
-		keys[i] = request->outcomes[i].unit->key;
+	{
+		keys[nkeys++] = request->outcomes[i].unit->key;
+		if (request->outcomes[i].holder_row)
+			keys[nkeys++] = unconstify(char *, request->outcomes[i].holder_row);
+		sets_key |= request->outcomes[i].sets_key;
+	}
+	if (sets_key)
+	{
+		fields = repalloc(fields, sizeof(char *) * (nfields + 1));
+		fields[nfields++] = unconstify(char *, request->external_id);
+	}
 	for (int p = 0; p < request->nparts; p++)
 		if (request->parts[p].kind == UNIT_DELETE)
 			operation = request_name(UNIT_DELETE);
-	request->intent = intent_add(request->mapping, operation, keys, request->nunits, fields, nfields);
+	request->intent = intent_add(request->mapping, operation, keys, nkeys, fields, nfields);
+}
+
+/* Keys that records may have once this is sent. */
+static void
+note_keys(const Request *request)
+{
+	char **record_keys = palloc(sizeof(char *) * request->nunits);
+	char **ids = palloc(sizeof(char *) * request->nunits);
+	char **keys = palloc(sizeof(char *) * request->nunits);
+	int n = 0;
+
+	for (int i = 0; i < request->nunits; i++)
+	{
+		const Outcome *outcome = &request->outcomes[i];
+
+		if (!outcome->holder_key && !outcome->sets_key)
+			continue;
+		record_keys[n] = unconstify(char *, outcome->holder_key   ? outcome->holder_key
+											: outcome->stored_key ? outcome->stored_key
+																  : outcome->record_key);
+		ids[n] = unconstify(char *, outcome->holder_key    ? outcome->holder_id
+									: outcome->expected_id ? outcome->expected_id
+														   : outcome->salesforce_id);
+		keys[n++] = outcome->holder_key ? pstrdup("") : unconstify(char *, outcome->record_key);
+	}
+	records_may_have(request->mapping, record_keys, ids, keys, n);
 }
 
 static RestCall *
@@ -358,6 +427,7 @@ part_call(const Claim *claim, const Request *request, const RequestPart *part)
 			return rest_upsert(version, request->object, request->external_id, request->key_is_number,
 							   records, part->n);
 		case UNIT_UPDATE:
+		case UNIT_FREE_KEY:
 			return rest_update(version, request->object, request->external_id, request->key_is_number,
 							   records, part->n);
 		default:
@@ -401,6 +471,28 @@ build_call(Claim *claim, Request *request)
 	request->call = rest_pack(version, part_headers(claim), calls, request->nparts);
 }
 
+/* What the request does to external IDs of records that are known. */
+static void
+note_key(const Candidate *candidate, UnitKind kind, Outcome *outcome)
+{
+	const RecordRow *own = candidate_record(candidate);
+
+	if (kind == UNIT_FREE_KEY)
+	{
+		memset(&outcome->conflicts, 0, sizeof(ConflictNotes));
+		outcome->memory = NULL;
+		outcome->nwrote = 0;
+		outcome->set_replaced = false;
+		outcome->holder_key = pstrdup(candidate->holder->record_key);
+		outcome->holder_id = pstrdup(candidate->holder->salesforce_id);
+		outcome->holder_row = pstrdup(candidate->holder->key);
+		return;
+	}
+	outcome->sets_key = kind != UNIT_DELETE && (candidate->sets_key || candidate->expected);
+	if (own && own->shares_key)
+		outcome->stored_key = pstrdup(own->record_key);
+}
+
 static void
 add_unit(Request *request, const Candidate *candidate, UnitKind kind)
 {
@@ -412,15 +504,19 @@ add_unit(Request *request, const Candidate *candidate, UnitKind kind)
 	outcome->operation = candidate->operation;
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id ? pstrdup(candidate->salesforce_id) : NULL;
-	outcome->row_remains = candidate->row->found;
+	outcome->row_remains = candidate->row && candidate->row->found && !candidate->unit->replaced;
+	outcome->expected_id = candidate->expected ? pstrdup(candidate->expected->salesforce_id) : NULL;
+	note_key(candidate, kind, outcome);
 	circle_outcome(candidate, outcome);
 	*record = candidate->payload;
 	if (kind == UNIT_UPDATE || kind == UNIT_GUARDED_UPDATE)
 	{
 		record->salesforce_id = outcome->salesforce_id;
-		if (!candidate->row->found)
+		if (!outcome->row_remains && !outcome->sets_key)
 			record->external_id = NULL;
 	}
+	if (kind == UNIT_FREE_KEY)
+		record->salesforce_id = outcome->holder_id;
 	own_names(record);
 	request->unmodified_since[request->nunits++] = candidate->unmodified_since;
 }
@@ -457,7 +553,7 @@ start_write(Claim *claim, RequestKind kind)
 }
 
 /* Deletes and updates before what is made anew: they free keys. */
-static const UnitKind packed_kinds[] = {UNIT_DELETE, UNIT_UPDATE, UNIT_CREATE, UNIT_UPSERT};
+static const UnitKind packed_kinds[] = {UNIT_FREE_KEY, UNIT_DELETE, UNIT_UPDATE, UNIT_CREATE, UNIT_UPSERT};
 
 static int
 count_kind(const UnitKind *kinds, int n, UnitKind kind)
@@ -488,6 +584,7 @@ prepare_writes(Claim *claim, UnitKind *kinds)
 	if (request->nunits == 0)
 		return false;
 	build_call(claim, request);
+	note_keys(request);
 	note_intent(request);
 	delivery_send_later(claim->delivery, request);
 	return true;
@@ -680,7 +777,7 @@ store_memories(Claim *claim)
 	for (int i = 0; i < claim->n; i++)
 	{
 		const Candidate *candidate = &claim->candidates[i];
-		const RecordRow *record = candidate->record ? candidate->record : candidate->old_record;
+		const RecordRow *record = candidate_record(candidate);
 
 		if (!candidate->memory_changed || !record)
 			continue;
@@ -764,6 +861,44 @@ keep_quarantined(const Claim *claim)
 }
 
 /*
+ * Keys that other records have: those of which a row goes on by itself, in this
+ * round, are waited for; the others are given up first.  One record is asked for
+ * one key at a time.
+ */
+static void
+order_keys(Claim *claim, UnitKind *kinds)
+{
+	int *holders = palloc(sizeof(int) * claim->n);
+	KeyStep *steps = palloc(sizeof(KeyStep) * claim->n);
+
+	if (count_kind(kinds, claim->n, UNIT_FREE_KEY) == 0)
+		return;
+	for (int i = 0; i < claim->n; i++)
+	{
+		const RecordRow *holder = claim->candidates[i].holder;
+
+		holders[i] = kinds[i] == UNIT_FREE_KEY  ? KEY_HELD_ELSEWHERE
+					 : kinds[i] == UNIT_WAITING ? KEY_HELD_ELSEWHERE
+												: KEY_IS_FREE;
+		for (int j = 0; kinds[i] == UNIT_FREE_KEY && j < claim->n; j++)
+			if (candidate_record(&claim->candidates[j]) == holder && kinds[j] != UNIT_UNDECIDED)
+				holders[i] = j;
+	}
+	batch_key_steps(holders, claim->n, steps);
+	for (int i = 0; i < claim->n; i++)
+	{
+		bool asked = false;
+
+		if (kinds[i] != UNIT_FREE_KEY)
+			continue;
+		for (int j = 0; j < i; j++)
+			asked |= kinds[j] == UNIT_FREE_KEY && claim->candidates[j].holder == claim->candidates[i].holder;
+		if (steps[i] == KEY_WAIT || asked)
+			kinds[i] = UNIT_WAITING;
+	}
+}
+
+/*
  * One round: decide for a batch, and prepare one request.  What it doesn't
  * take stays ready.
  */
@@ -800,6 +935,7 @@ claim_batch(Claim *claim, MappingQueue *queue)
 			batch_postpone(candidate->unit);
 		progress |= kinds[i] == UNIT_UNDECIDED;
 	}
+	order_keys(claim, kinds);
 	store_memories(claim);
 	if (send_reads(claim, kinds))
 		return true;

@@ -16,7 +16,10 @@ typedef struct Candidate
 	char *record_key;
 	SourceRow *row;              /* NULL: not read (yet) */
 	const RecordRow *record;     /* that we know under its key; NULL */
-	const RecordRow *old_record; /* under a key that the row had before; NULL */
+	const RecordRow *old_record; /* its own, where the former is another row's; NULL */
+	const RecordRow *expected;   /* that it has in name only; NULL */
+	const RecordRow *holder;     /* has the row's key in Salesforce, and is to give it up; NULL */
+	bool sets_key;               /* its record gets the row's key */
 	RestRecord payload;
 	const char *operation;
 	const char *salesforce_id;
@@ -30,6 +33,13 @@ typedef struct Candidate
 	char *fill_key;
 	const char **parent_ids; /* by field of the mapping; NULL where there is none, or it is not known */
 } Candidate;
+
+/* The record that is the row's own; NULL. */
+static inline const RecordRow *
+candidate_record(const Candidate *candidate)
+{
+	return candidate->old_record ? candidate->old_record : candidate->record;
+}
 
 typedef struct Claim
 {
@@ -49,6 +59,9 @@ typedef struct Claim
 } Claim;
 
 extern Request *claim_request(Claim *claim, RequestKind kind);
+
+/* Is a record of that key in flight, or about to be, under whatever key or mapping? */
+extern bool claim_record_in_flight(const Claim *claim, const char *record_key);
 
 /* Is the unit's record read before it is written? */
 extern bool claim_reads_first(const Claim *claim, const Unit *unit);

@@ -70,6 +70,15 @@
 #endif
 
 /*
+ * Of utils/pg_locale.h this is all that is needed; since PostgreSQL 17 that
+ * header wants ICU's, which come with no package of the server.
+ */
+#ifndef FRONTEND
+struct lconv;
+extern struct lconv *PGLC_localeconv(void);
+#endif
+
+/*
  * json-c has a type json_object, the server a function of that name: hide the
  * server's declaration behind another name while both headers are read.
  */

@@ -45,9 +45,11 @@ static const char over_query[] =
 	" WHERE mapping = $1 AND source_key = $2 AND resolution IS NULL"
 	" AND (field = ANY ($3) OR (field IS NULL AND $4) OR $5)";
 
+/* Key by key through the index: LATERAL with LIMIT leaves no other way. */
 static const char open_query[] =
-	"SELECT DISTINCT k.n FROM pg_catalog.unnest($2) WITH ORDINALITY AS k(source_key, n) JOIN sfsync.conflict c"
-	" ON c.source_key = k.source_key::pg_catalog.jsonb WHERE c.mapping = $1 AND c.resolution IS NULL";
+	"SELECT k.n FROM pg_catalog.unnest($2) WITH ORDINALITY AS k(source_key, n) CROSS JOIN LATERAL"
+	" (SELECT FROM sfsync.conflict c WHERE c.mapping = $1 AND c.source_key = k.source_key::pg_catalog.jsonb"
+	" AND c.resolution IS NULL LIMIT 1) c";
 
 bool *
 conflicts_open(const Mapping *mapping, char *const *keys, int n)

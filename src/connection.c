@@ -435,21 +435,20 @@ note_limit_info(Connection *connection, const char *header, TimestampTz now)
 }
 
 void
-connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz now)
+connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz started, TimestampTz now)
 {
 	connection->calls++;
 	connection->dirty = true;
 	if (reply->limit_info)
 		note_limit_info(connection, reply->limit_info, now);
 
-	/* the header has whole seconds: only more than that is skew */
+	/* the header has whole seconds, and was written between sending and now: only more than that is skew */
 	if (reply->server_date > 0)
 	{
 		int64 theirs =
 			(reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) * USECS_PER_SEC;
-		int64 skew = theirs - now;
 
-		connection->clock_skew = (skew > 0 || skew < -USECS_PER_SEC) ? skew : 0;
+		connection->clock_skew = Max(theirs - now, 0) + Min(theirs + USECS_PER_SEC - started, 0);
 	}
 }
 

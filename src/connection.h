@@ -97,8 +97,9 @@ extern void connection_set_token(Connection *connection, const AuthToken *token)
 /* Usage as a reply tells it. */
 extern void connection_note_usage(Connection *connection, int64 used, int64 limit, TimestampTz now);
 
-/* What every reply tells: usage, clock. */
-extern void connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz now);
+/* What every reply tells, of a request that was started then: usage, clock. */
+extern void connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz started,
+								  TimestampTz now);
 
 /* Has a server been adopted since this worker started?  Then it leaves. */
 extern bool connections_fence_lifted(void);

@@ -113,21 +113,23 @@ static List *
 primary_key(Relation rel)
 {
 	List *names = NIL;
-	Oid index;
-	HeapTuple tuple;
-	Form_pg_index form;
+	ListCell *lc;
 
-	(void) RelationGetIndexList(rel); /* sets rd_pkindex */
-	index = rel->rd_pkindex;
-	if (!OidIsValid(index))
+	/* rd_pkindex leaves deferrable ones out, before PostgreSQL 18 */
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
+		Form_pg_index form;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		form = (Form_pg_index) GETSTRUCT(tuple);
+		for (int i = 0; i < form->indnkeyatts && form->indisprimary; i++)
+			names = lappend(names, get_attname(RelationGetRelid(rel), form->indkey.values[i], false));
+		ReleaseSysCache(tuple);
+	}
+	if (names == NIL)
 		no_key(rel);
-	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for index %u", index);
-	form = (Form_pg_index) GETSTRUCT(tuple);
-	for (int i = 0; i < form->indnkeyatts; i++)
-		names = lappend(names, get_attname(RelationGetRelid(rel), form->indkey.values[i], false));
-	ReleaseSysCache(tuple);
 	return names;
 }
 
@@ -142,8 +144,7 @@ is_unique_on(Oid index, Bitmapset *attnums)
 	if (!HeapTupleIsValid(tuple))
 		return false;
 	form = (Form_pg_index) GETSTRUCT(tuple);
-	good = form->indisunique && form->indisvalid && form->indimmediate &&
-		   heap_attisnull(tuple, Anum_pg_index_indpred, NULL);
+	good = form->indisunique && form->indisvalid && heap_attisnull(tuple, Anum_pg_index_indpred, NULL);
 	for (int i = 0; i < form->indnkeyatts; i++)
 		keys = bms_add_member(keys, form->indkey.values[i] > 0 ? form->indkey.values[i] : 0);
 	ReleaseSysCache(tuple);
@@ -188,7 +189,7 @@ given_key(Relation rel, ArrayType *array)
 		(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		 errmsg("key columns of table \"%s\" are not unique", RelationGetRelationName(rel)),
 		 errdetail(
-			 "Argument \"key_columns\" must be just the columns of a unique constraint or index that is neither partial nor deferrable."),
+			 "Argument \"key_columns\" must be just the columns of a unique constraint or index that is not partial."),
 		 errhint("Add a unique constraint on them, or use the primary key.")));
 }
 

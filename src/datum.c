@@ -8,6 +8,8 @@
  */
 #include "compat.h"
 
+#include <locale.h>
+
 #include "access/detoast.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -24,7 +26,6 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
-#include "utils/pg_locale.h"
 #include "utils/timestamp.h"
 
 #include "datum.h"
@@ -371,35 +372,42 @@ money_text(Datum value)
 	return DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(amount)));
 }
 
+/* Is its text JSON as it is?  NaN and infinity are not. */
+static bool
+is_bare_json(const SourceValue *element)
+{
+	const char *text = element->text;
+
+	switch (element->kind)
+	{
+		case SRC_NUMERIC:
+		case SRC_FLOAT:
+			return !(text[0] == 'N' || text[0] == 'I' || text[1] == 'I');
+		case SRC_BOOL:
+		case SRC_INTEGER:
+		case SRC_JSON:
+		case SRC_ARRAY:
+			return true;
+		default:
+			return false;
+	}
+}
+
 /* One element as to_json gives it. */
 static void
 append_element(StringInfo json, const SourceValue *element)
 {
-	const char *text = element->text;
-
 	if (element->isnull)
 	{
 		appendStringInfoString(json, "null");
 		return;
 	}
-	switch (element->kind)
+	if (is_bare_json(element))
 	{
-		case SRC_NUMERIC:
-		case SRC_FLOAT:
-			/* NaN and infinity are strings */
-			if (text[0] == 'N' || text[0] == 'I' || text[1] == 'I')
-				break;
-			/* FALLTHROUGH */
-		case SRC_BOOL:
-		case SRC_INTEGER:
-		case SRC_JSON:
-		case SRC_ARRAY:
-			appendStringInfoString(json, text);
-			return;
-		default:
-			break;
+		appendStringInfoString(json, element->text);
+		return;
 	}
-	escape_json(json, text);
+	escape_json(json, element->text);
 }
 
 /* The elements from *next on, of the dimensions that are left. */

@@ -42,6 +42,7 @@ decided(Claim *claim, Candidate *candidate, OutcomeKind kind)
 	outcome->record_key = candidate->record_key;
 	outcome->salesforce_id = candidate->salesforce_id;
 	outcome->conflicts = candidate->noted.conflicts;
+	outcome->expected_id = candidate->expected ? candidate->expected->salesforce_id : NULL;
 	outcome->set_replaced = candidate->noted.set_replaced;
 	outcome->replaced = candidate->noted.replaced;
 	return UNIT_UNDECIDED;
@@ -103,14 +104,76 @@ build(Claim *claim, Candidate *candidate, bool whole, PayloadUse use, RestError 
 }
 
 /*
- * A row came to the key of a row that was deleted: the deleted one's record goes
- * first, then this one's record gets the key.
+ * Keys
+ */
+
+/* Does Salesforce have the row's record under another key, as far as is known? */
+static bool
+is_moving(const Candidate *candidate)
+{
+	const RecordRow *own = candidate_record(candidate);
+
+	return own && (own->moving || own->shares_key);
+}
+
+static bool
+may_have_key(const RecordRow *record, const char *record_key)
+{
+	if (!record->moving)
+		return strcmp(record->record_key, record_key) == 0;
+	for (int i = 0; i < record->nat; i++)
+		if (strcmp(record->at_keys[i], record_key) == 0)
+			return true;
+	return false;
+}
+
+/* In name only, and its row is gone: nothing of it will ever be looked for. */
+static bool
+is_abandoned(const RecordRow *record)
+{
+	return record->expected && record->record_key[0] == ' ';
+}
+
+/* Another record that may have the row's key in Salesforce; NULL. */
+static const RecordRow *
+find_holder(const Claim *claim, const Candidate *candidate)
+{
+	const RecordRow *own = candidate_record(candidate);
+
+	for (int i = 0; i < claim->nrecords; i++)
+		if (&claim->records[i] != own && &claim->records[i] != candidate->expected &&
+			!is_abandoned(&claim->records[i]) && may_have_key(&claim->records[i], candidate->record_key))
+			return &claim->records[i];
+	return NULL;
+}
+
+/* The record that has the key gives it up, which takes nothing else of it; then the row goes on. */
+static UnitKind
+free_key(const Claim *claim, Candidate *candidate)
+{
+	RestField *field;
+
+	if (candidate->holder->expected || claim_record_in_flight(claim, candidate->holder->record_key))
+		return UNIT_WAITING;
+	field = palloc0(sizeof(RestField));
+	field->name = claim->mapping->external_id;
+	field->value.kind = FV_NULL;
+	candidate->payload = (RestRecord){.fields = field, .nfields = 1};
+	candidate->operation = "key_change";
+	return UNIT_FREE_KEY;
+}
+
+/*
+ * A write that gives the record its key: by Id, or of a record that is made.
+ * What has that key must have given it up.
  */
 static bool
-takes_over(const Claim *claim, const Candidate *candidate)
+must_free_key(const Claim *claim, Candidate *candidate)
 {
-	return candidate->unit->deleted && candidate->record && candidate->old_record &&
-		   strcmp(claim->mapping->on_delete, "delete") == 0;
+	candidate->sets_key = is_moving(candidate);
+	candidate->holder =
+		candidate->sets_key || !candidate_record(candidate) ? find_holder(claim, candidate) : NULL;
+	return candidate->holder != NULL;
 }
 
 /* In the unit's own memory. */
@@ -140,7 +203,7 @@ parent_at_hand(const Claim *claim, const Candidate *candidate)
 			continue;
 		key = payload_parent_key(field, candidate->row);
 		if (!key || !delivery_of(claim->delivery, field->lookup->parent_mapping)->deliverable ||
-			!batch_find(claim->delivery->work, field->lookup->parent_mapping, key) ||
+			!batch_is_at_hand(claim->delivery->work, field->lookup->parent_mapping, key) ||
 			batch_waits_for(claim->delivery->work, field->lookup->parent_mapping, key, candidate->unit))
 			continue;
 		if (candidate->unit->waits++ >= MAX_WAITS)
@@ -158,7 +221,7 @@ parent_at_hand(const Claim *claim, const Candidate *candidate)
 static JudgeCase
 start_judging(Claim *claim, Candidate *candidate)
 {
-	const RecordRow *record = candidate->record ? candidate->record : candidate->old_record;
+	const RecordRow *record = candidate_record(candidate);
 	const UnitRead *read = candidate->unit->read;
 	JudgeCase judged = {.mapping = claim->mapping, .unit = candidate->unit, .row = candidate->row};
 	Memory *memory = palloc0(sizeof(Memory));
@@ -196,12 +259,16 @@ create(Claim *claim, Candidate *candidate)
 		strcmp(claim->mapping->conflict_policy, "strict") == 0 && !candidate->unit->read->ambiguous;
 	bool good;
 
+	/* all of the row is at stake, also if the record should turn out to be there by now */
+	batch_add_whole(candidate->unit, BATCH_NEVER);
 	candidate->operation = guarded ? "create" : "upsert";
 	candidate->salesforce_id = NULL;
 	good = build(claim, candidate, true, PAYLOAD_CREATE, &error);
 	circle_leave_out(claim, candidate);
 	if (key_is_taken(claim, candidate, &error) || !good)
 		return dead(claim, candidate, &error);
+	if (must_free_key(claim, candidate))
+		return free_key(claim, candidate);
 	judge_create(&judged, &candidate->payload, &candidate->noted);
 	return guarded ? UNIT_CREATE : UNIT_UPSERT;
 }
@@ -211,7 +278,7 @@ static UnitKind
 decide_gone(Claim *claim, Candidate *candidate)
 {
 	const UnitRead *read = candidate->unit->read;
-	const RecordRow *record = candidate->record ? candidate->record : candidate->old_record;
+	const RecordRow *record = candidate_record(candidate);
 	JudgeCase judged;
 
 	if (!read->gone_read)
@@ -266,6 +333,8 @@ decide_there(Claim *claim, Candidate *candidate, bool moved)
 	if (judgement.kept_by_time && claim->mapping->meta->history_object && !unit->read->history_read)
 		return UNIT_READ;
 	candidate->memory_changed = judgement.memory_changed;
+	if (moved && must_free_key(claim, candidate))
+		return free_key(claim, candidate);
 	if (moved)
 		candidate->payload.external_id = datum_key_utf8(unit->key);
 	else if (candidate->payload.nfields == 0)
@@ -283,22 +352,14 @@ static UnitKind
 decide_checked(Claim *claim, Candidate *candidate)
 {
 	const UnitRead *read = candidate->unit->read;
-	bool known = candidate->record != NULL;
-	bool moved = !known && candidate->old_record;
 
 	if (parent_at_hand(claim, candidate))
 		return UNIT_WAITING;
-	if (takes_over(claim, candidate))
-	{
-		candidate->operation = "delete";
-		candidate->salesforce_id = candidate->record->salesforce_id;
-		return UNIT_DELETE;
-	}
 	if (!read)
 		return decide_unread(claim, candidate);
 	if (read->record.found)
-		return decide_there(claim, candidate, moved);
-	if (known || moved)
+		return decide_there(claim, candidate, is_moving(candidate));
+	if (candidate_record(candidate))
 		return decide_gone(claim, candidate);
 	return create(claim, candidate);
 }
@@ -311,7 +372,7 @@ decide_checked(Claim *claim, Candidate *candidate)
 static void
 add_replaced(Candidate *candidate)
 {
-	const RecordRow *record = candidate->record;
+	const RecordRow *record = candidate_record(candidate);
 	RestRecord *payload = &candidate->payload;
 
 	if (!record || record->nreplaced == 0)
@@ -335,31 +396,26 @@ static UnitKind
 decide_present(Claim *claim, Candidate *candidate)
 {
 	Unit *unit = candidate->unit;
-	bool known = candidate->record != NULL;
-	bool moved = !known && candidate->old_record;
-	bool whole = unit->whole || unit->deleted || !known;
+	const RecordRow *own = candidate_record(candidate);
+	bool moved = is_moving(candidate);
+	bool whole = unit->whole || unit->deleted || !own;
 	RestError error = {0};
 	bool good;
 
 	candidate->operation = moved ? "key_change" : whole ? "upsert" : "update";
-	candidate->salesforce_id = known   ? candidate->record->salesforce_id
-							   : moved ? candidate->old_record->salesforce_id
-									   : NULL;
+	candidate->salesforce_id = own ? own->salesforce_id : NULL;
 	if (parent_at_hand(claim, candidate))
 		return UNIT_WAITING;
-	if (takes_over(claim, candidate))
-	{
-		candidate->operation = "delete";
-		return UNIT_DELETE;
-	}
-	if (unit->nold > 0 && !known && !candidate->old_record && !unit->looked_up)
+	if (unit->nold > 0 && !own && !unit->looked_up)
 		return UNIT_LOOKUP;
-	if (!whole && !unit->changed)
+	if (!whole && !unit->changed && !moved)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
-	good = build(claim, candidate, whole, known || moved ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &error);
+	good = build(claim, candidate, whole, own ? PAYLOAD_UPDATE : PAYLOAD_CREATE, &error);
 	circle_leave_out(claim, candidate);
 	if (key_is_taken(claim, candidate, &error) || !good)
 		return dead(claim, candidate, &error);
+	if (must_free_key(claim, candidate))
+		return free_key(claim, candidate);
 	add_replaced(candidate);
 	if (moved)
 		return UNIT_UPDATE;
@@ -396,6 +452,11 @@ archive(Claim *claim, Candidate *candidate)
 	if (candidate->payload.nfields == 0)
 		return decided(claim, candidate,
 					   candidate->noted.conflicts.n > 0 ? OUTCOME_CONFLICT : OUTCOME_UNCHANGED);
+
+	/* the key goes along where it is free; there is no row any more that needs it */
+	candidate->sets_key = !must_free_key(claim, candidate) && is_moving(candidate);
+	if (candidate->sets_key)
+		candidate->payload.external_id = datum_key_utf8(unit->key);
 	if (!judgement.guarded)
 		return UNIT_UPDATE;
 	if (second_is_open(unit->read))
@@ -429,7 +490,7 @@ static UnitKind
 decide_deleted(Claim *claim, Candidate *candidate)
 {
 	Unit *unit = candidate->unit;
-	const RecordRow *record = candidate->record;
+	const RecordRow *record = candidate_record(candidate);
 
 	candidate->operation = claim->mapping->on_delete;
 	candidate->payload.external_id = datum_key_utf8(unit->key);
@@ -439,10 +500,14 @@ decide_deleted(Claim *claim, Candidate *candidate)
 	/* another row's record, whose key is the same to Salesforce, is not ours to delete */
 	if (record && strcmp(record->key, unit->key) != 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
-	if (!record)
-		record = candidate->old_record;
+
+	/* what would be found under the key is another row's record */
+	if (!record && unit->nold == 0 && find_holder(claim, candidate))
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
 
 	/* made and deleted again before anything was sent */
+	if (!record && candidate->expected && candidate->expected->moving && candidate->expected->nat == 0)
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (!record && unit->inserted && claim->delivery->next_verify == 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (claim_reads_first(claim, unit))
@@ -461,9 +526,9 @@ decide_deleted(Claim *claim, Candidate *candidate)
 static UnitKind
 decide_delete(Claim *claim, Candidate *candidate)
 {
-	bool known = candidate->record || candidate->old_record;
+	bool known = candidate_record(candidate) != NULL;
 
-	if (candidate->record && strcmp(candidate->record->key, candidate->unit->key) != 0)
+	if (known && strcmp(candidate_record(candidate)->key, candidate->unit->key) != 0)
 		return decide_deleted(claim, candidate);
 	switch (delete_hold(claim->mapping, candidate->unit, known, claim->delivery->next_verify != 0))
 	{
@@ -529,7 +594,7 @@ filter_changed(const Mapping *mapping, const Unit *unit, int64 *at)
 static void
 welcome(const Mapping *mapping, Candidate *candidate)
 {
-	const RecordRow *record = candidate->record ? candidate->record : candidate->old_record;
+	const RecordRow *record = candidate_record(candidate);
 	int64 at;
 
 	if (mapping->filter && (!record || record->nreplaced > 0) &&
@@ -555,10 +620,10 @@ in_intent(const Claim *claim, const Unit *unit)
 static UnitKind
 decide_filtered(Claim *claim, Candidate *candidate)
 {
-	const RecordRow *record = candidate->record ? candidate->record : candidate->old_record;
+	const RecordRow *record = candidate_record(candidate);
 	Outcome *outcome;
 
-	if (candidate->record && strcmp(record->key, candidate->unit->key) != 0)
+	if (record && strcmp(record->key, candidate->unit->key) != 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (!record && !in_intent(claim, candidate->unit))
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
@@ -602,6 +667,8 @@ filter_failed(Claim *claim, Candidate *candidate)
 UnitKind
 decide(Claim *claim, Candidate *candidate)
 {
+	if (candidate->unit->replaced)
+		return decide_delete(claim, candidate);
 	if (candidate->row->failed)
 		return filter_failed(claim, candidate);
 	if (candidate->row->filtered)
@@ -633,7 +700,10 @@ nothing_mapped_changed(const Claim *claim, const Unit *unit)
 UnitKind
 decide_unread(Claim *claim, Candidate *candidate)
 {
-	if (nothing_mapped_changed(claim, candidate->unit))
+	/* what would be found under the key is another row's record */
+	if (!candidate_record(candidate) && candidate->unit->nold == 0 && must_free_key(claim, candidate))
+		return free_key(claim, candidate);
+	if (!is_moving(candidate) && nothing_mapped_changed(claim, candidate->unit))
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	return UNIT_READ;
 }

@@ -632,7 +632,7 @@ finish_turn(Delivery *delivery)
 	CommitTransactionCommand();
 }
 
-/* Is there something ready for a mapping that can be delivered, and nothing under way? */
+/* Is there something ready (or passed over) for a mapping that can be delivered, and nothing under way? */
 static bool
 left_ready(Delivery *delivery)
 {
@@ -645,11 +645,11 @@ left_ready(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked &&
-			state->held_until == 0)
+		if (((queue && queue->nready > 0) || state->behind || state->users_wanted) && state->deliverable &&
+			!state->blocked && state->held_until == 0)
 			return true;
 	}
-	return delivery->look;
+	return delivery->look || fetch_left_behind(delivery);
 }
 
 static long
@@ -682,6 +682,7 @@ long
 deliver_turn(Delivery *delivery, bool woken)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->turn_context);
+	bool moved;
 
 	if (woken)
 	{
@@ -706,7 +707,10 @@ deliver_turn(Delivery *delivery, bool woken)
 
 	MemoryContextSwitchTo(delivery->turn_context);
 	send_outgoing(delivery);
+	moved = move_keys(delivery);
+	MemoryContextSwitchTo(delivery->turn_context);
 	settle_decided(delivery);
+	delivery->again |= moved;
 	bulk_jobs_release(delivery);
 	finish_turn(delivery);
 	MemoryContextSwitchTo(caller);

@@ -34,13 +34,28 @@ environment_mismatch(const char *name)
 					options->environment, sfsync_environment);
 }
 
+/* A library that was replaced stays in place until the server is restarted. */
+static char *
+version_mismatch(const char *version)
+{
+	if (strcmp(version, SFSYNC_VERSION) == 0)
+		return NULL;
+	return psprintf("the extension has version %s, the library that is loaded version %s: restart the server,"
+					" and run ALTER EXTENSION sfsync UPDATE",
+					version, SFSYNC_VERSION);
+}
+
 char *
 fence_reason(const char *server)
 {
 	SqlScope scope;
 	bool elsewhere = false;
+	char *version;
+	char *reason;
 
 	sql_open(&scope, true);
+	SQL_RUN0(&scope, "SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'sfsync'");
+	version = sql_text(&scope, 0, 1);
 	if (SQL_RUN(&scope, "SELECT system_identifier, database FROM sfsync.server_state WHERE server = $1",
 				sql_arg_name(server)) == 1)
 		elsewhere = sql_bigint(0, 1) != (int64) GetSystemIdentifier() || sql_oid(0, 2) != MyDatabaseId;
@@ -50,6 +65,9 @@ fence_reason(const char *server)
 		elsewhere =
 			SQL_RUN(&scope, "SELECT FROM sfsync.mapping WHERE server = $1 LIMIT 1", sql_arg_name(server)) > 0;
 	sql_close(&scope);
+	reason = version_mismatch(version);
+	if (reason)
+		return reason;
 	if (elsewhere)
 		return psprintf("this database is a copy of the one that the server is bound to; "
 						"sfsync.adopt('%s') binds it here, once the other one no longer sends",

@@ -40,18 +40,15 @@ take_event(const WorkEvent *event, void *arg)
 	MappingQueue *queue = batch_queue(delivery->work, event->mapping);
 	MappingDelivery *state = delivery_of(delivery, event->mapping);
 	Unit *unit = NULL;
-	Unit *left;
 
-	if (!state->deliverable && queue->nunits >= IDLE_MAPPING_MAX)
+	/* once some were passed over, so are all, until they are read again in their order */
+	if (state->behind || (!state->deliverable && queue->nunits >= IDLE_MAPPING_MAX))
 		state->behind = true;
 	else
 		unit = batch_event(delivery->work, event);
-	left = unit && event->old_key ? batch_find(delivery->work, event->mapping, event->old_key) : NULL;
 	MemoryContextSwitchTo(caller);
 	if (unit)
 		taking->fresh = lappend(taking->fresh, unit);
-	if (left)
-		taking->fresh = lappend(taking->fresh, left);
 }
 
 /* A record that made requests fail goes alone. */
@@ -63,11 +60,10 @@ suspected(int mapping_id, const char *key)
 	return mapping && connection_suspects(mapping->serverid, mapping->owner, mapping_id, key);
 }
 
-static void
-merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
+void
+fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
-	Unit *mover;
 
 	batch_deferred(unit);
 	if (row->attempts > 0 || unit->limit == 0)
@@ -80,6 +76,7 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 		batch_add_whole(unit, row->whole_at);
 	unit->whole |= row->whole;
 	unit->deleted |= row->deleted;
+	unit->key_left |= row->key_left;
 	unit->missing_since = row->missing_since;
 	for (int i = 0; i < row->nold; i++)
 		batch_add_old_key(delivery->work, unit, row->old_keys[i]);
@@ -87,9 +84,6 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 		batch_add_times(unit, row->changed, row->changed_len, row->times);
 	else
 		batch_add_changed(unit, row->changed, row->changed_len, row->changed_at);
-	mover = unit->key_left ? batch_mover(delivery->work, row->mapping, row->key) : NULL;
-	if (mover && mover != unit && !mover->in_flight)
-		batch_add_changes_of(mover, unit);
 	if (unit->min_xid == 0 || row->xid < unit->min_xid)
 		unit->min_xid = row->xid;
 	if (unit->first_event_at == 0 || row->first_event_at < unit->first_event_at)
@@ -102,8 +96,8 @@ merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
  * Changes of rows that wait are merged into what waits: it keeps its time and
  * attempts.  What was held goes on with the new change.
  */
-static void
-join_deferred(Delivery *delivery, List *fresh)
+void
+fetch_join_deferred(Delivery *delivery, List *fresh)
 {
 	int n = list_length(fresh);
 	int32 *mappings = palloc(sizeof(int32) * Max(n, 1));
@@ -129,7 +123,7 @@ join_deferred(Delivery *delivery, List *fresh)
 			unit = unit->next;
 		if (!unit || unit->deferred)
 			continue;
-		merge_deferred(delivery, unit, &rows[i]);
+		fetch_merge_deferred(delivery, unit, &rows[i]);
 		if (rows[i].held || rows[i].due_at <= now || rows[i].missing_since != 0)
 			continue;
 		if (batch_find(delivery->work, rows[i].mapping, rows[i].key) != unit)
@@ -188,7 +182,7 @@ read_queue(Delivery *delivery)
 		if (queue_read(&delivery->window, PAGE, delivery->context, take_event, &taking, &nread))
 			delivery->look = false;
 	if (taking.fresh != NIL)
-		join_deferred(delivery, taking.fresh);
+		fetch_join_deferred(delivery, taking.fresh);
 }
 
 static int *
@@ -232,7 +226,7 @@ read_deferred(Delivery *delivery)
 			unit = batch_unit(delivery->work, rows[i].mapping, rows[i].key);
 		MemoryContextSwitchTo(caller);
 		if (unit)
-			merge_deferred(delivery, unit, &rows[i]);
+			fetch_merge_deferred(delivery, unit, &rows[i]);
 	}
 	if (n == Min(room, PAGE))
 	{
@@ -266,9 +260,11 @@ chunks_of(Delivery *delivery, int64 job, BackfillChunk **last)
 	return n;
 }
 
+/* Rows of the chunk that wait already are joined with what waits, like those of events. */
 static void
 take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 {
+	List *fresh = NIL;
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 	BackfillChunk *chunk = palloc0(sizeof(BackfillChunk));
 
@@ -298,9 +294,13 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 			unit->min_xid = job->xid;
 		/* if not: it is counted by an earlier chunk, which ends first */
 		(void) batch_backfill(unit, &chunk->chunk);
+		fresh = lappend(fresh, unit);
 	}
 	delivery->chunks = lappend(delivery->chunks, chunk);
 	MemoryContextSwitchTo(caller);
+	/* what waits, or has a dead letter, goes with it: else that would count as done */
+	fetch_join_deferred(delivery, fresh);
+	list_free(fresh);
 }
 
 /*
@@ -473,22 +473,28 @@ fetch_note_chunks(Delivery *delivery)
 	}
 }
 
-/* Mappings that were passed over and can go now need the queue's beginning again. */
+bool
+fetch_left_behind(const Delivery *delivery)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->mappings)
+	{
+		const MappingDelivery *state = lfirst(lc);
+		const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
+
+		if (state->behind && state->deliverable && (!queue || queue->nunits < IDLE_MAPPING_MAX / 2))
+			return true;
+	}
+	return false;
+}
+
 static void
 catch_up(Delivery *delivery)
 {
 	ListCell *lc;
-	bool rewind = false;
 
-	foreach(lc, delivery->mappings)
-	{
-		MappingDelivery *state = lfirst(lc);
-
-		if (state->behind && state->deliverable &&
-			batch_queue(delivery->work, state->id)->nunits < IDLE_MAPPING_MAX / 2)
-			rewind = true;
-	}
-	if (!rewind)
+	if (!fetch_left_behind(delivery))
 		return;
 	foreach(lc, delivery->mappings)
 		((MappingDelivery *) lfirst(lc))->behind = false;

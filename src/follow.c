@@ -12,11 +12,14 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_inherits.h"
 #include "commands/event_trigger.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/syscache.h"
 #include "utils/lsyscache.h"
 
 #include "api.h"
@@ -294,17 +297,63 @@ object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *arg
 		refuse_role(object);
 }
 
+/*
+ * DROP EXTENSION takes the queue first and the triggers of mapped tables later,
+ * writers the other way round: lest they wait for each other, it waits for them
+ * before it begins.
+ */
+static void
+lock_sources(void)
+{
+	SqlScope scope;
+	Oid *tables;
+	int n;
+
+	sql_open(&scope, true);
+	n = SQL_RUN0(
+		&scope,
+		"SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT source::oid FROM sfsync.mapping)"
+		" ORDER BY 1");
+	tables = MemoryContextAlloc(scope.caller, sizeof(Oid) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		tables[i] = sql_oid(i, 1);
+	sql_close(&scope);
+	for (int i = 0; i < n; i++)
+	{
+		LockRelationOid(tables[i], AccessExclusiveLock);
+		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(tables[i])))
+			continue; /* dropped just before */
+		(void) find_all_inheritors(tables[i], AccessExclusiveLock, NULL);
+	}
+}
+
+static bool
+drops_extension(const DropStmt *statement)
+{
+	ListCell *lc;
+
+	if (statement->removeType == OBJECT_EXTENSION)
+		foreach(lc, statement->objects)
+			if (strcmp(strVal(lfirst(lc)), SFSYNC_EXTENSION) == 0)
+				return true;
+	return false;
+}
+
 /* There are no event triggers for REASSIGN OWNED. */
 static void
 utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree, ProcessUtilityContext context,
 		ParamListInfo params, QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
+	Node *statement = pstmt->utilityStmt;
+
+	if (IsA(statement, DropStmt) && drops_extension((DropStmt *) statement) && is_installed() && superuser())
+		lock_sources();
 	if (previous_utility_hook)
 		previous_utility_hook(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 	else
 		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
-	if (IsA(pstmt->utilityStmt, ReassignOwnedStmt) && is_installed())
-		follow_reassign((ReassignOwnedStmt *) pstmt->utilityStmt);
+	if (IsA(statement, ReassignOwnedStmt) && is_installed())
+		follow_reassign((ReassignOwnedStmt *) statement);
 }
 
 void
@@ -349,6 +398,9 @@ follow(Node *statement)
 			break;
 		case T_AlterTableStmt:
 			follow_alter_table((AlterTableStmt *) statement);
+			break;
+		case T_AlterExtensionStmt:
+			mapping_changed(InvalidOid);
 			break;
 		default:
 			break;

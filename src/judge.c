@@ -202,6 +202,8 @@ set_wanted(ReconcileField *out, const Stake *stake, const char *parent_id)
 		out->wanted = hash_of(value, stake->field);
 }
 
+static const FieldValue nothing = {.kind = FV_NULL};
+
 static void
 set_remote(const JudgeCase *judged, ReconcileField *out, const Stake *stake)
 {
@@ -209,7 +211,10 @@ set_remote(const JudgeCase *judged, ReconcileField *out, const Stake *stake)
 
 	out->readable = stake->remote != NULL;
 	if (stake->remote)
+	{
 		out->remote = hash_of(stake->remote, stake->field);
+		out->empty = out->remote == hash_of(&nothing, stake->field);
+	}
 	out->history_at = change ? change->at : 0;
 	out->in_intent = set_by_intent(judged, stake->field->name);
 }
@@ -275,6 +280,28 @@ add_policy_field(const JudgeCase *judged, Stakes *stakes, const RestField *value
 	out->event_at = by_salesforces_clock(judged, judged->unit->event_at);
 	set_wanted(out, stake, NULL);
 	set_remote(judged, out, stake);
+}
+
+/* Fields of the delete policy, of which it is noted when others set them: it may matter one day. */
+static void
+add_others(const JudgeCase *judged, Stakes *stakes)
+{
+	for (int i = 0; judged->mapping->delete_values && i < judged->nfields; i++)
+	{
+		const SfField *field;
+		bool there = false;
+
+		for (int s = 0; s < stakes->n && !there; s++)
+			there = strcmp(stakes->stakes[s].field->name, judged->fields[i]) == 0;
+		field = there ? NULL : meta_field(judged->mapping, judged->fields[i]);
+		if (!field)
+			continue;
+		stakes->stakes[stakes->n].field = field;
+		stakes->stakes[stakes->n].remote = remote_value(judged, field->name);
+		stakes->fields[stakes->n].name = canonical_hash(field->name);
+		set_remote(judged, &stakes->fields[stakes->n], &stakes->stakes[stakes->n]);
+		stakes->n++;
+	}
 }
 
 static ReconcileRecord
@@ -418,11 +445,12 @@ judge_update(const JudgeCase *judged, Outcome *outcome)
 	judgement.good = payload_build(mapping, judged->row, datum_key_utf8(unit->key),
 								   unit->whole && unit->whole_at != 0 ? NULL : unit->changed,
 								   unit->changed_len, PAYLOAD_UPDATE, &values, &judgement.error);
-	start_stakes(&stakes, mapping->nfields + judged->nreplaced);
+	start_stakes(&stakes, mapping->nfields + judged->nreplaced + judged->nfields);
 	for (int i = 0; i < mapping->nfields; i++)
 		add_mapped(judged, &stakes, i, &values);
 	for (int i = 0; i < judged->nreplaced; i++)
 		add_policy_field(judged, &stakes, &judged->replaced[i], true);
+	add_others(judged, &stakes);
 	reconcile_all(judged, &stakes, &judgement, outcome);
 	outcome->set_replaced = judged->nreplaced > 0;
 	return judgement;
@@ -431,7 +459,6 @@ judge_update(const JudgeCase *judged, Outcome *outcome)
 void
 judge_create(const JudgeCase *judged, const RestRecord *record, Outcome *outcome)
 {
-	static const FieldValue nothing = {.kind = FV_NULL};
 	const Mapping *mapping = judged->mapping;
 
 	start_notes(outcome, mapping->nfields);
@@ -452,7 +479,7 @@ judge_create(const JudgeCase *judged, const RestRecord *record, Outcome *outcome
 	}
 }
 
-/* {"Field": value before, ...} */
+/* {"Field": value before, ...}; NULL: nothing is replaced. */
 static char *
 replaced_values(const JudgeCase *judged, const Stakes *stakes)
 {
@@ -463,7 +490,7 @@ replaced_values(const JudgeCase *judged, const Stakes *stakes)
 		if (stakes->fields[i].decision == FIELD_WRITE && stakes->stakes[i].remote)
 			appendStringInfo(&json, "%s\"%s\":%s", json.len > 0 ? "," : "", stakes->stakes[i].field->name,
 							 conflict_value(stakes->stakes[i].remote));
-	return psprintf("{%s}", json.data);
+	return json.len > 0 ? psprintf("{%s}", json.data) : NULL;
 }
 
 Judgement

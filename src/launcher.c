@@ -54,11 +54,13 @@ typedef struct Database
 	BackgroundWorkerHandle *handle; /* NULL: none started */
 	bool proved;                    /* its worker has been seen running */
 	int failures;                   /* in a row */
+	bool starved;                   /* there was no slot for its worker */
 	TimestampTz next_start;
 } Database;
 
 extern PGDLLEXPORT void sfsync_launcher_main(Datum arg);
 
+static bool slot_is_free = false; /* a worker of ours has ended since a look for the starved */
 static ProcessUtility_hook_type previous_utility_hook = NULL;
 static object_access_hook_type previous_access_hook = NULL;
 
@@ -146,6 +148,7 @@ reap(Database *database, TimestampTz now)
 		return;
 	pfree(database->handle);
 	database->handle = NULL;
+	slot_is_free = true;
 	if (report.found_absent)
 	{
 		database->absent = true;
@@ -195,7 +198,8 @@ start_worker(Database *database, TimestampTz now)
 	snprintf(worker.bgw_name, BGW_MAXLEN, "sfsync worker for database %u", database->oid);
 	strlcpy(worker.bgw_type, "sfsync worker", BGW_MAXLEN);
 
-	if (RegisterDynamicBackgroundWorker(&worker, &database->handle))
+	database->starved = !RegisterDynamicBackgroundWorker(&worker, &database->handle);
+	if (!database->starved)
 	{
 		complained = false;
 		return;
@@ -233,6 +237,8 @@ turn(HTAB *databases)
 	hash_seq_init(&scan, databases);
 	while ((database = hash_seq_search(&scan)) != NULL)
 	{
+		if (database->starved && slot_is_free)
+			database->next_start = now;
 		if (!database->handle && database->next_start > now)
 			next = Min(next, database->next_start);
 		if (probing || !wants_worker(database, now))
@@ -240,6 +246,8 @@ turn(HTAB *databases)
 		start_worker(database, now);
 		probing = database->handle != NULL;
 	}
+	if (!probing)
+		slot_is_free = false;
 
 	/* the postmaster tells of starts and ends; a worker's attaching is looked for */
 	return probing ? 100 : Max(TimestampDifferenceMilliseconds(now, next), 10);
@@ -330,9 +338,9 @@ utility_hook(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree, Pro
 	{
 		run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 
-		/* a new database may have the extension from its template */
-		if (IsA(pstmt->utilityStmt, CreatedbStmt))
-			shmem_wake_launcher();
+		/* a new database may have the extension from its template, or a template may be none any more */
+		if (IsA(pstmt->utilityStmt, CreatedbStmt) || IsA(pstmt->utilityStmt, AlterDatabaseStmt))
+			shmem_wake_launcher_at_commit();
 		return;
 	}
 	shmem_keep_away(database);

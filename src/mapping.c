@@ -13,6 +13,7 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "foreign/foreign.h"
@@ -321,6 +322,46 @@ read_foreign_keys(Mapping *mapping, Relation rel)
 		read_foreign_key(mapping, lfirst(lc));
 }
 
+/* Is the key, or a part of it, unique at every moment? */
+static bool
+is_immediate(const Mapping *mapping, Oid index)
+{
+	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	Form_pg_index form;
+	bool good;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_index) GETSTRUCT(tuple);
+	good = form->indisunique && form->indisvalid && form->indimmediate &&
+		   heap_attisnull(tuple, Anum_pg_index_indpred, NULL);
+	for (int i = 0; i < form->indnkeyatts && good; i++)
+	{
+		bool in_key = false;
+
+		for (int k = 0; k < mapping->nkeys; k++)
+		{
+			int column = mapping_column(mapping, mapping->key_columns[k]);
+
+			in_key |= column >= 0 && mapping->columns[column].attnum == form->indkey.values[i];
+		}
+		good = in_key;
+	}
+	ReleaseSysCache(tuple);
+	return good;
+}
+
+static void
+read_overlaps(Mapping *mapping, Relation rel)
+{
+	ListCell *lc;
+
+	mapping->key_overlaps = true;
+	foreach(lc, RelationGetIndexList(rel))
+		if (is_immediate(mapping, lfirst_oid(lc)))
+			mapping->key_overlaps = false;
+}
+
 /* Without its row trigger a table changes and nobody knows: better to stop, and say so. */
 static void
 read_trigger(Mapping *mapping, Relation rel)
@@ -359,6 +400,7 @@ read_table(Mapping *mapping, const Loaded *loaded)
 													  RelationGetRelationName(rel));
 	columns_read(mapping, rel, loaded->rules, loaded->rule_expressions, loaded->nrules);
 	read_foreign_keys(mapping, rel);
+	read_overlaps(mapping, rel);
 	read_trigger(mapping, rel);
 	relation_close(rel, AccessShareLock);
 	read_keys(mapping);

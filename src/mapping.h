@@ -74,8 +74,9 @@ typedef struct Mapping
 	bool paused;
 	int nkeys;
 	char **key_columns;
-	Oid *key_types; /* base types */
-	int ncolumns;   /* expressions included */
+	Oid *key_types;    /* base types */
+	bool key_overlaps; /* a transaction may give a key to a row before it takes it from another */
+	int ncolumns;      /* expressions included */
 	MappingColumn *columns;
 	int nnames;
 	int *by_name;              /* indexes of the table's columns in the order of names */

@@ -153,20 +153,58 @@ typedef struct Folding
 {
 	Work *work;
 	int mapping; /* 0: all */
-	List *units; /* in the order of their first event */
+	List *rows;  /* PreviewedRow, in the order of their first event */
 	int n;
 } Folding;
+
+typedef struct PreviewedRow
+{
+	int mapping;
+	const char *key;
+} PreviewedRow;
+
+static void
+add_row(Folding *folding, int mapping, const char *key)
+{
+	PreviewedRow *row;
+	ListCell *lc;
+
+	foreach(lc, folding->rows)
+	{
+		row = lfirst(lc);
+		if (row->mapping == mapping && strcmp(row->key, key) == 0)
+			return;
+	}
+	row = palloc(sizeof(PreviewedRow));
+	row->mapping = mapping;
+	row->key = pstrdup(key);
+	folding->rows = lappend(folding->rows, row);
+}
 
 static void
 fold(const WorkEvent *event, void *arg)
 {
 	Folding *folding = arg;
 	WorkEvent numbered = *event;
+	const Mapping *mapping = mapping_get(event->mapping);
+	const Unit *left;
 
 	if (folding->mapping != 0 && folding->mapping != event->mapping)
 		return;
 	numbered.ref.n = folding->n++;
-	folding->units = list_append_unique_ptr(folding->units, batch_event(folding->work, &numbered));
+	add_row(folding, event->mapping, event->key);
+	left = event->operation == EVENT_KEY_CHANGE ? batch_find(folding->work, event->mapping, event->old_key)
+												: NULL;
+	if (event->operation == EVENT_KEY_CHANGE)
+	{
+		bool sent = !left || !left->inserted;
+		Unit *unit = batch_move(folding->work, &numbered, mapping && mapping->key_overlaps);
+
+		if (sent)
+			batch_add_old_key(folding->work, unit, event->old_key);
+	}
+	else
+		(void) batch_fold(folding->work, &numbered);
 }
 
 static void
@@ -176,12 +214,13 @@ put_transaction(ReturnSetInfo *result, int only)
 	ListCell *lc;
 
 	capture_each(fold, &folding);
-	foreach(lc, folding.units)
+	foreach(lc, folding.rows)
 	{
-		Unit *unit = lfirst(lc);
-		Mapping *mapping = mapping_get(unit->queue->mapping);
+		PreviewedRow *row = lfirst(lc);
+		Mapping *mapping = mapping_get(row->mapping);
+		Unit *unit = batch_find(folding.work, row->mapping, row->key);
 
-		if (!mapping || !has_privs_of_role(GetUserId(), mapping->owner))
+		if (!mapping || !unit || !has_privs_of_role(GetUserId(), mapping->owner))
 			continue;
 		api_require_metadata(mapping);
 		put_unit(result, mapping, unit);

@@ -11,6 +11,7 @@
 #include "utils/memutils.h"
 
 #include "queue.h"
+#include "source.h"
 #include "sql.h"
 
 /*
@@ -171,7 +172,7 @@ queue_prepared_transactions(void)
 #define DEFERRED_COLUMNS                                                                                        \
 	"d.mapping, d.key, d.state = 'held', d.due_at, d.attempts, d.whole, d.deleted, d.old_keys,"                 \
 	" d.changed, d.first_event_at, d.event_at, d.xid, d.missing_since, d.reason, d.state = 'dead', d.whole_at," \
-	" d.changed_at, d.times"
+	" d.changed_at, d.times, d.key_left"
 
 static const char due_query[] =
 	"SELECT " DEFERRED_COLUMNS " FROM sfsync.deferred d WHERE d.state = 'waiting'"
@@ -207,6 +208,7 @@ take_deferred(SqlScope *scope, int n)
 		row->whole_at = sql_time(i, 16);
 		row->changed_at = sql_time(i, 17);
 		row->times = sql_times(scope, i, 18, &row->ntimes);
+		row->key_left = sql_bool(i, 19);
 	}
 	return rows;
 }
@@ -288,6 +290,17 @@ deferred_circles(int mapping, char *const *keys, const int32 *parent_mappings, c
 	return circles;
 }
 
+void
+deferred_remove(int mapping, const char *key)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope, "DELETE FROM sfsync.deferred WHERE mapping = $1 AND key = $2", sql_arg_int(mapping),
+			sql_arg_text(key));
+	sql_close(&scope);
+}
+
 /*
  * Records and dead letters
  */
@@ -321,43 +334,76 @@ take_replaced(SqlScope *scope, uint64 row, RecordRow *record)
 	}
 }
 
+#define RECORD_COLUMNS                                                                                                    \
+	"r.record_key, r.key, r.salesforce_id, r.memory,"                                                                     \
+	" CASE WHEN r.replaced IS NOT NULL THEN ARRAY(SELECT e.key FROM pg_catalog.jsonb_each(r.replaced) e ORDER BY 1) END," \
+	" CASE WHEN r.replaced IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_typeof(e.value)"                                \
+	" FROM pg_catalog.jsonb_each(r.replaced) e ORDER BY e.key) END,"                                                      \
+	" CASE WHEN r.replaced IS NOT NULL THEN ARRAY(SELECT e.value FROM pg_catalog.jsonb_each_text(r.replaced) e"           \
+	" ORDER BY e.key) END, r.at_keys, coalesce(r.displaced_by = '0', false)"
+
+/* Key by key: a plan made while the table was small would read all of the mapping each time. */
+#define RECORDS_BY_KEY                                                                                       \
+	"(SELECT DISTINCT u.k FROM pg_catalog.unnest($2) AS u(k)) u CROSS JOIN LATERAL"                          \
+	" (SELECT * FROM sfsync.record WHERE mapping = $1 AND record_key = u.k LIMIT 1) r"
+
+static RecordRow *
+take_records(SqlScope *scope, MemoryContext statement, int n)
+{
+	RecordRow *rows = MemoryContextAllocZero(scope->caller, sizeof(RecordRow) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+	{
+		uint8 *memory;
+		int len;
+
+		rows[i].record_key = sql_text(scope, i, 1);
+		rows[i].key = sql_text(scope, i, 2);
+		rows[i].salesforce_id = sql_text(scope, i, 3);
+		rows[i].expected = rows[i].salesforce_id[0] == '?';
+		memory = sql_bytes(scope, i, 4, &len);
+		MemoryContextSwitchTo(scope->caller);
+		rows[i].memory = memory_read(memory, len);
+		MemoryContextSwitchTo(statement);
+		take_replaced(scope, i, &rows[i]);
+		rows[i].moving = !sql_isnull(i, 8);
+		rows[i].at_keys = sql_texts(scope, i, 8, &rows[i].nat);
+		rows[i].shares_key = sql_bool(i, 9);
+	}
+	return rows;
+}
+
 RecordRow *
 records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 {
 	SqlScope scope;
 	RecordRow *rows;
-	MemoryContext statement;
 
 	sql_open(&scope, false);
-	statement = CurrentMemoryContext;
-	*n = SQL_RUN(
-		&scope,
-		"SELECT record_key, key, salesforce_id, memory,"
-		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT e.key FROM pg_catalog.jsonb_each(replaced) e ORDER BY 1) END,"
-		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_typeof(e.value)"
-		" FROM pg_catalog.jsonb_each(replaced) e ORDER BY e.key) END,"
-		" CASE WHEN replaced IS NOT NULL THEN ARRAY(SELECT e.value FROM pg_catalog.jsonb_each_text(replaced) e"
-		" ORDER BY e.key) END"
+	*n = SQL_RUN(&scope,
+				 "SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY " WHERE r.salesforce_id NOT LIKE '?%'",
+				 sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
+	rows = take_records(&scope, CurrentMemoryContext, *n);
+	sql_close(&scope);
+	return rows;
+}
 
-		/* key by key: a plan made while the table was small would read all of the mapping each time */
-		" FROM (SELECT DISTINCT u.k FROM pg_catalog.unnest($2) AS u(k)) u CROSS JOIN LATERAL"
-		" (SELECT * FROM sfsync.record WHERE mapping = $1 AND record_key = u.k LIMIT 1) r",
-		sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
-	rows = MemoryContextAllocZero(scope.caller, sizeof(RecordRow) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-	{
-		uint8 *memory;
-		int len;
+static const char at_keys_query[] =
+	"SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY " UNION ALL SELECT " RECORD_COLUMNS
+	" FROM sfsync.record r WHERE r.mapping = $1 AND r.at_keys && $2 AND r.record_key <> ALL ($2)"
+	" UNION ALL SELECT " RECORD_COLUMNS " FROM sfsync.record r WHERE r.mapping = $1 AND r.displaced_by = '0'"
+	" AND r.key = ANY ($3) AND r.record_key <> ALL ($2) AND NOT r.at_keys && $2";
 
-		rows[i].record_key = sql_text(&scope, i, 1);
-		rows[i].key = sql_text(&scope, i, 2);
-		rows[i].salesforce_id = sql_text(&scope, i, 3);
-		memory = sql_bytes(&scope, i, 4, &len);
-		MemoryContextSwitchTo(scope.caller);
-		rows[i].memory = memory_read(memory, len);
-		MemoryContextSwitchTo(statement);
-		take_replaced(&scope, i, &rows[i]);
-	}
+RecordRow *
+records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nkeys, int *n)
+{
+	SqlScope scope;
+	RecordRow *rows;
+
+	sql_open(&scope, false);
+	*n = SQL_RUN(&scope, at_keys_query, sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys),
+				 sql_arg_texts(keys, nkeys));
+	rows = take_records(&scope, CurrentMemoryContext, *n);
 	sql_close(&scope);
 	return rows;
 }
@@ -389,13 +435,16 @@ record_put(int mapping, char *const *record_keys, char *const *keys, char *const
 }
 
 static const char record_meet_query[] =
-	"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id)"
-	" SELECT $1, u.record_key, u.key, u.id FROM unnest($2, $3, $4) AS u(record_key, key, id)"
+	"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id, at_keys)"
+	" SELECT $1, u.record_key, u.key, u.id, CASE WHEN u.at_key <> u.record_key THEN ARRAY[u.at_key] END"
+	" FROM unnest($2, $3, $4, $5) AS u(record_key, key, id, at_key) WHERE NOT EXISTS (SELECT FROM sfsync.record o"
+	" WHERE o.mapping = $1 AND o.at_keys && ARRAY[u.at_key] AND o.salesforce_id = u.id)"
 	" ON CONFLICT (mapping, record_key) DO UPDATE SET key = excluded.key, salesforce_id = excluded.salesforce_id,"
-	" memory = NULL, replaced = NULL WHERE r.salesforce_id <> excluded.salesforce_id";
+	" memory = NULL, replaced = NULL, at_keys = excluded.at_keys WHERE r.salesforce_id <> excluded.salesforce_id";
 
 void
-record_meet(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids, int n)
+record_meet(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids,
+			char *const *at_keys, int n)
 {
 	SqlScope scope;
 
@@ -403,7 +452,7 @@ record_meet(int mapping, char *const *record_keys, char *const *keys, char *cons
 		return;
 	sql_open(&scope, false);
 	SQL_RUN(&scope, record_meet_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
-			sql_arg_texts(keys, n), sql_arg_texts(salesforce_ids, n));
+			sql_arg_texts(keys, n), sql_arg_texts(salesforce_ids, n), sql_arg_texts(at_keys, n));
 	sql_close(&scope);
 }
 
@@ -426,6 +475,251 @@ record_replaced(int mapping, const char *record_key, const char *replaced)
 	sql_open(&scope, false);
 	SQL_RUN(&scope, "UPDATE sfsync.record SET replaced = $3 WHERE mapping = $1 AND record_key = $2",
 			sql_arg_int(mapping), sql_arg_text(record_key), sql_arg_jsonb(replaced));
+	sql_close(&scope);
+}
+
+/*
+ * Key changes.  What is known of a record goes with its row at once; at_keys
+ * remembers under which keys Salesforce may still have it.  A record whose
+ * place is taken is kept out of place: a blank leads its record key, as in no
+ * other.  It may be there for good (its row is gone, and the record is not), or
+ * until its own row's key change comes (displaced_by), or because Salesforce
+ * takes the two rows' keys for one (displaced_by is 0).
+ */
+
+static const char overlapped_query[] =
+	"SELECT record_key FROM sfsync.record WHERE mapping = $1 AND key = $2 AND displaced_by IS NOT NULL"
+	" AND displaced_by <> '0' AND displaced_by = coalesce($3, displaced_by) LIMIT 1";
+
+static const char mover_query[] =
+	"SELECT record_key FROM sfsync.record WHERE mapping = $1 AND record_key = $3 AND key = $2"
+	" UNION ALL SELECT record_key FROM sfsync.record WHERE mapping = $1 AND key = $2 AND displaced_by = '0'";
+
+/* Record key under which the record is stored; NULL if it isn't known. */
+static char *
+find_mover(SqlScope *scope, const RecordMove *move, bool *overlapped)
+{
+	SqlArg mapping = sql_arg_int(move->mapping);
+	SqlArg from = sql_arg_text(move->from);
+
+	*overlapped =
+		move->overlaps && SQL_RUN(scope, overlapped_query, mapping, from, sql_arg_xid(move->xid)) > 0;
+	if (*overlapped || SQL_RUN(scope, mover_query, mapping, from, sql_arg_text(move->from_record_key)) > 0)
+		return sql_text(scope, 0, 1);
+	return NULL;
+}
+
+static const char displace_query[] =
+	"UPDATE sfsync.record SET record_key = ' ' || salesforce_id, displaced_by = $4,"
+	" at_keys = coalesce(at_keys, ARRAY[record_key])"
+	" WHERE mapping = $1 AND record_key = $2 AND key = $3 AND record_key IS DISTINCT FROM $5";
+
+static const char taken_query[] = "SELECT FROM sfsync.record WHERE mapping = $1 AND record_key = $2"
+								  " AND record_key <> $3";
+
+static const char move_query[] =
+	"UPDATE sfsync.record SET record_key = CASE WHEN $5 THEN ' ' || salesforce_id ELSE $3 END, key = $4,"
+	" displaced_by = CASE WHEN $5 THEN '0'::pg_catalog.xid8 END,"
+	" at_keys = CASE WHEN coalesce(at_keys, ARRAY[record_key]) <> ARRAY[$3] THEN coalesce(at_keys, ARRAY[record_key])"
+	" WHEN NOT $6 THEN ARRAY[$3, ''] END"
+	" WHERE mapping = $1 AND record_key = $2";
+
+bool
+record_move(const RecordMove *move)
+{
+	SqlScope scope;
+	SqlArg mapping = sql_arg_int(move->mapping);
+	SqlArg to_record_key = sql_arg_text(move->to_record_key);
+	bool overlapped = false;
+	bool taken;
+	char *mover;
+
+	sql_open(&scope, false);
+	mover = find_mover(&scope, move, &overlapped);
+	SQL_RUN(&scope, displace_query, mapping, to_record_key, sql_arg_text(move->to),
+			sql_arg_xid(Max(move->xid, 1)), sql_arg_text(mover));
+	if (mover)
+	{
+		taken = SQL_RUN(&scope, taken_query, mapping, to_record_key, sql_arg_text(mover)) > 0;
+		SQL_RUN(&scope, move_query, mapping, sql_arg_text(mover), to_record_key, sql_arg_text(move->to),
+				sql_arg_bool(taken), sql_arg_bool(move->case_sensitive));
+	}
+	sql_close(&scope);
+	return overlapped;
+}
+
+bool
+record_is_overlapped(const RecordMove *move)
+{
+	SqlScope scope;
+	bool overlapped;
+
+	if (!move->overlaps)
+		return false;
+	sql_open(&scope, false);
+	overlapped = SQL_RUN(&scope, overlapped_query, sql_arg_int(move->mapping), sql_arg_text(move->from),
+						 sql_arg_xid(move->xid)) > 0;
+	sql_close(&scope);
+	return overlapped;
+}
+
+static const char expect_query[] =
+	"INSERT INTO sfsync.record (mapping, record_key, key, salesforce_id, at_keys)"
+	" VALUES ($1, $2, $3, '?' || pg_catalog.gen_random_uuid(), $4) ON CONFLICT (mapping, record_key) DO NOTHING";
+
+void
+record_expect(int mapping, const char *record_key, const char *key, char *const *at_keys, int n)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope, expect_query, sql_arg_int(mapping), sql_arg_text(record_key), sql_arg_text(key),
+			sql_arg_texts(at_keys, n));
+	sql_close(&scope);
+}
+
+static const char split_query[] =
+	"INSERT INTO sfsync.record (mapping, record_key, key, salesforce_id, at_keys)"
+	" SELECT mapping, $3, $4, '?' || pg_catalog.gen_random_uuid(), ARRAY[record_key] || at_keys"
+	" FROM sfsync.record WHERE mapping = $1 AND record_key = $2 AND salesforce_id LIKE '?%'"
+	" ON CONFLICT (mapping, record_key) DO NOTHING";
+
+bool
+record_split(const RecordMove *move)
+{
+	SqlScope scope;
+	SqlArg mapping = sql_arg_int(move->mapping);
+	bool split = false;
+
+	if (record_is_overlapped(move))
+		return false;
+	sql_open(&scope, false);
+	if (SQL_RUN(&scope,
+				"SELECT FROM sfsync.record WHERE mapping = $1 AND record_key = $2 AND key = $3"
+				" AND salesforce_id LIKE '?%'",
+				mapping, sql_arg_text(move->from_record_key), sql_arg_text(move->from)) > 0)
+	{
+		SQL_RUN(&scope, displace_query, mapping, sql_arg_text(move->to_record_key), sql_arg_text(move->to),
+				sql_arg_xid(move->xid), sql_arg_text(NULL));
+		split = SQL_RUN(&scope, split_query, mapping, sql_arg_text(move->from_record_key),
+						sql_arg_text(move->to_record_key), sql_arg_text(move->to)) > 0;
+	}
+	sql_close(&scope);
+	return split;
+}
+
+void
+records_not_expected(int mapping, char *const *record_keys, int n)
+{
+	SqlScope scope;
+
+	if (n == 0)
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(
+		&scope,
+		"DELETE FROM sfsync.record WHERE mapping = $1 AND record_key = ANY ($2) AND salesforce_id LIKE '?%'",
+		sql_arg_int(mapping), sql_arg_texts(record_keys, n));
+	sql_close(&scope);
+}
+
+bool
+record_has_moved(int mapping, const char *record_key)
+{
+	SqlScope scope;
+	bool has;
+
+	sql_open(&scope, false);
+	has = SQL_RUN(&scope,
+				  "SELECT FROM sfsync.record WHERE mapping = $1 AND record_key = $2 AND at_keys IS NOT NULL",
+				  sql_arg_int(mapping), sql_arg_text(record_key)) > 0;
+	sql_close(&scope);
+	return has;
+}
+
+static const char moved_dead_letters_query[] =
+	"UPDATE sfsync.dead_letter SET status = 'resolved', resolved_at = pg_catalog.clock_timestamp(),"
+	" note = 'the row got another key, and is sent anew under that'"
+	" WHERE mapping = $1 AND external_id = ANY ($2) AND status IN ('open', 'retrying')";
+
+static const char moved_conflicts_query[] =
+	"UPDATE sfsync.conflict c SET source_key = u.new::jsonb FROM unnest($2, $3) AS u(old, new)"
+	" WHERE c.mapping = $1 AND c.source_key = u.old::jsonb AND c.resolution IS NULL";
+
+static const char moved_intents_query[] =
+	"UPDATE sfsync.intent i SET keys = i.keys || ARRAY(SELECT u.new FROM unnest($2, $3) AS u(old, new)"
+	" WHERE u.old = ANY (i.keys)) WHERE i.mapping = $1 AND i.state <> 'in_flight' AND i.keys && $2";
+
+void
+keys_moved(const Mapping *mapping, char *const *from, char *const *to, int n)
+{
+	char **old_keys = palloc(sizeof(char *) * Max(n, 1));
+	char **new_keys = palloc(sizeof(char *) * Max(n, 1));
+	SqlScope scope;
+
+	for (int i = 0; i < n; i++)
+	{
+		old_keys[i] = source_key_json(mapping, from[i]);
+		new_keys[i] = source_key_json(mapping, to[i]);
+	}
+	sql_open(&scope, false);
+	SQL_RUN(&scope, moved_dead_letters_query, sql_arg_text(mapping->name), sql_arg_texts(from, n));
+	SQL_RUN(&scope, moved_conflicts_query, sql_arg_text(mapping->name), sql_arg_texts(old_keys, n),
+			sql_arg_texts(new_keys, n));
+	SQL_RUN(&scope, moved_intents_query, sql_arg_int(mapping->id), sql_arg_texts(from, n),
+			sql_arg_texts(to, n));
+	sql_close(&scope);
+}
+
+static const char may_have_query[] =
+	"UPDATE sfsync.record r SET at_keys = coalesce(r.at_keys, ARRAY[r.record_key]) || u.key"
+	" FROM unnest($2, $3, $4) AS u(record_key, id, key) WHERE r.mapping = $1 AND r.record_key = u.record_key"
+	" AND r.salesforce_id = u.id AND (r.at_keys IS NULL OR u.key <> ALL (r.at_keys))";
+
+void
+records_may_have(int mapping, char *const *record_keys, char *const *ids, char *const *keys, int n)
+{
+	SqlScope scope;
+
+	if (n == 0)
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(&scope, may_have_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
+			sql_arg_texts(ids, n), sql_arg_texts(keys, n));
+	sql_close(&scope);
+}
+
+static const char have_own_query[] =
+	"UPDATE sfsync.record r SET at_keys = NULL, displaced_by = NULL FROM unnest($2, $3) AS u(record_key, id)"
+	" WHERE r.mapping = $1 AND r.record_key = u.record_key AND r.salesforce_id = u.id";
+
+void
+records_have_own(int mapping, char *const *record_keys, char *const *ids, int n)
+{
+	SqlScope scope;
+
+	if (n == 0)
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(&scope, have_own_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
+			sql_arg_texts(ids, n));
+	sql_close(&scope);
+}
+
+static const char have_none_query[] =
+	"UPDATE sfsync.record r SET at_keys = '{}' FROM unnest($2, $3) AS u(record_key, id)"
+	" WHERE r.mapping = $1 AND r.record_key = u.record_key AND r.salesforce_id = u.id";
+
+void
+records_have_none(int mapping, char *const *record_keys, char *const *ids, int n)
+{
+	SqlScope scope;
+
+	if (n == 0)
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(&scope, have_none_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
+			sql_arg_texts(ids, n));
 	sql_close(&scope);
 }
 
@@ -513,6 +807,12 @@ static const char verify_query[] =
 	" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, whole_at = coalesce(d.whole_at, '-infinity'),"
 	" deleted = d.deleted OR excluded.deleted";
 
+/* Where it set a key, that of the record isn't certain. */
+static const char verify_keys_query[] =
+	"UPDATE sfsync.record r SET at_keys = coalesce(r.at_keys, ARRAY[r.record_key]) || ''::pg_catalog.text"
+	" FROM sfsync.intent i JOIN sfsync.mapping m ON m.id = i.mapping WHERE i.state = 'unknown' AND i.sent_at <= $1"
+	" AND m.external_id = ANY (i.fields) AND r.mapping = i.mapping AND r.key = ANY (i.keys)";
+
 /* Those that were looked at are over once nothing of theirs waits any more. */
 static const char verified_query[] =
 	"DELETE FROM sfsync.intent i WHERE i.state = 'verifying' AND i.sent_at <= $1 AND NOT EXISTS"
@@ -530,6 +830,7 @@ intents_verify(TimestampTz before)
 	SQL_RUN(&scope, verified_query, sql_arg_time(before));
 	if (next != 0 && next <= before)
 	{
+		SQL_RUN(&scope, verify_keys_query, sql_arg_time(before));
 		SQL_RUN(&scope, verify_query, sql_arg_time(before));
 		SQL_RUN0(&scope, "SELECT pg_catalog.min(sent_at) FROM sfsync.intent WHERE state = 'unknown'");
 		next = sql_time(0, 1);

@@ -63,6 +63,7 @@ typedef struct DeferredRow
 	int attempts;
 	bool whole;
 	bool deleted;
+	bool key_left;
 	char **old_keys;
 	int nold;
 	TimestampTz whole_at;
@@ -94,6 +95,8 @@ extern bool *deferred_circles(int mapping, char *const *keys, const int32 *paren
 /* The rows of these keys. */
 extern DeferredRow *deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n);
 
+extern void deferred_remove(int mapping, const char *key);
+
 /*
  * Records
  */
@@ -106,17 +109,80 @@ typedef struct RecordRow
 	Memory memory;       /* empty if none is kept */
 	RestField *replaced; /* of an archived record: fields that the delete policy set, as they were before */
 	int nreplaced;
+	bool moving;    /* Salesforce may have it under other keys than its own: */
+	char **at_keys; /* these, as record keys; empty text: or none */
+	int nat;
+	bool expected;   /* in name only: it is to be looked for, or made */
+	bool shares_key; /* not stored under its key: Salesforce takes that for another row's */
 } RecordRow;
 
 extern RecordRow *records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n);
+
+/* The same, and those that may have one of these keys in Salesforce. */
+extern RecordRow *records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nkeys,
+								  int *n);
+
+/* A row's key changed: what is known of its record goes with it. */
+typedef struct RecordMove
+{
+	int mapping;
+	const char *from;
+	const char *to;
+	const char *from_record_key;
+	const char *to_record_key;
+	bool case_sensitive;
+	bool
+		overlaps; /* two rows may have had the key at once, within a transaction: of these the first one moves on */
+	uint64 xid; /* of that transaction; 0 unknown */
+} RecordMove;
+
+/* Is the one that moves on one whose place another row has taken already? */
+extern bool record_is_overlapped(const RecordMove *move);
+
+/* True if it is the one whose place another row had taken already. */
+extern bool record_move(const RecordMove *move);
+
+/*
+ * A row without a known record gets one in name, so that it can be followed; at_keys:
+ * record keys under which it may be found in Salesforce.  Nothing is done where
+ * a record is known.
+ */
+extern void record_expect(int mapping, const char *record_key, const char *key, char *const *at_keys, int n);
+
+/*
+ * Within a transaction the row of a record in name only may have gone on from a
+ * key, or another that had the key before: both have one from then on, which is
+ * looked for under that key first.  False: there is no such record.
+ */
+extern bool record_split(const RecordMove *move);
+
+/* Records in name only, of rows that are settled. */
+extern void records_not_expected(int mapping, char *const *record_keys, int n);
+
+/* Has that been done already, to this record key? */
+extern bool record_has_moved(int mapping, const char *record_key);
+
+/* What else names rows by key: dead letters, conflicts, requests of unknown outcome. */
+extern void keys_moved(const Mapping *mapping, char *const *from, char *const *to, int n);
+
+/* Before it is sent: records may have these keys from now on ("": none). */
+extern void records_may_have(int mapping, char *const *record_keys, char *const *ids, char *const *keys,
+							 int n);
+
+/* After: they have their own key, and are stored under it; or none any more. */
+extern void records_have_own(int mapping, char *const *record_keys, char *const *ids, int n);
+extern void records_have_none(int mapping, char *const *record_keys, char *const *ids, int n);
 
 /* memories[i] NULL: nothing is remembered of its fields. */
 extern void record_put(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids,
 					   Memory *const *memories, int n);
 
-/* The same, but never over a record that is known already. */
+/*
+ * The same, but never over a record that is known already.  at_keys[i]: the
+ * record key under which Salesforce has it.
+ */
 extern void record_meet(int mapping, char *const *record_keys, char *const *keys, char *const *salesforce_ids,
-						int n);
+						char *const *at_keys, int n);
 extern void record_forget(int mapping, const char *record_key);
 extern void record_replaced(int mapping, const char *record_key, const char *replaced);
 
@@ -185,10 +251,17 @@ typedef struct Outcome
 	int fill_len;
 	bool has_record; /* already before */
 	bool count_attempt;
-	bool last_in_turn; /* OUTCOME_AGAIN: after all others of its mapping */
-	bool row_remains;  /* a delete makes way for the row, which is sent next */
-	int64 bulk_job;    /* that it comes from, and leaves; 0: none */
-	bool forget;       /* ignored: its record is no longer known */
+	bool last_in_turn;      /* OUTCOME_AGAIN: after all others of its mapping */
+	bool row_remains;       /* a delete makes way for the row, which is sent next */
+	const char *holder_key; /* record key of the record that gives up the key; NULL: none does */
+	const char *holder_id;
+	const char *holder_row;  /* its key */
+	bool key_freed;          /* it has */
+	bool sets_key;           /* the record gets its own key, which it may not have had */
+	const char *expected_id; /* of a record in name only, which it had; NULL */
+	const char *stored_key;  /* record key under which it is known, if it isn't its own */
+	int64 bulk_job;          /* that it comes from, and leaves; 0: none */
+	bool forget;             /* ignored: its record is no longer known */
 
 	/* where conflicts are looked for */
 	ConflictNotes conflicts;

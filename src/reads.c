@@ -37,7 +37,7 @@ kind_of_read(const Claim *claim, const Candidate *candidate)
 	const Unit *unit = candidate->unit;
 
 	if (!read_is_fresh(claim->mapping, unit))
-		return candidate->record || candidate->old_record ? REQUEST_RETRIEVE : REQUEST_FIND;
+		return candidate_record(candidate) ? REQUEST_RETRIEVE : REQUEST_FIND;
 	return unit->read->record.found ? REQUEST_HISTORY : REQUEST_GONE;
 }
 
@@ -64,7 +64,7 @@ static void
 add_candidate(Request *request, const Claim *claim, const Candidate *candidate)
 {
 	Outcome *outcome = &request->outcomes[request->nunits++];
-	const RecordRow *record = candidate->record ? candidate->record : candidate->old_record;
+	const RecordRow *record = candidate_record(candidate);
 
 	outcome->unit = candidate->unit;
 	outcome->record_key = candidate->record_key;
@@ -293,39 +293,6 @@ page_failed(Delivery *delivery, Request *request, const RestPage *page, Timestam
 							  now);
 }
 
-/* Records found by a key, own or old, are known from now on. */
-static void
-meet_found(const Request *request, const RestRead *reads, int nreads)
-{
-	char **record_keys = palloc(sizeof(char *) * Max(request->nkeys, 1));
-	char **keys = palloc(sizeof(char *) * Max(request->nkeys, 1));
-	char **ids = palloc(sizeof(char *) * Max(request->nkeys, 1));
-	int n = 0;
-
-	for (int k = 0; k < request->nkeys; k++)
-	{
-		const RestRead *found = NULL;
-		bool twice = false;
-
-		for (int j = 0; j < k && !twice; j++)
-			twice = strcmp(request->record_keys[j], request->record_keys[k]) == 0;
-		for (int r = 0; r < nreads && !twice; r++)
-		{
-			if (!reads[r].key ||
-				strcmp(rest_record_key(reads[r].key, request->case_sensitive), request->record_keys[k]) != 0)
-				continue;
-			twice = found != NULL;
-			found = &reads[r];
-		}
-		if (twice || !found)
-			continue;
-		record_keys[n] = request->record_keys[k];
-		keys[n] = request->keys[k];
-		ids[n++] = found->id;
-	}
-	record_meet(request->mapping, record_keys, keys, ids, n);
-}
-
 static int
 find_key(const Request *request, const RestRead *reads, int nreads, const char *record_key, int *count)
 {
@@ -341,34 +308,72 @@ find_key(const Request *request, const RestRead *reads, int nreads, const char *
 	return found;
 }
 
+/* Index of the key under which the row's record was found, among the row's: one that it had before, else its own; -1. */
+static int
+find_row(const Request *request, const RestRead *reads, int nreads, int first, int nkeys, int *found,
+		 int *count)
+{
+	for (int k = 1; k <= nkeys; k++)
+	{
+		*found = find_key(request, reads, nreads, request->record_keys[first + k % nkeys], count);
+		if (*found >= 0)
+			return k % nkeys;
+	}
+	return -1;
+}
+
+/* Records that were found are known from now on. */
+static void
+meet_found(const Request *request, const RestRead *reads, int nreads)
+{
+	char **record_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
+	char **keys = palloc(sizeof(char *) * Max(request->nunits, 1));
+	char **ids = palloc(sizeof(char *) * Max(request->nunits, 1));
+	char **at_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
+	int n = 0;
+	int first = 0;
+
+	for (int i = 0; i < request->nunits; i++)
+	{
+		const Unit *unit = request->outcomes[i].unit;
+		int found;
+		int count;
+		int k = find_row(request, reads, nreads, first, 1 + unit->nold, &found, &count);
+
+		if (k >= 0 && count == 1)
+		{
+			record_keys[n] = request->record_keys[first];
+			keys[n] = unit->key;
+			at_keys[n] = request->record_keys[first + k];
+			ids[n++] = reads[found].id;
+		}
+		first += 1 + unit->nold;
+	}
+	record_meet(request->mapping, record_keys, keys, ids, at_keys, n);
+}
+
 /*
  * A unit whose record has its own key has it read by now.  One that is known
- * by an old key alone has that record read next, by Id.  Where the answer goes
- * on with another page, those not found yet are asked for again.
+ * by an old key has that record read next, by Id.  Where the answer goes on
+ * with another page, those not found yet are asked for again.
  */
 static void
 attach_found(Delivery *delivery, Request *request, const HttpReply *reply, const RestRead *reads, int nreads,
 			 bool all)
 {
-	int k = 0;
+	int first = 0;
 
 	for (int i = 0; i < request->nunits; i++)
 	{
 		Unit *unit = request->outcomes[i].unit;
+		int found;
 		int count;
-		int found = find_key(request, reads, nreads, request->record_keys[k], &count);
-		bool by_old_key = false;
+		int k = find_row(request, reads, nreads, first, 1 + unit->nold, &found, &count);
 
-		for (int o = 1; o <= unit->nold; o++)
-		{
-			int old_count;
-
-			by_old_key |= find_key(request, reads, nreads, request->record_keys[k + o], &old_count) >= 0;
-		}
-		k += 1 + unit->nold;
-		if (found >= 0)
+		first += 1 + unit->nold;
+		if (k == 0)
 			attach(delivery, request, unit, reply, count == 1 ? &reads[found] : NULL)->ambiguous = count > 1;
-		else if (all && !by_old_key)
+		else if (all && k < 0)
 			attach(delivery, request, unit, reply, NULL);
 		unit->looked_up = all;
 	}

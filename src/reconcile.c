@@ -200,7 +200,7 @@ remember(const ReconcileRecord *record, const ReconcileField *field, Memory *mem
 
 	if (entry && entry->value == field->remote)
 		return remember_earlier(field, entry);
-	if (!entry && field->remote == 0)
+	if (!entry && field->empty)
 		return false; /* never touched */
 	echo = echo_of(record, field, entry, last_write);
 	if (echo != 0)
@@ -240,7 +240,7 @@ decide(const ReconcileField *field, const Memory *memory)
 		case POLICY_SOURCE_WINS:
 			return FIELD_WRITE;
 		case POLICY_FILL_IF_EMPTY:
-			return field->remote == 0 ? decide_by_time(field, memory) : FIELD_LEAVE;
+			return field->empty ? decide_by_time(field, memory) : FIELD_LEAVE;
 		default:
 			return decide_by_time(field, memory);
 	}

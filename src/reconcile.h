@@ -70,6 +70,7 @@ typedef struct ReconcileField
 	uint64 wanted;
 	bool readable; /* so can Salesforce's */
 	uint64 remote;
+	bool empty;       /* which is none, or a checkbox's default */
 	int64 history_at; /* when it was last set, and not by us, as its history tells; 0 unknown */
 	bool in_intent;   /* set by a request of ours whose outcome is unknown */
 	FieldDecision decision;

@@ -351,6 +351,11 @@ set_gone(const Request *request, UnitKind kind, int i, const RestError *error, c
 
 	if (kind == UNIT_DELETE)
 		outcome->kind = deleted_kind(outcome);
+	else if (kind == UNIT_FREE_KEY)
+	{
+		outcome->kind = OUTCOME_AGAIN;
+		outcome->key_freed = true;
+	}
 	else if (outcome->memory)
 		outcome->kind = OUTCOME_AGAIN; /* it is read again, and seen to be gone */
 	else if (kind == UNIT_UPDATE && (!outcome->unit->whole || strcmp(outcome->operation, "key_change") == 0))
@@ -518,6 +523,13 @@ set_results(Delivery *delivery, Request *request, const RequestPart *part, const
 		if (!results[i].success)
 		{
 			set_failed(delivery, request, part->kind, part->first + i, &results[i], reply);
+			continue;
+		}
+		if (part->kind == UNIT_FREE_KEY)
+		{
+			outcome->kind = OUTCOME_AGAIN;
+			outcome->key_freed = true;
+			outcome->written_at = answered_at(request, reply);
 			continue;
 		}
 		outcome->kind = part->kind == UNIT_DELETE ? deleted_kind(outcome) : OUTCOME_SYNCED;
@@ -725,6 +737,7 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 {
 	RestResult *results = palloc0(sizeof(RestResult) * request->nunits);
 	bool *failed = palloc0(sizeof(bool) * request->nunits);
+	bool any_failed = false;
 	ErrorScope scope = SCOPE_SERVER;
 	const RestResult *ailing;
 
@@ -735,9 +748,14 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 	judge_server(delivery, request, ailing, scope, reply);
 	set_results(delivery, request, &request->parts[0], results, reply);
 	for (int i = 0; i < request->nunits; i++)
+	{
 		if (failed[i])
 			request->outcomes[i].kind = OUTCOME_AGAIN; /* someone was faster: read, and decide again */
-	finish_write(delivery, request, false);
+		any_failed |= failed[i];
+	}
+
+	/* that someone may be we: libcurl repeats what was sent on a connection that had just died */
+	finish_write(delivery, request, any_failed);
 	return true;
 }
 
@@ -838,32 +856,54 @@ read_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
  * Ids by external ID
  */
 
-static void
-remember_found(Request *request, const RestFound *found, int nfound, bool case_sensitive)
+/* The record found under a key; NULL if there is none, or more than one. */
+static const RestFound *
+found_at(const RestFound *found, int nfound, const char *record_key, bool case_sensitive)
 {
-	char **record_keys = palloc(sizeof(char *) * Max(nfound, 1));
-	char **keys = palloc(sizeof(char *) * Max(nfound, 1));
-	char **ids = palloc(sizeof(char *) * Max(nfound, 1));
-	int n = 0;
+	const RestFound *match = NULL;
 
 	for (int f = 0; f < nfound; f++)
 	{
-		char *record_key = rest_record_key(found[f].key, case_sensitive);
-		bool double_match = false;
-
-		for (int k = 0; k < n; k++)
-			double_match |= strcmp(record_keys[k], record_key) == 0;
-		for (int k = 0; k < request->nkeys && !double_match; k++)
-		{
-			if (strcmp(request->record_keys[k], record_key) != 0)
-				continue;
-			record_keys[n] = record_key;
-			keys[n] = request->keys[k];
-			ids[n++] = found[f].id;
-			break;
-		}
+		if (strcmp(rest_record_key(found[f].key, case_sensitive), record_key) != 0)
+			continue;
+		if (match)
+			return NULL;
+		match = &found[f];
 	}
-	record_meet(request->mapping, record_keys, keys, ids, n);
+	return match;
+}
+
+/* A row's record is the one under a key that it had before; else the one under its own. */
+static void
+remember_found(Request *request, const RestFound *found, int nfound, bool case_sensitive)
+{
+	char **record_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
+	char **keys = palloc(sizeof(char *) * Max(request->nunits, 1));
+	char **ids = palloc(sizeof(char *) * Max(request->nunits, 1));
+	char **at_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
+	int n = 0;
+	int first = 0;
+
+	for (int i = 0; i < request->nunits; i++)
+	{
+		const Unit *unit = request->outcomes[i].unit;
+		int nkeys = Min(1 + unit->nold, request->nkeys - first);
+		const RestFound *match = NULL;
+
+		for (int k = 1; k <= nkeys && !match; k++)
+		{
+			at_keys[n] = request->record_keys[first + k % nkeys];
+			match = found_at(found, nfound, at_keys[n], case_sensitive);
+		}
+		if (match)
+		{
+			record_keys[n] = request->record_keys[first];
+			keys[n] = unit->key;
+			ids[n++] = match->id;
+		}
+		first += nkeys;
+	}
+	record_meet(request->mapping, record_keys, keys, ids, at_keys, n);
 }
 
 static void
@@ -1105,7 +1145,7 @@ reply_settle(Delivery *delivery, Request *request, const HttpReply *reply)
 
 	delivery->requests = list_delete_ptr(delivery->requests, request);
 	request->connection->in_flight--;
-	connection_note_reply(request->connection, reply, now);
+	connection_note_reply(request->connection, reply, request->started, now);
 	PG_TRY();
 	{
 		dispatch(delivery, request, reply, now);

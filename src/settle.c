@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 
+#include "canonical.h"
 #include "conflict.h"
 #include "history.h"
 #include "queue.h"
@@ -79,14 +80,15 @@ undefer(SqlScope *scope, const Outcome *outcomes, int n)
 static const char defer_query[] =
 	"INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
 	" changed, first_event_at, event_at, xid, missing_since, parent_mapping, parent_key, whole_at, changed_at, times,"
-	" has_record)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
+	" has_record, key_left)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
 	" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
 	" due_at = excluded.due_at, attempts = excluded.attempts, whole = excluded.whole, deleted = excluded.deleted,"
 	" old_keys = excluded.old_keys, changed = excluded.changed, first_event_at = excluded.first_event_at,"
 	" event_at = excluded.event_at, xid = excluded.xid, missing_since = excluded.missing_since,"
 	" parent_mapping = excluded.parent_mapping, parent_key = excluded.parent_key, whole_at = excluded.whole_at,"
-	" changed_at = excluded.changed_at, times = excluded.times, has_record = excluded.has_record";
+	" changed_at = excluded.changed_at, times = excluded.times, has_record = excluded.has_record,"
+	" key_left = excluded.key_left";
 
 static void
 defer(SqlScope *scope, const Outcome *outcome)
@@ -103,7 +105,7 @@ defer(SqlScope *scope, const Outcome *outcome)
 	const char *reason = outcome->kind == OUTCOME_DEAD ? "there is a dead letter" : outcome->reason;
 
 	times.isnull = unit->times == NULL;
-	old_keys.isnull = unit->nold == 0;
+	old_keys.isnull = unit->nold == 0 || unit->expected;
 	parent.isnull = outcome->parent_key == NULL;
 	SQL_RUN(scope, defer_query, sql_arg_int(unit->queue->mapping), sql_arg_text(unit->key),
 			sql_arg_text(deferred_state(outcome)), sql_arg_text(sql_from_utf8(reason)), sql_arg_time(due_at),
@@ -113,7 +115,8 @@ defer(SqlScope *scope, const Outcome *outcome)
 			sql_arg_time(unit->first_event_at ? unit->first_event_at : event_at), sql_arg_time(event_at),
 			sql_arg_xid(unit->min_xid ? unit->min_xid : 3), sql_arg_xid(unit->missing_since), parent,
 			sql_arg_text(sql_from_utf8(outcome->parent_key)), sql_arg_time(unit->whole_at),
-			sql_arg_time(unit->changed_at), times, sql_arg_bool(outcome->has_record));
+			sql_arg_time(unit->changed_at), times, sql_arg_bool(outcome->has_record),
+			sql_arg_bool(unit->key_left));
 }
 
 /*
@@ -161,12 +164,15 @@ wake_children(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, 
 
 /* What was written is ours now. */
 static void
-note_written(const Outcome *outcome)
+note_written(const Mapping *mapping, const Outcome *outcome)
 {
 	TimestampTz at = outcome->written_at ? outcome->written_at : GetCurrentTimestamp();
 
 	for (int i = 0; i < outcome->nwrote; i++)
 		memory_wrote(outcome->memory, outcome->wrote[i], outcome->wrote_values[i], at);
+	if (outcome->sets_key)
+		memory_wrote(outcome->memory, canonical_hash(mapping->external_id),
+					 canonical_hash(outcome->record_key), at);
 }
 
 static void
@@ -180,10 +186,11 @@ remember_records(const Mapping *mapping, const Outcome *outcomes, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (outcomes[i].kind != OUTCOME_SYNCED || !outcomes[i].salesforce_id)
+		if (outcomes[i].kind != OUTCOME_SYNCED || !outcomes[i].salesforce_id ||
+			(outcomes[i].stored_key && !outcomes[i].sets_key))
 			continue;
 		if (outcomes[i].memory)
-			note_written(&outcomes[i]);
+			note_written(mapping, &outcomes[i]);
 		record_keys[nsynced] = unconstify(char *, outcomes[i].record_key);
 		keys[nsynced] = outcomes[i].unit->key;
 		memories[nsynced] = outcomes[i].memory;
@@ -228,45 +235,88 @@ static const char forget_query[] =
 	"DELETE FROM sfsync.record r USING unnest($2, $3) AS u(key, id)"
 	" WHERE r.mapping = $1 AND r.record_key = u.key AND r.salesforce_id = coalesce(u.id, r.salesforce_id)";
 
-/*
- * Records that are gone, and those whose key moved away: the latter only where
- * the old key still names the record that moved.
- */
+/* Records that are gone, and what stood out of its place until now. */
 static void
 forget_records(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, int n)
 {
-	bool case_sensitive = mapping->key_field && mapping->key_field->case_sensitive;
-	int max = 0;
-	char **keys;
-	char **ids;
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	char **ids = palloc(sizeof(char *) * Max(n, 1));
 	int ngone = 0;
 
-	for (int i = 0; i < n; i++)
-		max += 1 + outcomes[i].unit->nold;
-	keys = palloc(sizeof(char *) * Max(max, 1));
-	ids = palloc(sizeof(char *) * Max(max, 1));
 	for (int i = 0; i < n; i++)
 	{
 		const Outcome *outcome = &outcomes[i];
 		bool gone =
 			outcome->kind == OUTCOME_DELETED || outcome->kind == OUTCOME_CREATE_AGAIN || outcome->forget;
 
-		if (!gone && outcome->kind != OUTCOME_SYNCED)
+		if (!gone && !(outcome->kind == OUTCOME_SYNCED && outcome->stored_key && outcome->sets_key))
 			continue;
-		if (gone)
-		{
-			keys[ngone] = unconstify(char *, outcome->record_key);
-			ids[ngone++] = unconstify(char *, outcome->salesforce_id);
-		}
-		for (int o = 0; o < outcome->unit->nold && outcome->salesforce_id; o++)
-		{
-			keys[ngone] = rest_record_key(outcome->unit->old_keys[o], case_sensitive);
-			ids[ngone++] = unconstify(char *, outcome->salesforce_id);
-		}
+		keys[ngone] = unconstify(char *, outcome->stored_key ? outcome->stored_key : outcome->record_key);
+		ids[ngone++] = unconstify(char *, outcome->salesforce_id);
 	}
 	if (ngone > 0)
 		SQL_RUN(scope, forget_query, sql_arg_int(mapping->id), sql_arg_texts(keys, ngone),
 				sql_arg_texts(ids, ngone));
+}
+
+/* That they gave up their keys was our write, too, and is not to be taken for someone else's. */
+static void
+remember_given_up(const Mapping *mapping, char **keys, int nkeys, TimestampTz at)
+{
+	int n;
+	RecordRow *rows = records_of_keys(mapping->id, keys, nkeys, &n);
+
+	for (int i = 0; i < n; i++)
+	{
+		Memory *memory = &rows[i].memory;
+
+		memory_wrote(memory, canonical_hash(mapping->external_id), 0, at);
+		record_put(mapping->id, &rows[i].record_key, &rows[i].key, &rows[i].salesforce_id, &memory, 1);
+	}
+}
+
+/* Records in name only: the row has a real one now, or is gone. */
+static void
+forget_expected(const Mapping *mapping, const Outcome *outcomes, int n)
+{
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	int nkeys = 0;
+
+	for (int i = 0; i < n; i++)
+		if (outcomes[i].expected_id && leaves_queue(&outcomes[i]) && !stays_deferred(&outcomes[i]))
+			keys[nkeys++] = unconstify(char *, outcomes[i].record_key);
+	records_not_expected(mapping->id, keys, nkeys);
+}
+
+/* Keys that records have got or given up. */
+static void
+settle_keys(const Mapping *mapping, const Outcome *outcomes, int n)
+{
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	char **ids = palloc(sizeof(char *) * Max(n, 1));
+	TimestampTz at = 0;
+	int nkeys = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (outcomes[i].kind != OUTCOME_SYNCED || !outcomes[i].sets_key)
+			continue;
+		keys[nkeys] = unconstify(char *, outcomes[i].record_key);
+		ids[nkeys++] = unconstify(char *, outcomes[i].salesforce_id);
+	}
+	records_have_own(mapping->id, keys, ids, nkeys);
+	nkeys = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (!outcomes[i].key_freed)
+			continue;
+		keys[nkeys] = unconstify(char *, outcomes[i].holder_key);
+		ids[nkeys++] = unconstify(char *, outcomes[i].holder_id);
+		at = Max(at, outcomes[i].written_at);
+	}
+	if (mapping->checks && at != 0)
+		remember_given_up(mapping, keys, nkeys, at);
+	records_have_none(mapping->id, keys, ids, nkeys);
 }
 
 static const char resolve_query[] =
@@ -447,6 +497,8 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		woken = wake_children(&scope, mapping, outcomes, n);
 		forget_records(&scope, mapping, outcomes, n);
 		remember_records(mapping, outcomes, n);
+		settle_keys(mapping, outcomes, n);
+		forget_expected(mapping, outcomes, n);
 		settle_conflicts(mapping, outcomes, n);
 		resolve_dead_letters(&scope, mapping, outcomes, n);
 		add_dead_letters(&scope, mapping, outcomes, n);

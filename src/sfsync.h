@@ -8,6 +8,9 @@
 #define SFSYNC_LIBRARY "sfsync"
 #define SFSYNC_SCHEMA "sfsync"
 #define SFSYNC_EXTENSION "sfsync"
+
+/* Of the extension's objects that this library works with; as default_version in the control file. */
+#define SFSYNC_VERSION "1.0"
 #define SFSYNC_WRAPPER "sfsync"
 
 /* Settings (design, section 2.5); times in milliseconds. */

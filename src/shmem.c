@@ -48,6 +48,7 @@ static Shared *shared = NULL;
 static Slot *my_slot = NULL; /* the worker's own */
 static bool wake_pending = false;
 static bool start_pending = false;
+static bool launcher_pending = false;
 static List *kept_away = NIL; /* databases, by this transaction */
 
 static shmem_request_hook_type previous_request_hook = NULL;
@@ -234,6 +235,12 @@ shmem_start_at_commit(void)
 	start_pending = true;
 }
 
+void
+shmem_wake_launcher_at_commit(void)
+{
+	launcher_pending = true;
+}
+
 static void
 let_in(Oid database)
 {
@@ -253,7 +260,7 @@ void
 shmem_at_xact(XactEvent event)
 {
 	if (event == XACT_EVENT_ABORT)
-		wake_pending = start_pending = false;
+		wake_pending = start_pending = launcher_pending = false;
 }
 
 /*
@@ -272,7 +279,9 @@ after_locks(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *ar
 		wake_worker();
 	if (isCommit && start_pending)
 		request_worker();
-	wake_pending = start_pending = false;
+	if (isCommit && launcher_pending)
+		shmem_wake_launcher();
+	wake_pending = start_pending = launcher_pending = false;
 	foreach(lc, kept_away)
 		let_in(lfirst_oid(lc));
 	kept_away = NIL;

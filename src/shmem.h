@@ -35,6 +35,9 @@ extern void shmem_wake_at_commit(void);
 /* Have the launcher start a worker for this database, at commit. */
 extern void shmem_start_at_commit(void);
 
+/* Have the launcher look for new databases, at commit. */
+extern void shmem_wake_launcher_at_commit(void);
+
 extern void shmem_at_xact(XactEvent event);
 
 /* Worker: take and leave the database's slot.  False if another worker has it. */

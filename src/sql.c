@@ -14,17 +14,20 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 #include "utils/xid8.h"
 
 #include "datum.h"
 #include "sql.h"
 
 #define MAX_ARGS 24
+#define PLAN_KEPT_MS 1000
 
 typedef struct KeptPlan
 {
 	const char *query; /* hash key: the address */
 	SPIPlanPtr plan;
+	TimestampTz made_at;
 } KeptPlan;
 
 static HTAB *kept_plans = NULL;
@@ -51,13 +54,31 @@ sql_close(SqlScope *scope)
 }
 
 static SPIPlanPtr
+make_plan(const char *query, const SqlArg *args, int nargs)
+{
+	Oid types[MAX_ARGS];
+	SPIPlanPtr plan;
+
+	for (int i = 0; i < nargs; i++)
+		types[i] = args[i].type;
+	plan = SPI_prepare_cursor(query, nargs, types, CURSOR_OPT_GENERIC_PLAN);
+	if (!plan || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+/*
+ * A plan is made with the sizes that the tables have then.  They may grow from
+ * nothing to a million rows while statistics, which would have plans made
+ * anew, are not yet gathered: so it is good for a moment only.
+ */
+static SPIPlanPtr
 kept_plan(const char *query, const SqlArg *args, int nargs)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	KeptPlan *kept;
-	Oid types[MAX_ARGS];
 	bool found;
 
-	Assert(nargs <= lengthof(types));
 	if (!kept_plans)
 	{
 		HASHCTL ctl = {.keysize = sizeof(char *), .entrysize = sizeof(KeptPlan)};
@@ -65,17 +86,21 @@ kept_plan(const char *query, const SqlArg *args, int nargs)
 		kept_plans = hash_create("sfsync plans", 64, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
 	kept = hash_search(kept_plans, &query, HASH_FIND, NULL);
-	if (kept)
-		return kept->plan;
-	for (int i = 0; i < nargs; i++)
-		types[i] = args[i].type;
+	if (!kept)
 	{
-		SPIPlanPtr plan = SPI_prepare(query, nargs, types);
+		SPIPlanPtr plan = make_plan(query, args, nargs);
 
-		if (!plan || SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
 		kept = hash_search(kept_plans, &query, HASH_ENTER, &found);
 		kept->plan = plan;
+		kept->made_at = now;
+	}
+	else if (TimestampDifferenceExceeds(kept->made_at, now, PLAN_KEPT_MS))
+	{
+		SPIPlanPtr old = kept->plan;
+
+		kept->plan = make_plan(query, args, nargs);
+		kept->made_at = now;
+		SPI_freeplan(old);
 	}
 	return kept->plan;
 }

@@ -18,7 +18,7 @@ typedef struct Target
 	NotedMapping noted; /* the mapping, its table and its guard */
 	char *name;
 	bool truncate_applies;
-	bool replicated; /* captures what arrives by replication */
+	bool replicated;  /* captures what arrives by replication */
 	int nkeys;        /* 0: a key column is gone, nothing is captured */
 	AttrNumber *keys; /* attribute numbers of the relation at hand */
 	Oid *key_types;

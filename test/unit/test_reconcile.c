@@ -47,7 +47,8 @@ changed_field(uint64 wanted, int64 event_at, uint64 remote)
 							.known = true,
 							.wanted = wanted,
 							.readable = true,
-							.remote = remote};
+							.remote = remote,
+							.empty = remote == EMPTY};
 
 	return field;
 }
@@ -285,6 +286,7 @@ first_contact(void **state)
 	Memory none = {0, NULL};
 	Memory again = {0, NULL};
 	Memory backfill = {0, NULL};
+	ReconcileField box = changed_field(WANTED, AT(5), OTHER);
 
 	(void) state;
 
@@ -300,6 +302,12 @@ first_contact(void **state)
 					 FIELD_WRITE);
 	assert_int_equal(decision(by_someone(AT(50)), changed_field(WANTED, RECONCILE_NEVER, THEIRS), &backfill),
 					 FIELD_KEEP);
+
+	/* a checkbox at its default is as good as empty */
+	none = (Memory){0, NULL};
+	box.empty = true;
+	assert_int_equal(decision(by_someone(AT(50)), box, &none), FIELD_WRITE);
+	assert_int_equal(none.n, 0);
 
 	/* also one that our user set before anything was remembered */
 	again.n = 0;
