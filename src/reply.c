@@ -679,11 +679,31 @@ all_of(const Request *request)
 	return all;
 }
 
+/* Was it refused for being compressed?  The first that is tells; then it goes again as it is. */
+static bool
+gzip_refused(Request *request, const HttpReply *reply)
+{
+	Connection *connection = request->connection;
+
+	if (!request->compressed || connection->gzip_taken ||
+		(reply->status != 400 && reply->status != 411 && reply->status != 415 && reply->status < 500))
+		return false;
+	connection->gzip_refused = true;
+	return true;
+}
+
 void
 reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	RequestPart all = all_of(request);
 	RestError error = rest_parse_error(reply->status, reply->body, reply->body_len);
+
+	if (gzip_refused(request, reply))
+	{
+		set_again(request, &all);
+		finish_write(delivery, request, reply->status >= 500);
+		return;
+	}
 
 	finish_write(delivery, request, part_refused(delivery, request, &all, reply->status, &error, reply, now));
 }
@@ -1146,6 +1166,7 @@ reply_settle(Delivery *delivery, Request *request, const HttpReply *reply)
 	delivery->requests = list_delete_ptr(delivery->requests, request);
 	request->connection->in_flight--;
 	connection_note_reply(request->connection, reply, request->started, now);
+	request->connection->gzip_taken |= request->compressed && reply->status == 200;
 	PG_TRY();
 	{
 		dispatch(delivery, request, reply, now);
