@@ -352,9 +352,9 @@ is_unusual(const Claim *claim, const Candidate *candidate)
 	const Unit *unit = candidate->unit;
 	const Outcome *noted = &candidate->noted;
 
-	return candidate->fill || unit->by_rest || unit->limit > 0 || unit->refused_once || unit->nold > 0 ||
-		   unit->key_left || noted->set_replaced || noted->conflicts.n > 0 ||
-		   (unit->read && unit->read->ambiguous);
+	return candidate->fill || candidate->sets_key || candidate->expected || unit->by_rest ||
+		   unit->limit > 0 || unit->refused_once || unit->nold > 0 || unit->key_left || noted->set_replaced ||
+		   noted->conflicts.n > 0 || (unit->read && unit->read->ambiguous);
 }
 
 static BulkJob *
