@@ -9,9 +9,11 @@ OBJS = \
 	src/batch.o \
 	src/budget.o \
 	src/bulk.o \
+	src/bulk_answer.o \
 	src/bulk_gather.o \
 	src/bulk_job.o \
 	src/bulk_reply.o \
+	src/bulk_rows.o \
 	src/bulk_settle.o \
 	src/bulk_store.o \
 	src/canonical.o \

@@ -3,6 +3,10 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION sfsync" to load this file. \quit
 
+-- Nothing that somebody made in public or elsewhere may take the place of what
+-- views and defaults here mean.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 -- Not by the control file: the schema is to be a member of the extension, and
 -- one that somebody made before is to make this fail.
 CREATE SCHEMA sfsync;

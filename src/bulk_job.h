@@ -10,8 +10,9 @@
  * worker that starts finds it there, and goes on with it.  Its units are in
  * flight until their results are settled.
  *
- * bulk_gather.c takes units, bulk_job.c makes the requests, bulk_settle.c
- * reads results, bulk_store.c has the statements.
+ * bulk_gather.c takes units, bulk_job.c makes the requests, bulk_answer.c
+ * judges the replies, bulk_settle.c reads results, bulk_rows.c has jobs in
+ * memory, bulk_store.c has them in tables.
  */
 #ifndef SFSYNC_BULK_JOB_H
 #define SFSYNC_BULK_JOB_H
@@ -159,6 +160,9 @@ extern BulkRow *bulk_job_match(const BulkJob *job, const char *match);
 /* Values of fields that a job writes, as the record's memory; and back into an outcome. */
 extern uint8 *bulk_memory_write(const Outcome *outcome, int *len);
 extern void bulk_memory_read(Outcome *outcome, const uint8 *bytes, int len);
+
+/* Nothing more is asked of it; its rows go another way, by_rest: not by a bulk job. */
+extern void bulk_give_up(BulkJob *job, bool by_rest);
 
 /* Results, in a file. */
 extern bool bulk_settle(Delivery *delivery, Request *request, const HttpReply *reply);

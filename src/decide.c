@@ -259,6 +259,8 @@ create(Claim *claim, Candidate *candidate)
 		strcmp(claim->mapping->conflict_policy, "strict") == 0 && !candidate->unit->read->ambiguous;
 	bool good;
 
+	/* all of the row is at stake, also if the record should turn out to be there by now */
+	batch_add_whole(candidate->unit, BATCH_NEVER);
 	candidate->operation = guarded ? "create" : "upsert";
 	candidate->salesforce_id = NULL;
 	good = build(claim, candidate, true, PAYLOAD_CREATE, &error);
@@ -588,15 +590,19 @@ filter_changed(const Mapping *mapping, const Unit *unit, int64 *at)
 	return changed;
 }
 
-/* A row that newly passes is sent whole: what changed while it didn't pass was passed over. */
+/*
+ * A row that newly passes is sent whole: what changed while it didn't pass was
+ * passed over.  Its record may be there all the time: archived, or kept since
+ * someone had edited it.
+ */
 static void
 welcome(const Mapping *mapping, Candidate *candidate)
 {
 	const RecordRow *record = candidate_record(candidate);
 	int64 at;
 
-	if (mapping->filter && (!record || record->nreplaced > 0) &&
-		filter_changed(mapping, candidate->unit, &at))
+	if (mapping->filter && filter_changed(mapping, candidate->unit, &at) &&
+		(!record || record->nreplaced > 0 || conflict_open_of_record(mapping, candidate->unit->key)))
 		batch_add_whole(candidate->unit, at);
 }
 

@@ -161,6 +161,10 @@ delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, voi
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
+
+		/* someone configures at this moment: no fault of the mapping, the turn begins anew */
+		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
+			ReThrowError(error);
 		delivery_block(delivery, state,
 					   error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message,
 					   GetCurrentTimestamp());
@@ -632,7 +636,7 @@ finish_turn(Delivery *delivery)
 	CommitTransactionCommand();
 }
 
-/* Is there something ready for a mapping that can be delivered, and nothing under way? */
+/* Is there something ready (or passed over) for a mapping that can be delivered, and nothing under way? */
 static bool
 left_ready(Delivery *delivery)
 {
@@ -645,11 +649,11 @@ left_ready(Delivery *delivery)
 		MappingDelivery *state = lfirst(lc);
 		MappingQueue *queue = batch_find_queue(delivery->work, state->id);
 
-		if (((queue && queue->nready > 0) || state->users_wanted) && state->deliverable && !state->blocked &&
-			state->held_until == 0)
+		if (((queue && queue->nready > 0) || state->behind || state->users_wanted) && state->deliverable &&
+			!state->blocked && state->held_until == 0)
 			return true;
 	}
-	return delivery->look;
+	return delivery->look || fetch_left_behind(delivery);
 }
 
 static long

@@ -49,7 +49,8 @@ typedef struct MappingDelivery
 	struct FieldCreation *creation; /* under way; NULL */
 	bool creation_in_flight;
 	bool users_wanted;           /* conflicts were added that show a user by the Id alone */
-	bool bulk;                   /* bulk jobs take what they can */
+	bool bulk;                   /* bulk jobs take what they can of backfills */
+	bool bulk_live;              /* and of live changes, as there are so many */
 	int bulk_threshold;          /* as of this turn; 0: none may be used */
 	TimestampTz bulk_off_until;  /* they were refused */
 	TimestampTz hard_deleted_at; /* when the last job of hard deletes began */
@@ -219,6 +220,9 @@ extern bool claim_may_send(const Delivery *delivery, Connection *connection, int
 
 /* fetch.c */
 extern void fetch(Delivery *delivery);
+
+/* Mappings that were passed over and can go now need the queue's beginning again. */
+extern bool fetch_left_behind(const Delivery *delivery);
 extern void fetch_note_chunks(Delivery *delivery);
 
 /* Deferred changes of units that got an event go along with it. */

@@ -260,9 +260,11 @@ chunks_of(Delivery *delivery, int64 job, BackfillChunk **last)
 	return n;
 }
 
+/* Rows of the chunk that wait already are joined with what waits, like those of events. */
 static void
 take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 {
+	List *fresh = NIL;
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 	BackfillChunk *chunk = palloc0(sizeof(BackfillChunk));
 
@@ -292,9 +294,13 @@ take_chunk(Delivery *delivery, const BackfillJob *job, char **keys, int nkeys)
 			unit->min_xid = job->xid;
 		/* if not: it is counted by an earlier chunk, which ends first */
 		(void) batch_backfill(unit, &chunk->chunk);
+		fresh = lappend(fresh, unit);
 	}
 	delivery->chunks = lappend(delivery->chunks, chunk);
 	MemoryContextSwitchTo(caller);
+	/* what waits, or has a dead letter, goes with it: else that would count as done */
+	fetch_join_deferred(delivery, fresh);
+	list_free(fresh);
 }
 
 /*
@@ -467,22 +473,28 @@ fetch_note_chunks(Delivery *delivery)
 	}
 }
 
-/* Mappings that were passed over and can go now need the queue's beginning again. */
+bool
+fetch_left_behind(const Delivery *delivery)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->mappings)
+	{
+		const MappingDelivery *state = lfirst(lc);
+		const MappingQueue *queue = batch_find_queue(delivery->work, state->id);
+
+		if (state->behind && state->deliverable && (!queue || queue->nunits < IDLE_MAPPING_MAX / 2))
+			return true;
+	}
+	return false;
+}
+
 static void
 catch_up(Delivery *delivery)
 {
 	ListCell *lc;
-	bool rewind = false;
 
-	foreach(lc, delivery->mappings)
-	{
-		MappingDelivery *state = lfirst(lc);
-
-		if (state->behind && state->deliverable &&
-			batch_queue(delivery->work, state->id)->nunits < IDLE_MAPPING_MAX / 2)
-			rewind = true;
-	}
-	if (!rewind)
+	if (!fetch_left_behind(delivery))
 		return;
 	foreach(lc, delivery->mappings)
 		((MappingDelivery *) lfirst(lc))->behind = false;

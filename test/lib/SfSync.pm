@@ -109,10 +109,11 @@ sub log_since
 
 my @simulators;
 
+# arguments: more of them for test/salesforce/serve; with --tls-cert there is no control API from here.
 sub simulator
 {
 	my ($class, %options) = ('SfSync::Simulator', @_);
-	my $self = bless {}, $class;
+	my $self = bless { arguments => $options{arguments} || [] }, $class;
 
 	push @simulators, $self;
 	$self->start(0);
@@ -384,14 +385,14 @@ sub start
 	{
 		open(STDOUT, '>', $file) or POSIX::_exit(1);
 		open(STDERR, '>&', \*STDOUT) or POSIX::_exit(1);
-		exec("$root/test/salesforce/serve", '--port', $port) or POSIX::_exit(1);
+		exec("$root/test/salesforce/serve", '--port', $port, @{ $self->{arguments} }) or POSIX::_exit(1);
 	}
 	$self->{pid} = $pid;
 	$self->{http} = HTTP::Tiny->new(timeout => 60, keep_alive => 0);
 	my $started = SfSync::poll_until(
 		sub {
 			return unless -s $file;
-			return PostgreSQL::Test::Utils::slurp_file($file) =~ m{listening on http://[^:]+:(\d+)} ? $1 : undef;
+			return PostgreSQL::Test::Utils::slurp_file($file) =~ m{listening on https?://[^:]+:(\d+)} ? $1 : undef;
 		});
 	die "the simulator did not start: see $file" unless $started;
 	$self->{port} = $started;

@@ -334,7 +334,7 @@ in_step('the field may be written again');
 #
 # Backfills
 #
-sql(q{ALTER SERVER crm OPTIONS (SET max_concurrent_requests '1', ADD max_batch_size '400')});
+sql(q{ALTER SERVER crm OPTIONS (SET max_concurrent_requests '1', ADD max_batch_size '400', ADD bulk_threshold '0')});
 sql(q{CREATE TABLE lead (id integer PRIMARY KEY, last_name text, company text);
 	INSERT INTO lead SELECT i, 'l' || i, 'c' FROM generate_series(1, 8000) i});
 $sim->config(latency => 0.07);

@@ -126,10 +126,37 @@ sql(q{
 	SELECT sfsync.create_mapping('invoice', 'Invoice__c', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
 	INSERT INTO invoice SELECT i, 'Invoice ' || i, 'a note', i FROM generate_series(1, 400) i;
 });
-$mark = $sim->mark;
 in_step('few rows', 'Invoice__c', $invoices);
 is(requests_since(0, 'bulk_create'), 3, 'no job for few rows');
 sql(q{INSERT INTO invoice SELECT i, 'Invoice ' || i, 'a note', i FROM generate_series(401, 700) i});
+
+#
+# Lookups by the parent's key, and keys that are numbers, which results print in another form
+#
+wait_for_sync($node, 'more rows');
+$mark = $sim->mark;
+sql(q{
+	CREATE TABLE contact (id integer PRIMARY KEY, last_name text NOT NULL, account_id integer REFERENCES account);
+	SELECT sfsync.create_mapping('contact', 'Contact', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
+	CREATE TABLE numbered (id numeric PRIMARY KEY, name text NOT NULL);
+	SELECT sfsync.create_mapping('numbered', 'Account', 'Ext_Num__c', 'ignore', conflict_policy => 'source_wins');
+	INSERT INTO contact SELECT i, 'Contact ' || i, nullif(i % 11, 0) FROM generate_series(1, 600) i;
+	INSERT INTO numbered SELECT 10000000 + i, 'Numbered ' || i FROM generate_series(1, 600) i;
+});
+my $parents = sub {
+	my %account = map { $_->{Id} => $_->{PG_Key__c} } @{ $sim->records('Account') };
+	return join(',', map { "$_->{PG_Key__c}:" . (defined $_->{AccountId} ? $account{ $_->{AccountId} } : '') }
+		sort { $a->{PG_Key__c} <=> $b->{PG_Key__c} } @{ $sim->records('Contact') });
+};
+my $expected = q{SELECT string_agg(id || ':' || coalesce(account_id::text, ''), ',' ORDER BY id) FROM contact};
+
+wait_for_sync($node, 'lookups and numbers');
+is($parents->(), sql($expected), 'lookups are filled by the parent\'s key');
+is(sql(q{SELECT synced || ' ' || dead_letters FROM sfsync.status WHERE mapping = 'numbered'}), '600 0', 'results are told apart by numbers, too');
+sql(q{UPDATE contact SET account_id = CASE WHEN id % 2 = 0 THEN 1 + id % 10 END});
+wait_for_sync($node, 'other parents, and none');
+is($parents->(), sql($expected), 'lookups change, and are cleared');
+is(requests_since($mark, 'bulk_create') . ' ' . records_since($mark), '3 0', 'all by bulk jobs');
 
 #
 # Crashes.  A request hangs, carried out or not; the worker is killed; then it has to come to the same end.
@@ -202,6 +229,13 @@ is(requests_since($mark, 'bulk_create') . ' ' . records_since($mark), '1 0', 'a 
 poll_query($node, q{SELECT state || ' ' || rows_done FROM sfsync.backfill_progress ORDER BY id DESC LIMIT 1},
 	'a restart during a backfill: it is done', expected => 'done 700');
 
+# A live change is not taken into the jobs of a backfill.
+$mark = $sim->mark;
+sql(q{SELECT sfsync.pause('invoice'); SELECT sfsync.backfill('invoice'); UPDATE invoice SET notes = 'live' WHERE id = 40});
+sql(q{SELECT sfsync.resume('invoice')});
+in_step('a live change beside a backfill', 'Invoice__c', $invoices);
+is(requests_since($mark, 'bulk_create') . ' ' . records_since($mark), '1 1', 'goes by itself');
+
 #
 # Requests without a reply, and servers in trouble: look again
 #
@@ -250,7 +284,7 @@ is(0 + $sim->record('Invoice__c', '600')->{Quantity__c}, 7, 'the others go on');
 #
 $sim->post('schema', { object => 'Invoice__c', field => 'Notes__c', action => 'show' });
 sql(q{SELECT sfsync.refresh_schema('crm')});
-poll_query($node, q{SELECT status FROM sfsync.field_map WHERE mapping = 'invoice' AND column_name = 'notes'}, 'until it is back', expected => 'mapped');
+poll_until(sub { $sim->record('Invoice__c', '1')->{Notes__c} eq 'hidden' }, 'until it is back');
 in_step('a field that is back', 'Invoice__c', $invoices);
 sql(q{SELECT sfsync.set_delete_policy('invoice', 'hard_delete', delete_guard => 0)});
 $mark = $sim->mark;
@@ -302,9 +336,9 @@ $mark = $sim->mark;
 $sim->config(bulk_delay => 600);
 sql(q{UPDATE account SET phone = 'dropped'; INSERT INTO account SELECT i, 'dropped' FROM generate_series(20001, 20600) i});
 poll_query($node, q{SELECT count(*) FROM sfsync.bulk_job WHERE state = 'closed'}, 'a job of a mapping', expected => '1');
-sql(q{SELECT sfsync.drop_mapping('account', true)});
+sql(q{DROP TABLE contact; SELECT sfsync.drop_mapping('contact', true), sfsync.drop_mapping('account', true)});
 poll_until(sub { requests_since($mark, qw(bulk_abort bulk_delete)) eq '1 1' }, 'that is dropped: it is aborted and deleted');
-is($sim->count('Account'), 10, 'before it ran');
+is($sim->count('Account'), 610, 'before it ran');
 
 # A job from before a crash remembers, too.
 $sim->config(bulk_delay => 600);
