@@ -42,6 +42,7 @@ OBJS = \
 	src/fence.o \
 	src/fetch.o \
 	src/follow.o \
+	src/finish.o \
 	src/foreground.o \
 	src/gather.o \
 	src/guard.o \
@@ -81,6 +82,7 @@ OBJS = \
 	src/throttle.o \
 	src/trouble.o \
 	src/tooling.o \
+	src/verdict.o \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
