@@ -2,7 +2,7 @@
 # and records are changed; afterwards table, Salesforce, dead letters and
 # conflicts have to agree as design section 1 promises.
 #
-# SFSYNC_FAULTS_SECONDS: how long faults are made (default 12); SFSYNC_FAULTS_SEED: to repeat a run.
+# SFSYNC_TEST_SECONDS: how long faults are made (default 12); SFSYNC_TEST_SEED: to repeat a run.
 use strict;
 use warnings;
 
@@ -15,14 +15,14 @@ use SfSync;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $seconds = $ENV{SFSYNC_FAULTS_SECONDS} || 12;
-my $seed = $ENV{SFSYNC_FAULTS_SEED} || int(time()) % 1_000_000;
+my $seconds = $ENV{SFSYNC_TEST_SECONDS} || 12;
+my $seed = $ENV{SFSYNC_TEST_SEED} || int(time()) % 1_000_000;
 my $margin = 3;    # seconds within which it is open which of two changes is the newer one
 my $settle = 90;   # seconds in which all has to be settled once faults are over
 my $json = JSON::PP->new->canonical->allow_nonref;
 
 srand($seed);
-diag("seed $seed, $seconds s: repeat with SFSYNC_FAULTS_SEED=$seed SFSYNC_FAULTS_SECONDS=$seconds");
+diag("seed $seed, $seconds s: repeat with SFSYNC_TEST_SEED=$seed SFSYNC_TEST_SECONDS=$seconds");
 
 my $sim = simulator();
 my $node = new_node('faults', conf => <<'CONF');
