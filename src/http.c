@@ -60,7 +60,8 @@ typedef struct HttpTransfer
 	size_t max_reply;
 	size_t header_bytes;
 	int timeout;
-	bool sent; /* sending may have begun */
+	bool sent;   /* sending may have begun */
+	bool resent; /* and once more */
 	struct timespec sent_at;
 	bool reads;    /* may be sent any number of times */
 	bool repeated; /* would have been, after a pause */
@@ -196,6 +197,7 @@ on_before_request(void *arg, char *remote_ip, char *local_ip, int remote_port, i
 		transfer->repeated = true;
 		return CURL_PREREQFUNC_ABORT;
 	}
+	transfer->resent = transfer->sent;
 	if (!transfer->sent)
 		transfer->sent_at = now;
 	transfer->sent = true;
@@ -875,6 +877,7 @@ finish(HttpClient *client, HttpTransfer *transfer, CURLcode code)
 	curl_easy_getinfo(transfer->easy, CURLINFO_PRIMARY_IP, &ip);
 	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
 	reply->elapsed = elapsed;
+	reply->resent = transfer->resent;
 	reply->status = (int) status;
 	reply->resolved_ip = ip != NULL && ip[0] != '\0' ? strdup(ip) : NULL;
 	reply->retry_after = parse_retry_after(transfer->retry_after, reply->server_date);

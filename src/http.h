@@ -47,7 +47,8 @@ typedef struct HttpReply
 	char *error;     /* sentence for users where outcome is not HTTP_REPLIED */
 	bool tls_failed; /* certificate or handshake */
 	bool timed_out;
-	int64 elapsed;     /* microseconds */
+	bool resent;   /* by libcurl: the reply is that to the second time, the first may have been carried out */
+	int64 elapsed; /* microseconds */
 	int64 server_date; /* Date header, seconds since the epoch; 0 if absent */
 	int retry_after;   /* seconds; -1 if absent */
 	char *limit_info;  /* Sforce-Limit-Info; NULL if absent */

@@ -168,15 +168,16 @@ reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, Time
 {
 	RequestPart all = all_of(request);
 	RestError error = rest_parse_error(reply->status, reply->body, reply->body_len);
+	bool unknown;
 
 	if (gzip_refused(request, reply))
 	{
 		reply_set_again(request, &all);
-		finish_write(delivery, request, reply->status >= 500);
+		finish_write(delivery, request, reply->status >= 500 || reply->resent);
 		return;
 	}
-
-	finish_write(delivery, request, part_refused(delivery, request, &all, reply->status, &error, reply, now));
+	unknown = part_refused(delivery, request, &all, reply->status, &error, reply, now);
+	finish_write(delivery, request, unknown || reply->resent);
 }
 
 void
@@ -264,6 +265,16 @@ unpack(const Request *request, const HttpReply *reply, RestPart *parts, char **e
 	return true;
 }
 
+/* What is refused when it comes a second time may have been carried out the first time. */
+static bool
+all_good(const RestResult *results, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (!results[i].success)
+			return false;
+	return true;
+}
+
 static bool
 settle_parts(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now, char **error)
 {
@@ -292,6 +303,7 @@ settle_parts(Delivery *delivery, Request *request, const HttpReply *reply, Times
 		if (parts[p].http_status == 200)
 		{
 			reply_judge_results(delivery, request, &request->parts[p], results[p], reply);
+			unknown |= reply->resent && !all_good(results[p], request->parts[p].n);
 			continue;
 		}
 		refusal = rest_parse_error(parts[p].http_status, parts[p].body, parts[p].body_len);

@@ -136,6 +136,19 @@ wait_for_sync($node, 'it returns: settled');
 is($sim->record('Contact', 1)->{Title}, 'changed meanwhile', 'it comes whole');
 is(sql(q{SELECT count(*) FROM sfsync.conflict WHERE resolution IS NULL}), '0', 'and the conflict is over');
 
+# A request that was carried out, lost its reply, and was refused when libcurl sent it once more.
+my @upsert = (match => { kind => 'collections_upsert', object => 'Contact' });
+my $limit = JSON::PP::encode_json([ { errorCode => 'REQUEST_LIMIT_EXCEEDED', message => 'ConcurrentRequests (Concurrent API Requests) Limit exceeded.' } ]);
+$sim->fault(name => 'lost', @upsert, times => 1, action => { close => 'after' });
+$sim->fault(name => 'limit', @upsert, action => { status => 403, body => $limit });
+sql(q{INSERT INTO contacts (id, last_name, active) VALUES (900, 'sent twice', true)});
+poll_until(sub { $sim->hits('limit') > 0 }, 'it was refused the second time');
+ok($sim->record('Contact', 900), 'and carried out the first time');
+sql(q{DELETE FROM contacts WHERE id = 900});
+$sim->clear_faults;
+wait_for_sync($node, 'sent twice: settled');
+ok(!$sim->record('Contact', 900), 'its record goes with the row');
+
 #
 # Rows are changed
 #
