@@ -626,6 +626,7 @@ decide_filtered(Claim *claim, Candidate *candidate)
 {
 	const RecordRow *record = candidate_record(candidate);
 	Outcome *outcome;
+	int64 at;
 
 	if (record && strcmp(record->key, candidate->unit->key) != 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
@@ -633,6 +634,11 @@ decide_filtered(Claim *claim, Candidate *candidate)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (record && record->nreplaced > 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED); /* it has left before */
+
+	/* it has, and its record was kept since someone had edited it: other changes of the row don't undo that */
+	if (record && !candidate->unit->deleted && !filter_changed(claim->mapping, candidate->unit, &at) &&
+		conflict_open_of_record(claim->mapping, candidate->unit->key))
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	candidate->unit->deleted = true;
 	if (!record || strcmp(claim->mapping->on_delete, "ignore") != 0)
 		return decide_delete(claim, candidate);
