@@ -210,7 +210,10 @@ sfsync_adopt(PG_FUNCTION_ARGS)
 				" WHERE server = $1 AND (system_identifier <> $2 OR database <> $3)",
 				sql_arg_name(server), sql_arg_bigint((int64) GetSystemIdentifier()),
 				sql_arg_oid(MyDatabaseId)) > 0)
+	{
 		take_over(&scope, server);
+		shmem_restart_worker_at_commit();
+	}
 	sql_close(&scope);
 	mapping_changed(InvalidOid);
 	shmem_wake_at_commit();

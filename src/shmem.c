@@ -31,6 +31,7 @@ typedef struct Slot
 	Oid database;
 	SlotState state;
 	int keep_away; /* statements that want no worker here */
+	bool leave;    /* the worker is to make room for another */
 	bool found_absent;
 	int procno; /* of the worker; -1 none */
 	pg_atomic_uint32 woken;
@@ -49,6 +50,7 @@ static Slot *my_slot = NULL; /* the worker's own */
 static bool wake_pending = false;
 static bool start_pending = false;
 static bool launcher_pending = false;
+static bool restart_pending = false;
 static List *kept_away = NIL; /* databases, by this transaction */
 
 static shmem_request_hook_type previous_request_hook = NULL;
@@ -159,6 +161,7 @@ find_or_make_slot(Oid database)
 		slot->database = database;
 		slot->state = SLOT_REQUESTED;
 		slot->keep_away = 0;
+		slot->leave = false;
 		slot->found_absent = false;
 		slot->procno = -1;
 		pg_atomic_write_u32(&slot->woken, 1);
@@ -223,6 +226,21 @@ request_worker(void)
 	shmem_wake_launcher();
 }
 
+static void
+dismiss_worker(void)
+{
+	Slot *slot;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = find_slot(MyDatabaseId);
+	if (slot && slot->state == SLOT_RUNNING && slot->procno >= 0)
+	{
+		slot->leave = true;
+		set_latch_of(slot->procno);
+	}
+	LWLockRelease(shared->lock);
+}
+
 void
 shmem_wake_at_commit(void)
 {
@@ -233,6 +251,12 @@ void
 shmem_start_at_commit(void)
 {
 	start_pending = true;
+}
+
+void
+shmem_restart_worker_at_commit(void)
+{
+	restart_pending = true;
 }
 
 void
@@ -260,7 +284,7 @@ void
 shmem_at_xact(XactEvent event)
 {
 	if (event == XACT_EVENT_ABORT)
-		wake_pending = start_pending = launcher_pending = false;
+		wake_pending = start_pending = launcher_pending = restart_pending = false;
 }
 
 /*
@@ -275,13 +299,15 @@ after_locks(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *ar
 
 	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel || !shared)
 		return;
+	if (isCommit && restart_pending)
+		dismiss_worker();
 	if (isCommit && wake_pending)
 		wake_worker();
 	if (isCommit && start_pending)
 		request_worker();
 	if (isCommit && launcher_pending)
 		shmem_wake_launcher();
-	wake_pending = start_pending = launcher_pending = false;
+	wake_pending = start_pending = launcher_pending = restart_pending = false;
 	foreach(lc, kept_away)
 		let_in(lfirst_oid(lc));
 	kept_away = NIL;
@@ -321,6 +347,7 @@ shmem_worker_attach(void)
 	if (slot && slot->state != SLOT_RUNNING && slot->keep_away == 0)
 	{
 		slot->state = SLOT_RUNNING;
+		slot->leave = false;
 		slot->procno = MY_PROC_NUMBER;
 		pg_atomic_write_u32(&slot->woken, 1);
 		my_slot = slot;
@@ -342,7 +369,7 @@ bool
 shmem_worker_must_leave(void)
 {
 	/* an int is read whole, and its writer sets our latch afterwards */
-	return ((volatile Slot *) my_slot)->keep_away > 0;
+	return ((volatile Slot *) my_slot)->keep_away > 0 || ((volatile Slot *) my_slot)->leave;
 }
 
 /*

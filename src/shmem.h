@@ -35,6 +35,9 @@ extern void shmem_wake_at_commit(void);
 /* Have the launcher start a worker for this database, at commit. */
 extern void shmem_start_at_commit(void);
 
+/* Have this database's worker make room for another, which has nothing at hand, at commit. */
+extern void shmem_restart_worker_at_commit(void);
+
 /* Have the launcher look for new databases, at commit. */
 extern void shmem_wake_launcher_at_commit(void);
 
