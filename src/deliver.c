@@ -295,15 +295,14 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		soonest(&look->next, Max(state->blocked_until, state->refused_until));
 		return;
 	}
-	/* that a server is fenced must be known though nothing is sent: adopting it is then noticed */
-	connection = OidIsValid(mapping->serverid) ? connection_get(mapping->serverid, mapping->owner) : NULL;
 	if (mapping->paused || !sfsync_enabled)
 		return;
-	if (!connection || !mapping->source_name)
+	if (!OidIsValid(mapping->serverid) || !mapping->source_name)
 	{
 		delivery_block(delivery, state, mapping->broken, look->now);
 		return;
 	}
+	connection = connection_get(mapping->serverid, mapping->owner);
 	if (!connection_usable(connection, look->now, &again))
 	{
 		soonest(&look->next, again);
