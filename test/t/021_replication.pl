@@ -186,7 +186,7 @@ is($standby->safe_psql('postgres', q{SELECT count(*) > 0 FROM sfsync.field_map})
 is($standby->safe_psql('postgres', q{SELECT count(*) FROM sfsync.health() WHERE status = 'critical'}), '0', 'health finds nothing critical');
 my ($rc, $out, $err) = $standby->psql('postgres', q{SELECT sfsync.pause()});
 like($err, qr/read-only transaction/, 'what would write is refused');
-$sim->fault(name => 'down', match => { kind => [ 'collections_upsert', 'collections_update', 'retrieve' ] }, action => { status => 503 });
+$sim->fault(name => 'down', match => { kind => [ 'collections_upsert', 'collections_update', 'collections_retrieve', 'composite' ] }, action => { status => 503 });
 sql(q{INSERT INTO account VALUES (400, 'on the way')});
 poll_query($node, q{SELECT pending FROM sfsync.status WHERE mapping = 'account'}, 'a change waits', expected => '1');
 $node->wait_for_catchup($standby, 'replay');
