@@ -339,6 +339,9 @@ drops_extension(const DropStmt *statement)
 	return false;
 }
 
+/* In this time a worker leaves that is asked to. */
+#define WORKER_LEAVES_MS 2000
+
 /* There are no event triggers for REASSIGN OWNED. */
 static void
 utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree, ProcessUtilityContext context,
@@ -347,7 +350,11 @@ utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree, ProcessU
 	Node *statement = pstmt->utilityStmt;
 
 	if (IsA(statement, DropStmt) && drops_extension((DropStmt *) statement) && is_installed() && superuser())
+	{
+		/* so does the worker: it leaves, unless it waits for this very transaction */
+		shmem_keep_away(MyDatabaseId, WORKER_LEAVES_MS);
 		lock_sources();
+	}
 	if (previous_utility_hook)
 		previous_utility_hook(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 	else

@@ -343,7 +343,7 @@ utility_hook(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree, Pro
 			shmem_wake_launcher_at_commit();
 		return;
 	}
-	shmem_keep_away(database);
+	shmem_keep_away(database, -1);
 	run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 }
 

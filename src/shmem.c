@@ -463,8 +463,9 @@ shmem_forget(Oid database)
 }
 
 void
-shmem_keep_away(Oid database)
+shmem_keep_away(Oid database, int patience)
 {
+	TimestampTz start = GetCurrentTimestamp();
 	Slot *slot;
 	MemoryContext caller;
 
@@ -495,7 +496,8 @@ shmem_keep_away(Oid database)
 		LWLockAcquire(shared->lock, LW_SHARED);
 		procno = slot->state == SLOT_RUNNING ? slot->procno : -1;
 		LWLockRelease(shared->lock);
-		if (procno < 0)
+		if (procno < 0 ||
+			(patience >= 0 && TimestampDifferenceExceeds(start, GetCurrentTimestamp(), patience)))
 			break;
 		set_latch_of(procno);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);

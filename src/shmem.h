@@ -77,8 +77,9 @@ extern bool shmem_worker_absent(void);
 
 /*
  * Keep workers out of a database for a statement that can't bear one, until
- * the transaction ends.  Returns when none is left there.
+ * the transaction ends.  Returns when none is left there, or patience (in
+ * milliseconds; -1 without end) is over.
  */
-extern void shmem_keep_away(Oid database);
+extern void shmem_keep_away(Oid database, int patience);
 
 #endif /* SFSYNC_SHMEM_H */
