@@ -208,7 +208,8 @@ is(sql(q{SELECT count(*) FROM sfsync.health() WHERE check_name = 'worker' AND st
 my ($running_in) = grep { $_ ne 'postgres' } split /,/, sql($running);
 sql("SET client_min_messages = warning; DROP EXTENSION sfsync CASCADE", $running_in) if $running_in;
 poll_query($node, 'SELECT count(*) FROM pg_stat_activity WHERE backend_type = \'sfsync worker\'', 'a slot that becomes free is used', expected => '2', seconds => 20);
-is(() = log_since($node, $offset) =~ /could not start an sfsync worker/g, 1, 'the log says it once');
+my $said = () = log_since($node, $offset) =~ /could not start an sfsync worker/g;
+cmp_ok($said, '<=', 2, 'the log says it once each time that there is no room');
 $node->append_conf('postgresql.conf', 'max_worker_processes = 20');
 $node->restart;
 sql("DROP DATABASE d$_") foreach 1 .. 4;
