@@ -42,9 +42,11 @@ OBJS = \
 	src/fence.o \
 	src/fetch.o \
 	src/follow.o \
+	src/finish.o \
 	src/foreground.o \
 	src/gather.o \
 	src/guard.o \
+	src/gzip.o \
 	src/health.o \
 	src/hints.o \
 	src/history.o \
@@ -80,6 +82,7 @@ OBJS = \
 	src/throttle.o \
 	src/trouble.o \
 	src/tooling.o \
+	src/verdict.o \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
@@ -90,9 +93,9 @@ ISOLATION_OPTS = --inputdir=test --outputdir=. --temp-instance=tmp_check_isolati
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
-PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags libcurl json-c libcrypto)
+PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags libcurl json-c libcrypto zlib)
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -fvisibility=hidden
-SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto) -lcsv
+SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto zlib) -lcsv
 EXTRA_CLEAN = tmp_check_regress tmp_check_isolation
 
 PG_CONFIG ?= pg_config

@@ -103,15 +103,6 @@ api_choice(const char *argument, const char *value, const char *const *accepted,
 }
 
 void
-api_unsupported(const char *argument, const char *value, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("value \"%s\" of argument \"%s\" is not supported by this version", value, argument),
-			 errhint("%s", hint)));
-}
-
-void
 api_check_conflict_policy(const char *value)
 {
 	api_choice("conflict_policy", value, conflict_policies, lengthof(conflict_policies));

@@ -30,9 +30,6 @@ extern void api_check_conflict_policy(const char *value);
 extern void api_check_delete_policy(const char *value);
 extern void api_check_new_columns(const char *value);
 
-/* ERRCODE_FEATURE_NOT_SUPPORTED for a value that the contract has and this version hasn't. */
-extern void api_unsupported(const char *argument, const char *value, const char *hint);
-
 /*
  * A mapping by its name, for a change of it: the caller must be its owner, a
  * member of that role, or a superuser.

@@ -129,8 +129,9 @@ is_unusual(const Claim *claim, const Candidate *candidate)
 	const Unit *unit = candidate->unit;
 	const Outcome *noted = &candidate->noted;
 
-	return candidate->fill || (!unit->later && !claim->state->bulk_live) || unit->by_rest ||
-		   unit->limit > 0 || unit->refused_once || unit->nold > 0 || unit->key_left || noted->set_replaced ||
+	return candidate->fill || candidate->sets_key || candidate->expected ||
+		   (!unit->later && !claim->state->bulk_live) || unit->by_rest || unit->limit > 0 ||
+		   unit->refused_once || unit->nold > 0 || unit->key_left || noted->set_replaced ||
 		   noted->conflicts.n > 0 || (unit->read && unit->read->ambiguous);
 }
 

@@ -73,6 +73,21 @@ conflicts_open(const Mapping *mapping, char *const *keys, int n)
 	return open;
 }
 
+bool
+conflict_open_of_record(const Mapping *mapping, const char *key)
+{
+	SqlScope scope;
+	bool open;
+
+	sql_open(&scope, false);
+	open = SQL_RUN(&scope,
+				   "SELECT FROM sfsync.conflict WHERE mapping = $1 AND source_key = $2 AND field IS NULL"
+				   " AND resolution IS NULL",
+				   sql_arg_text(mapping->name), sql_arg_jsonb(source_key_json(mapping, key))) > 0;
+	sql_close(&scope);
+	return open;
+}
+
 static void
 end_settled(SqlScope *scope, const Mapping *mapping, SqlArg key, const ConflictNotes *notes)
 {

@@ -37,6 +37,9 @@ extern char *conflict_value(const FieldValue *value);
 /* Within settling: which of these rows have conflicts that are open? */
 extern bool *conflicts_open(const Mapping *mapping, char *const *keys, int n);
 
+/* Is one open about the record of a row as a whole? */
+extern bool conflict_open_of_record(const Mapping *mapping, const char *key);
+
 /*
  * Within settling: end what is over (if any is open), add what is new.  An open
  * conflict that says the same already stays as it is.  Returns how many were

@@ -442,13 +442,16 @@ connection_note_reply(Connection *connection, const HttpReply *reply, TimestampT
 	if (reply->limit_info)
 		note_limit_info(connection, reply->limit_info, now);
 
-	/* the header has whole seconds, and was written between sending and now: only more than that is skew */
+	/* the header has whole seconds, and was written between sending and now: what fits with it stays */
 	if (reply->server_date > 0)
 	{
 		int64 theirs =
 			(reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) * USECS_PER_SEC;
 
-		connection->clock_skew = Max(theirs - now, 0) + Min(theirs + USECS_PER_SEC - started, 0);
+		/* what is certain at least: never is an event taken for later than it was */
+		if (connection->clock_skew < theirs - now ||
+			connection->clock_skew > theirs + USECS_PER_SEC - started)
+			connection->clock_skew = theirs - now;
 	}
 }
 

@@ -27,6 +27,8 @@ typedef struct Connection
 	AuthToken *token;
 	int token_serial; /* counts tokens */
 	bool login_in_flight;
+	bool gzip_taken;      /* a compressed request came through */
+	bool gzip_refused;    /* one didn't: bodies go as they are */
 	int session_failures; /* in a row */
 	Throttle throttle;
 	Poison poison;

@@ -590,15 +590,19 @@ filter_changed(const Mapping *mapping, const Unit *unit, int64 *at)
 	return changed;
 }
 
-/* A row that newly passes is sent whole: what changed while it didn't pass was passed over. */
+/*
+ * A row that newly passes is sent whole: what changed while it didn't pass was
+ * passed over.  Its record may be there all the time: archived, or kept since
+ * someone had edited it.
+ */
 static void
 welcome(const Mapping *mapping, Candidate *candidate)
 {
 	const RecordRow *record = candidate_record(candidate);
 	int64 at;
 
-	if (mapping->filter && (!record || record->nreplaced > 0) &&
-		filter_changed(mapping, candidate->unit, &at))
+	if (mapping->filter && filter_changed(mapping, candidate->unit, &at) &&
+		(!record || record->nreplaced > 0 || conflict_open_of_record(mapping, candidate->unit->key)))
 		batch_add_whole(candidate->unit, at);
 }
 
@@ -622,6 +626,7 @@ decide_filtered(Claim *claim, Candidate *candidate)
 {
 	const RecordRow *record = candidate_record(candidate);
 	Outcome *outcome;
+	int64 at;
 
 	if (record && strcmp(record->key, candidate->unit->key) != 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
@@ -629,6 +634,11 @@ decide_filtered(Claim *claim, Candidate *candidate)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (record && record->nreplaced > 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED); /* it has left before */
+
+	/* it has, and its record was kept since someone had edited it: other changes of the row don't undo that */
+	if (record && !candidate->unit->deleted && !filter_changed(claim->mapping, candidate->unit, &at) &&
+		conflict_open_of_record(claim->mapping, candidate->unit->key))
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	candidate->unit->deleted = true;
 	if (!record || strcmp(claim->mapping->on_delete, "ignore") != 0)
 		return decide_delete(claim, candidate);

@@ -16,6 +16,7 @@
 #include "create_field.h"
 #include "deliver.h"
 #include "drift.h"
+#include "gzip.h"
 #include "mapping.h"
 #include "sfsync.h"
 
@@ -161,6 +162,10 @@ delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, voi
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
+
+		/* someone configures at this moment: no fault of the mapping, the turn begins anew */
+		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
+			ReThrowError(error);
 		delivery_block(delivery, state,
 					   error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message,
 					   GetCurrentTimestamp());
@@ -437,7 +442,32 @@ request_headers(const Request *request)
 		headers[n++] = HEADER_ALLOW_SAVE;
 	if (request->if_modified_since)
 		headers[n++] = request->if_modified_since;
+	if (request->compressed)
+		headers[n++] = "Content-Encoding: gzip";
 	return headers;
+}
+
+/* A large body goes compressed, unless the server has not taken that. */
+static void
+fill_call(Request *request, HttpRequest *http)
+{
+	const RestCall *call = request->call;
+	const Connection *connection = request->connection;
+	char *compressed = NULL;
+
+	http->method = call->method;
+	http->url = psprintf("%s%s", connection->token->instance_url, call->path);
+	http->bearer = connection->token->access_token;
+	http->content_type = call->body ? "application/json; charset=UTF-8" : NULL;
+	http->body = call->body;
+	http->body_len = call->body_len;
+	if (call->body && call->body_len >= GZIP_FROM && !connection->gzip_refused)
+		compressed = gzip_compress(call->body, call->body_len, &http->body_len);
+	if (compressed)
+		http->body = compressed;
+	else
+		http->body_len = call->body_len;
+	request->compressed = compressed != NULL;
 }
 
 static bool
@@ -450,7 +480,6 @@ send(Delivery *delivery, Request *request)
 	http.timeout = sfsync_request_timeout;
 	http.ca_file = connection->options->ca_file;
 	http.max_reply = MAX_REPLY_BYTES;
-	http.headers = request_headers(request);
 	http.tag = request;
 	if (request->kind == REQUEST_LOGIN)
 	{
@@ -461,16 +490,10 @@ send(Delivery *delivery, Request *request)
 		http.body_len = request->login->body_len;
 	}
 	else
-	{
-		http.method = request->call->method;
-		http.url = psprintf("%s%s", connection->token->instance_url, request->call->path);
-		http.bearer = connection->token->access_token;
-		http.content_type = request->call->body ? "application/json; charset=UTF-8" : NULL;
-		http.body = request->call->body;
-		http.body_len = request->call->body_len;
-	}
+		fill_call(request, &http);
 	if (request->kind == REQUEST_BULK)
 		bulk_fill(request, &http);
+	http.headers = request_headers(request);
 	return http_submit(delivery->http, &http);
 }
 

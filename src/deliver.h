@@ -118,6 +118,7 @@ typedef struct Request
 	int token_serial; /* of the token it was sent with */
 	int64 mark;       /* of connection->poison when it was sent */
 	double jitter;    /* records of one reply are tried again together */
+	bool compressed;  /* its body was */
 	bool finished;    /* its units are let go of */
 } Request;
 

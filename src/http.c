@@ -61,6 +61,9 @@ typedef struct HttpTransfer
 	size_t header_bytes;
 	int timeout;
 	bool sent; /* sending may have begun */
+	struct timespec sent_at;
+	bool reads;    /* may be sent any number of times */
+	bool repeated; /* would have been, after a pause */
 	bool too_large;
 	bool no_memory;
 	char *retry_after; /* as received: needs Date, which may follow */
@@ -166,12 +169,35 @@ on_timer(CURLM *multi, long timeout_ms, void *arg)
  * ----------------------------------------------------------------
  */
 
-/* Connected, TLS done, the request not yet sent: the point of no return. */
+/* A request on a connection that just went is sent again by libcurl within this time. */
+#define REPEAT_MS 1000
+
+/*
+ * Connected, TLS done, the request not yet sent: the point of no return.
+ *
+ * libcurl sends a request once more when a connection that it had kept ends
+ * without a reply.  That is welcome where the server had closed it already.
+ * But when it ends after a long silence, the request may have been carried out
+ * long ago, and what it sets may have been changed since: who asked for it has to
+ * look again.
+ */
 static int
 on_before_request(void *arg, char *remote_ip, char *local_ip, int remote_port, int local_port)
 {
 	HttpTransfer *transfer = arg;
 
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (transfer->sent && !transfer->reads &&
+		(now.tv_sec - transfer->sent_at.tv_sec) * 1000 + (now.tv_nsec - transfer->sent_at.tv_nsec) / 1000000 >
+			REPEAT_MS)
+	{
+		transfer->repeated = true;
+		return CURL_PREREQFUNC_ABORT;
+	}
+	if (!transfer->sent)
+		transfer->sent_at = now;
 	transfer->sent = true;
 	return CURL_PREREQFUNC_OK;
 }
@@ -454,6 +480,7 @@ transfer_create(HttpClient *client, const HttpRequest *request)
 	transfer->body_fd = transfer->reply_fd = -1;
 	transfer->max_reply = request->max_reply > 0 ? request->max_reply : HTTP_DEFAULT_MAX_REPLY;
 	transfer->timeout = request->timeout > 0 ? request->timeout : HTTP_DEFAULT_TIMEOUT;
+	transfer->reads = strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0;
 	transfer->url = strdup(request->url);
 	transfer->reply = calloc(1, sizeof(HttpReply));
 	if (transfer->url == NULL || transfer->reply == NULL)
@@ -797,6 +824,8 @@ describe_failure(HttpTransfer *transfer, CURLcode code)
 				 transfer->timeout);
 	else if (code == CURLE_OPERATION_TIMEDOUT)
 		snprintf(error, HTTP_ERROR_SIZE, "timed out while connecting to %.*s", len, host);
+	else if (transfer->repeated)
+		snprintf(error, HTTP_ERROR_SIZE, "the connection to %.*s ended without a reply", len, host);
 	else if (transfer->sent)
 		snprintf(error, HTTP_ERROR_SIZE, "lost the connection to %.*s before the reply was complete: %s", len,
 				 host, curl_reason(transfer, code));

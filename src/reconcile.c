@@ -147,12 +147,17 @@ last_change_is(const ReconcileRecord *record, int64 write_at)
 	return record->by_us && write_at != 0 && second_of(record->modified_at) <= second_of(write_at);
 }
 
-/* Or may it be a request whose reply we never saw? */
+/*
+ * Or may it be a request whose reply we never saw?  Not if it is a write that
+ * we know of and that came after: the record was read before that one.
+ */
 static bool
-last_change_is_intent(const ReconcileRecord *record)
+last_change_is_intent(const ReconcileRecord *record, int64 last_write)
 {
 	return record->by_us && record->intent_at != 0 &&
-		   second_of(record->modified_at) >= second_of(record->intent_at);
+		   second_of(record->modified_at) >= second_of(record->intent_at) &&
+		   (second_of(last_write) <= second_of(record->intent_at) ||
+			second_of(record->modified_at) > second_of(last_write));
 }
 
 /*
@@ -166,7 +171,7 @@ echo_of(const ReconcileRecord *record, const ReconcileField *field, const FieldM
 {
 	if (entry && !entry->theirs && entry->at == last_write && last_change_is(record, last_write))
 		return entry->at;
-	return field->in_intent && last_change_is_intent(record) ? record->modified_at : 0;
+	return field->in_intent && last_change_is_intent(record, last_write) ? record->modified_at : 0;
 }
 
 /*
@@ -266,7 +271,8 @@ reconcile_edited_since(const ReconcileRecord *record, const Memory *memory, int6
 	for (int i = 0; i < memory->n; i++)
 		if (memory->fields[i].theirs && !later(event_at, memory->fields[i].at))
 			return true; /* although we have written since */
-	if (last_change_is(record, memory_last_write(memory)) || last_change_is_intent(record))
+	if (last_change_is(record, memory_last_write(memory)) ||
+		last_change_is_intent(record, memory_last_write(memory)))
 		return false;
 	return !later(event_at, record->modified_at);
 }

@@ -10,7 +10,6 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -20,545 +19,17 @@
 #include "describe.h"
 #include "errors.h"
 #include "mapping.h"
-#include "payload.h"
+#include "reply.h"
 #include "sfsync.h"
 #include "throttle.h"
-
-static void
-begin(void)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
-commit(void)
-{
-	PopActiveSnapshot();
-
-	/* lost in a crash, the events are sent again, which is harmless */
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true,
-							 0, false);
-	CommitTransactionCommand();
-}
-
-/*
- * Settling, and letting go of the units
- */
-
-static void
-count_outcome(Delivery *delivery, MappingDelivery *state, const Outcome *outcome)
-{
-	switch (outcome->kind)
-	{
-		case OUTCOME_SYNCED:
-		case OUTCOME_DELETED:
-			state->counters.synced++;
-			state->counters.last_synced_at = GetCurrentTimestamp();
-			break;
-		case OUTCOME_UNCHANGED:
-			state->counters.unchanged++;
-			break;
-		case OUTCOME_CONFLICT:
-			break;
-		case OUTCOME_IGNORED:
-			state->counters.ignored++;
-			break;
-		case OUTCOME_DEAD:
-			if (state->counters.last_error)
-				pfree(state->counters.last_error);
-			state->counters.last_error = MemoryContextStrdup(delivery->context, outcome->error.code);
-			break;
-		default:
-			return;
-	}
-	state->dirty = true;
-}
-
-/* Newer changes of the same row are folded into what wasn't delivered. */
-static void
-fold_successors(Delivery *delivery, Outcome *outcomes, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		Outcome *outcome = &outcomes[i];
-		Unit *next = outcome->unit->next;
-
-		if (!next)
-			continue;
-		if (outcome->kind == OUTCOME_SYNCED && outcome->fill)
-		{
-			/* its deferred row will be there */
-			batch_add_changed(next, outcome->fill, outcome->fill_len, outcome->unit->event_at);
-			next->deferred = true;
-		}
-		if (outcome->kind == OUTCOME_DEAD || outcome->kind == OUTCOME_HELD)
-			outcome->kind = OUTCOME_AGAIN;
-		if (outcome->kind == OUTCOME_AGAIN || outcome->kind == OUTCOME_CREATE_AGAIN ||
-			outcome->kind == OUTCOME_DEFERRED)
-			batch_fold_next(delivery->work, outcome->unit);
-	}
-}
-
-static void
-note_due(Delivery *delivery, TimestampTz due_at)
-{
-	if (delivery->next_due == 0 || due_at < delivery->next_due)
-		delivery->next_due = due_at;
-	if (due_at <= delivery->deferred_from)
-		delivery->deferred_from = due_at - 1;
-}
-
-static void
-release_unit(Delivery *delivery, const Outcome *outcome)
-{
-	if (outcome->kind == OUTCOME_DEFERRED || (outcome->kind == OUTCOME_SYNCED && outcome->fill))
-		note_due(delivery, outcome->due_at);
-	switch (outcome->kind)
-	{
-		case OUTCOME_CREATE_AGAIN:
-			outcome->unit->whole = true;
-			batch_again(outcome->unit);
-			break;
-		case OUTCOME_AGAIN:
-			batch_again(outcome->unit);
-			if (outcome->last_in_turn)
-				batch_postpone(outcome->unit);
-			break;
-		default:
-			batch_done(delivery->work, outcome->unit);
-	}
-}
-
-static const RestUser *
-find_user(const Delivery *delivery, const char *id)
-{
-	ListCell *lc;
-
-	foreach(lc, delivery->users)
-		if (strcmp(((RestUser *) lfirst(lc))->id, id) == 0)
-			return lfirst(lc);
-	return NULL;
-}
-
-/* Ids of users get their names, those that are not known yet later. */
-static void
-name_users(Delivery *delivery, MappingDelivery *state, Outcome *outcomes, int n)
-{
-	for (int i = 0; i < n; i++)
-		for (int c = 0; c < outcomes[i].conflicts.n; c++)
-		{
-			ConflictNote *note = &outcomes[i].conflicts.notes[c];
-			const RestUser *user = note->modified_by ? find_user(delivery, note->modified_by) : NULL;
-
-			if (user)
-				note->modified_by = psprintf("%s (%s)", user->id, user->name);
-			else if (note->modified_by)
-				state->users_wanted = true;
-		}
-}
-
-static bool
-anything_to_write(const Outcome *outcomes, int n, int64 intent)
-{
-	if (intent != 0)
-		return true;
-	for (int i = 0; i < n; i++)
-		if (outcomes[i].kind != OUTCOME_AGAIN || outcomes[i].bulk_job != 0)
-			return true;
-	return false;
-}
-
-/*
- * The mapping may have been dropped meanwhile: then there is nobody to settle
- * for, and nothing is left in its tables.
- */
-void
-reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Request *request)
-{
-	int64 intent = request ? request->intent : 0;
-	MappingDelivery *state = delivery_of(delivery, mapping_id);
-	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
-
-	fold_successors(delivery, outcomes, n);
-	name_users(delivery, state, outcomes, n);
-	MemoryContextSwitchTo(caller);
-	if (anything_to_write(outcomes, n, intent))
-	{
-		Mapping *mapping;
-		int remaining = batch_size(delivery->work);
-
-		begin();
-		MemoryContextSwitchTo(caller);
-		mapping = mapping_get(mapping_id);
-		if (queue_settle(mapping, outcomes, n, intent))
-		{
-			delivery->deferred_from = DT_NOBEGIN;
-			delivery->next_due = GetCurrentTimestamp();
-		}
-		for (int i = 0; i < n; i++)
-		{
-			count_outcome(delivery, state, &outcomes[i]);
-			if (outcomes[i].kind != OUTCOME_AGAIN && outcomes[i].kind != OUTCOME_CREATE_AGAIN &&
-				!outcomes[i].unit->next)
-				remaining--;
-		}
-		delivery_write_state(delivery, remaining == 0);
-		commit();
-	}
-	MemoryContextSwitchTo(delivery->context);
-	if (request)
-		request->finished = true;
-	for (int i = 0; i < n; i++)
-		release_unit(delivery, &outcomes[i]);
-	MemoryContextSwitchTo(caller);
-}
-
-/*
- * Results of single records
- */
-
-static void
-set_dead(const Request *request, int i, const RestError *error, const HttpReply *reply)
-{
-	Outcome *outcome = &request->outcomes[i];
-
-	outcome->kind = OUTCOME_DEAD;
-	outcome->error = *error;
-	if (!outcome->error.code)
-		outcome->error.code = pstrdup("UNKNOWN");
-	outcome->http_status = reply->status;
-	outcome->request_id = reply->request_id ? pstrdup(reply->request_id) : NULL;
-	outcome->payload =
-		rest_payload(request->object, request->external_id, request->key_is_number, &request->records[i]);
-}
-
-static char *
-error_text(const RestError *error)
-{
-	return psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
-}
-
-/* Records of one reply that failed as often are tried again together. */
-void
-reply_set_later(const Request *request, int i, const RestError *error, bool count_attempt)
-{
-	Outcome *outcome = &request->outcomes[i];
-
-	outcome->kind = OUTCOME_DEFERRED;
-	outcome->count_attempt = count_attempt;
-	outcome->reason = error_text(error);
-	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
-															(int64) sfsync_retry_max_delay * 1000,
-															outcome->unit->attempts, request->jitter);
-}
-
-void
-reply_set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply)
-{
-	if (request->outcomes[i].unit->attempts + 1 >= sfsync_max_attempts)
-		set_dead(request, i, error, reply);
-	else
-		reply_set_later(request, i, error, true);
-}
-
-/*
- * The parent is not there: wait for it, however long.  Which one it is tells the
- * message alone (reference, section 8); it is one that the record names.
- */
-static void
-set_orphan(const Request *request, int i, const RestError *error)
-{
-	static const char prefix[] = "Foreign key external ID: ";
-	Outcome *outcome = &request->outcomes[i];
-	const RestRecord *record = &request->records[i];
-	const char *key = strstr(error->message, prefix);
-	const char *end = key ? strstr(key, " not found for field ") : NULL;
-	int attempts = Min(outcome->unit->attempts + 1, sfsync_max_attempts - 2);
-
-	outcome->kind = OUTCOME_DEFERRED;
-	outcome->count_attempt = attempts > outcome->unit->attempts;
-	outcome->reason = psprintf("%s: %s", error->code, error->message);
-	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
-															(int64) sfsync_retry_max_delay * 1000,
-															Max(attempts, 1), connection_random());
-	key = end ? pnstrdup(key + strlen(prefix), end - key - strlen(prefix)) : NULL;
-	for (int f = 0; f < record->nfields; f++)
-	{
-		const FieldValue *value = &record->fields[f].value;
-
-		if (value->kind != FV_LOOKUP || (key && strcmp(value->text, key) != 0))
-			continue;
-		outcome->parent_mapping = value->lookup->parent_mapping;
-		outcome->parent_key = value->text;
-	}
-}
-
-/*
- * A field or the object is not as the metadata say: have them fetched, and try
- * once more.  Refused again, with new metadata, it is the record's own fault.
- */
-static void
-set_refused(Delivery *delivery, const Request *request, int i, const RestError *error, const HttpReply *reply)
-{
-	Unit *unit = request->outcomes[i].unit;
-
-	if (unit->refused_once)
-	{
-		set_dead(request, i, error, reply);
-		return;
-	}
-	unit->refused_once = true;
-	delivery_of(delivery, request->mapping)->describe_wanted = true;
-	request->outcomes[i].kind = OUTCOME_AGAIN;
-}
-
-/*
- * Coercion keeps values from errors like these, by metadata: they are old, then.
- * Seldom enough, for the error may have other reasons.
- */
-static bool
-metadata_suspected(Delivery *delivery, const Request *request, const RestError *error)
-{
-	static const char *const codes[] = {"INVALID_TYPE_ON_FIELD_IN_RECORD", "INVALID_FIELD", "STRING_TOO_LONG",
-										"NUMBER_OUTSIDE_VALID_RANGE",
-										"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"};
-	MappingDelivery *state = delivery_of(delivery, request->mapping);
-	TimestampTz now = GetCurrentTimestamp();
-	bool suspicious = false;
-
-	for (int i = 0; i < lengthof(codes) && error->code; i++)
-		suspicious |= strcmp(error->code, codes[i]) == 0;
-	if (!suspicious || (!state->describe_wanted &&
-						!TimestampDifferenceExceeds(state->suspected_at, now, 10 * sfsync_retry_base_delay)))
-		return false;
-	state->suspected_at = now;
-	return true;
-}
-
-static OutcomeKind
-deleted_kind(const Outcome *outcome)
-{
-	return outcome->row_remains ? OUTCOME_CREATE_AGAIN : OUTCOME_DELETED;
-}
-
-/* No such record any more. */
-static void
-set_gone(const Request *request, UnitKind kind, int i, const RestError *error, const HttpReply *reply)
-{
-	Outcome *outcome = &request->outcomes[i];
-
-	if (kind == UNIT_DELETE)
-		outcome->kind = deleted_kind(outcome);
-	else if (kind == UNIT_FREE_KEY)
-	{
-		outcome->kind = OUTCOME_AGAIN;
-		outcome->key_freed = true;
-	}
-	else if (outcome->memory)
-		outcome->kind = OUTCOME_AGAIN; /* it is read again, and seen to be gone */
-	else if (kind == UNIT_UPDATE && (!outcome->unit->whole || strcmp(outcome->operation, "key_change") == 0))
-		outcome->kind = OUTCOME_CREATE_AGAIN;
-	else
-		set_dead(request, i, error, reply);
-}
-
-/* Somebody made the record after it was looked for: it is read again, once. */
-static bool
-came_before_us(const Request *request, UnitKind kind, int i, const RestError *error)
-{
-	Unit *unit = request->outcomes[i].unit;
-
-	if (kind != UNIT_CREATE || unit->refused_once || !error->code ||
-		strcmp(error->code, "DUPLICATE_VALUE") != 0 || strstr(error->message, request->external_id) == NULL)
-		return false;
-	unit->refused_once = true;
-	return true;
-}
-
-/* New metadata made no difference. */
-static bool
-refused_before(const Unit *unit)
-{
-	return unit->refused_once || unit->attempts > 0;
-}
-
-static void
-set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, const RestResult *result,
-		   const HttpReply *reply)
-{
-	Outcome *outcome = &request->outcomes[i];
-	const RestError *error = &result->error;
-
-	if (came_before_us(request, kind, i, error))
-	{
-		outcome->kind = OUTCOME_AGAIN;
-		return;
-	}
-	switch (error_classify(error->code ? 200 : result->http_status, error->code, error->message))
-	{
-		case SCOPE_RECORD_GONE:
-			set_gone(request, kind, i, error, reply);
-			break;
-		case SCOPE_RECORD_COLLATERAL:
-			outcome->kind = OUTCOME_AGAIN;
-			break;
-		case SCOPE_RECORD_RETRY:
-			if (error_is_contention(error->code))
-				throttle_contention(&request->connection->throttle, request->nunits);
-			reply_set_retry(request, i, error, reply);
-			break;
-		case SCOPE_RECORD_PARENT:
-			set_orphan(request, i, error);
-			break;
-		case SCOPE_SERVER:
-		case SCOPE_CONCURRENT_LIMIT:
-		case SCOPE_DAILY_LIMIT:
-		case SCOPE_SESSION:
-			outcome->kind = OUTCOME_AGAIN; /* judge_server has made the server wait */
-			break;
-		case SCOPE_MAPPING:
-			/* if it is not the mapping's fault, either (poison_blames_mapping) */
-			if (refused_before(outcome->unit))
-				reply_set_retry(request, i, error, reply);
-			else
-				set_refused(delivery, request, i, error, reply);
-			break;
-		case SCOPE_CONNECTION:
-			connection_block(request->connection, error_text(error), GetCurrentTimestamp());
-			outcome->kind = OUTCOME_AGAIN;
-			break;
-		default:
-			if (metadata_suspected(delivery, request, error))
-				set_refused(delivery, request, i, error, reply);
-			else
-				set_dead(request, i, error, reply);
-	}
-}
-
-TimestampTz
-reply_server_time(const HttpReply *reply)
-{
-	return reply->server_date == 0
-			   ? 0
-			   : (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
-					 USECS_PER_SEC;
-}
-
-/* When Salesforce answered, by its clock. */
-static TimestampTz
-answered_at(const Request *request, const HttpReply *reply)
-{
-	TimestampTz at = reply_server_time(reply);
-
-	return at != 0 ? at : GetCurrentTimestamp() + request->connection->clock_skew;
-}
-
-static void set_again(Request *request, const RequestPart *part);
-static void block_refused(Delivery *delivery, Request *request, const RequestPart *part, const char *trouble,
-						  TimestampTz now);
-
-/* Records refused, with the newest metadata, for a reason that concerns all of the mapping. */
-static int
-refused_for_all(const Request *request, const RequestPart *part, const RestResult *results)
-{
-	int n = 0;
-
-	for (int i = 0; i < part->n; i++)
-		if (!results[i].success && refused_before(request->outcomes[part->first + i].unit) &&
-			error_classify(200, results[i].error.code, results[i].error.message) == SCOPE_MAPPING)
-			n++;
-	return n;
-}
-
-/*
- * Is the server well, whatever it says of single records?  During maintenance,
- * say, it refuses each of them for a reason of its own: then it has to wait, and
- * they keep their attempts.
- */
-static void
-judge_server(Delivery *delivery, Request *request, const RestResult *ailing, ErrorScope scope,
-			 const HttpReply *reply)
-{
-	Connection *connection = request->connection;
-
-	if (ailing)
-	{
-		trouble_of_server(connection, scope, error_text(&ailing->error), reply->retry_after,
-						  GetCurrentTimestamp());
-		return;
-	}
-	poison_passed(&connection->poison, request->mark, true);
-	connection_well(connection, reply->elapsed, request->nunits,
-					batch_size(delivery->work) > request->nunits);
-}
-
-static const RestResult *
-find_ailing(const RestResult *results, int n, ErrorScope *scope)
-{
-	for (int i = 0; i < n; i++)
-		if (trouble_is_server(&results[i], scope))
-			return &results[i];
-	return NULL;
-}
-
-static void
-set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
-			const HttpReply *reply)
-{
-	MappingDelivery *state = delivery_of(delivery, request->mapping);
-
-	if (poison_blames_mapping(&state->refusals, refused_for_all(request, part, results), part->n))
-	{
-		set_again(request, part);
-		block_refused(delivery, request, part, error_text(&results[0].error), GetCurrentTimestamp());
-		return;
-	}
-	for (int i = 0; i < part->n; i++)
-	{
-		Outcome *outcome = &request->outcomes[part->first + i];
-
-		poison_forget(&request->connection->poison, request->mapping, outcome->unit->key);
-		if (!results[i].success)
-		{
-			set_failed(delivery, request, part->kind, part->first + i, &results[i], reply);
-			continue;
-		}
-		if (part->kind == UNIT_FREE_KEY)
-		{
-			outcome->kind = OUTCOME_AGAIN;
-			outcome->key_freed = true;
-			outcome->written_at = answered_at(request, reply);
-			continue;
-		}
-		outcome->kind = part->kind == UNIT_DELETE ? deleted_kind(outcome) : OUTCOME_SYNCED;
-		outcome->written_at = answered_at(request, reply);
-		if (results[i].id)
-			outcome->salesforce_id = results[i].id;
-	}
-}
-
-void
-reply_set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
-				  const HttpReply *reply)
-{
-	ErrorScope scope;
-	const RestResult *ailing = find_ailing(results, part->n, &scope);
-
-	if (ailing)
-		trouble_of_server(request->connection, scope, error_text(&ailing->error), reply->retry_after,
-						  GetCurrentTimestamp());
-	set_results(delivery, request, part, results, reply);
-}
 
 /*
  * Requests, or parts of them, that are refused as a whole.  Each of the
  * following says of the units what becomes of them; they are let go of after.
  */
 
-static void
-set_again(Request *request, const RequestPart *part)
+void
+reply_set_again(Request *request, const RequestPart *part)
 {
 	for (int i = 0; i < part->n; i++)
 		request->outcomes[part->first + i].kind = OUTCOME_AGAIN;
@@ -570,10 +41,10 @@ bisect(Request *request, const RequestPart *part, const RestError *error, const 
 {
 	if (part->n == 1 && request->records)
 	{
-		set_dead(request, part->first, error, reply);
+		reply_set_dead(request, part->first, error, reply);
 		return;
 	}
-	set_again(request, part);
+	reply_set_again(request, part);
 	for (int i = 0; i < part->n; i++)
 		request->outcomes[part->first + i].unit->limit = Max(part->n / 2, 1);
 }
@@ -592,9 +63,9 @@ session_ended(Request *request, const char *trouble, TimestampTz now)
 	}
 }
 
-static void
-block_refused(Delivery *delivery, Request *request, const RequestPart *part, const char *trouble,
-			  TimestampTz now)
+void
+reply_block_refused(Delivery *delivery, Request *request, const RequestPart *part, const char *trouble,
+					TimestampTz now)
 {
 	MappingDelivery *state = delivery_of(delivery, request->mapping);
 	bool again = false;
@@ -609,10 +80,10 @@ block_refused(Delivery *delivery, Request *request, const RequestPart *part, con
 	state->describe_wanted = true;
 	if (!again)
 		return;
-	begin();
+	reply_begin();
 	delivery_block(delivery, state, trouble, now);
 	state->refused_until = state->blocked_until;
-	commit();
+	reply_commit();
 }
 
 /* True if it may have been carried out all the same. */
@@ -625,7 +96,7 @@ part_refused(Delivery *delivery, Request *request, const RequestPart *part, int 
 						  error->code ? ": " : "", error->message);
 	ErrorScope scope = error_classify(status, error->code, error->message);
 
-	set_again(request, part);
+	reply_set_again(request, part);
 	switch (scope)
 	{
 		case SCOPE_SESSION:
@@ -635,7 +106,7 @@ part_refused(Delivery *delivery, Request *request, const RequestPart *part, int 
 			connection_block(connection, text, now);
 			return false;
 		case SCOPE_MAPPING:
-			block_refused(delivery, request, part, text, now);
+			reply_block_refused(delivery, request, part, text, now);
 			return false;
 		case SCOPE_CONCURRENT_LIMIT:
 		case SCOPE_DAILY_LIMIT:
@@ -661,9 +132,9 @@ finish_write(Delivery *delivery, Request *request, bool keep_intent)
 				batch_forget_read(request->outcomes[i].unit);
 	if (keep_intent && request->intent != 0)
 	{
-		begin();
+		reply_begin();
 		intent_unknown(request->intent);
-		commit();
+		reply_commit();
 		if (delivery->next_verify == 0)
 			delivery->next_verify = GetCurrentTimestamp();
 		request->intent = 0;
@@ -679,11 +150,31 @@ all_of(const Request *request)
 	return all;
 }
 
+/* Was it refused for being compressed?  The first that is tells; then it goes again as it is. */
+static bool
+gzip_refused(Request *request, const HttpReply *reply)
+{
+	Connection *connection = request->connection;
+
+	if (!request->compressed || connection->gzip_taken ||
+		(reply->status != 400 && reply->status != 411 && reply->status != 415 && reply->status < 500))
+		return false;
+	connection->gzip_refused = true;
+	return true;
+}
+
 void
 reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	RequestPart all = all_of(request);
 	RestError error = rest_parse_error(reply->status, reply->body, reply->body_len);
+
+	if (gzip_refused(request, reply))
+	{
+		reply_set_again(request, &all);
+		finish_write(delivery, request, reply->status >= 500);
+		return;
+	}
 
 	finish_write(delivery, request, part_refused(delivery, request, &all, reply->status, &error, reply, now));
 }
@@ -693,8 +184,8 @@ reply_mapping_refused(Delivery *delivery, Request *request, const char *trouble,
 {
 	RequestPart all = all_of(request);
 
-	set_again(request, &all);
-	block_refused(delivery, request, &all, trouble, now);
+	reply_set_again(request, &all);
+	reply_block_refused(delivery, request, &all, trouble, now);
 	finish_write(delivery, request, false);
 }
 
@@ -715,7 +206,7 @@ reply_failed(Delivery *delivery, Request *request, const char *trouble, Timestam
 
 	poison_other_failed(&request->connection->poison);
 	connection_failed(request->connection, trouble, -1, now);
-	set_again(request, &all);
+	reply_set_again(request, &all);
 	finish_write(delivery, request, false);
 }
 
@@ -724,7 +215,7 @@ reply_go_on(Delivery *delivery, Request *request)
 {
 	RequestPart all = all_of(request);
 
-	set_again(request, &all);
+	reply_set_again(request, &all);
 	finish_write(delivery, request, false);
 }
 
@@ -744,9 +235,9 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 	if (!rest_parse_update_if(reply->body ? reply->body : "", reply->body_len, request->records,
 							  request->nunits, results, failed, error))
 		return false;
-	ailing = find_ailing(results, request->nunits, &scope);
-	judge_server(delivery, request, ailing, scope, reply);
-	set_results(delivery, request, &request->parts[0], results, reply);
+	ailing = reply_find_ailing(results, request->nunits, &scope);
+	reply_judge_server(delivery, request, ailing, scope, reply);
+	reply_judge_results(delivery, request, &request->parts[0], results, reply);
 	for (int i = 0; i < request->nunits; i++)
 	{
 		if (failed[i])
@@ -791,16 +282,16 @@ settle_parts(Delivery *delivery, Request *request, const HttpReply *reply, Times
 			!rest_parse_results(parts[p].body, parts[p].body_len, request->parts[p].n, results[p], error))
 			return false;
 		if (parts[p].http_status == 200 && !ailing)
-			ailing = find_ailing(results[p], request->parts[p].n, &scope);
+			ailing = reply_find_ailing(results[p], request->parts[p].n, &scope);
 	}
-	judge_server(delivery, request, ailing, scope, reply);
+	reply_judge_server(delivery, request, ailing, scope, reply);
 	for (int p = 0; p < request->nparts; p++)
 	{
 		RestError refusal;
 
 		if (parts[p].http_status == 200)
 		{
-			set_results(delivery, request, &request->parts[p], results[p], reply);
+			reply_judge_results(delivery, request, &request->parts[p], results[p], reply);
 			continue;
 		}
 		refusal = rest_parse_error(parts[p].http_status, parts[p].body, parts[p].body_len);
@@ -911,11 +402,11 @@ lookup_done(Delivery *delivery, Request *request, const RestFound *found, int nf
 {
 	Mapping *mapping;
 
-	begin();
+	reply_begin();
 	mapping = mapping_get(request->mapping);
 	if (mapping && mapping->key_field)
 		remember_found(request, found, nfound, mapping->key_field->case_sensitive);
-	commit();
+	reply_commit();
 	for (int i = 0; i < request->nunits; i++)
 		request->outcomes[i].unit->looked_up = true;
 	reply_go_on(delivery, request);
@@ -995,9 +486,9 @@ store_describe(Delivery *delivery, Request *request, const HttpReply *reply)
 	}
 	delivery_of(delivery, request->mapping)->describe_wanted = false;
 	delivery_of(delivery, request->mapping)->describe_due = false;
-	begin();
+	reply_begin();
 	object_put(request->server, request->object, reduced, reply->last_modified);
-	commit();
+	reply_commit();
 	connection_well(request->connection, reply->elapsed, 0, true);
 }
 
@@ -1014,12 +505,12 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 	else if (reply->status == 304 || reply->status == 404)
 	{
 		state->describe_wanted = state->describe_due = false;
-		begin();
+		reply_begin();
 		if (reply->status == 304)
 			object_touch(request->server, request->object);
 		else
 			object_put(request->server, request->object, NULL, NULL);
-		commit();
+		reply_commit();
 		connection_well(request->connection, reply->elapsed, 0, true);
 	}
 	else
@@ -1074,9 +565,9 @@ field_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 		connection_failed(request->connection, reply->error, -1, now);
 		return;
 	}
-	begin();
+	reply_begin();
 	settled = create_field_reply(delivery, request, reply);
-	commit();
+	reply_commit();
 	if (!settled)
 		reply_refused(delivery, request, reply, now);
 }
@@ -1146,6 +637,7 @@ reply_settle(Delivery *delivery, Request *request, const HttpReply *reply)
 	delivery->requests = list_delete_ptr(delivery->requests, request);
 	request->connection->in_flight--;
 	connection_note_reply(request->connection, reply, request->started, now);
+	request->connection->gzip_taken |= request->compressed && reply->status == 200;
 	PG_TRY();
 	{
 		dispatch(delivery, request, reply, now);

@@ -141,6 +141,17 @@ push_source(int64 id, const OpenConflict *conflict)
 	queue_event(mapping, id, EVENT_INSERT, key, NULL, -1);
 }
 
+/* The record of a row that left is not the row's any more: one that returns is a new one. */
+static void
+let_go(const OpenConflict *conflict)
+{
+	Mapping *mapping = api_mapping(conflict->mapping);
+	char *key = source_key_from_json(mapping, sql_arg_jsonb(conflict->source_key).value);
+
+	if (!source_read(mapping, &key, 1)->found)
+		record_forget(mapping->id, rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive));
+}
+
 PG_FUNCTION_INFO_V1(sfsync_resolve_conflict);
 
 Datum
@@ -159,6 +170,8 @@ sfsync_resolve_conflict(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 	if (strcmp(keep, "source") == 0)
 		push_source(id, &conflict);
+	else if (!conflict.field)
+		let_go(&conflict);
 	shmem_wake_at_commit();
 	PG_RETURN_BOOL(true);
 }

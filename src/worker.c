@@ -141,7 +141,9 @@ turn(Delivery *delivery, bool woken)
 	}
 	PG_CATCH();
 	{
-		EmitErrorReport();
+		/* that someone configured at the same moment is no error: it is done again */
+		if (geterrcode() != ERRCODE_T_R_SERIALIZATION_FAILURE)
+			EmitErrorReport();
 		FlushErrorState();
 		if (IsTransactionState())
 			AbortCurrentTransaction();

@@ -276,6 +276,17 @@ holds(20, 'Site', 'person', 'an edit after a lost reply stays');
 is(conflicts(20), 'Site "lost"/"person" newest_wins open', 'it is a conflict');
 sql(q{DELETE FROM sfsync.intent});
 
+# Applied, then silence, then the connection is gone; a person edits meanwhile.  Nothing may send the same again unread.
+$sim->fault(name => 'hang', match => { kind => 'collections_update' }, times => 1, action => { hang => 3, apply => JSON::PP::true });
+sql(q{UPDATE account SET site = 'silence' WHERE id = 59});
+poll_until(sub { ($sim->record('Account', '59')->{Site} // '') eq 'silence' }, 'applied, and no reply');
+edit(59, { Site => 'person' }, 1);
+wait_for_sync($node, 'silence: settled');
+holds(59, 'Site', 'person', 'an edit while a request hangs stays');
+is(conflicts(59), 'Site "silence"/"person" newest_wins open', 'it is a conflict');
+$sim->clear_faults;
+sql(q{DELETE FROM sfsync.intent});
+
 #
 # Records that people delete and merge
 #
@@ -445,10 +456,10 @@ poll_query($node, q{SELECT DISTINCT salesforce_modified_by FROM sfsync.conflict 
 #
 # Calls
 #
-$mark = meet(sub { sql(q{UPDATE lead SET description = 'call' WHERE id <= 900}) });
+$mark = meet(sub { sql(q{UPDATE lead SET description = 'call' WHERE id <= 400}) });
 my @calls = $sim->requests($mark);
-is(join(',', sort map { $_->{kind} } @calls), 'collections_retrieve,composite', '900 changes: one call reads, one writes');
-$mark = meet(sub { sql(q{UPDATE lead SET description = 'again' WHERE id <= 900; UPDATE lead SET description = 'call' WHERE id <= 900}) });
+is(join(',', sort map { $_->{kind} } @calls), 'collections_retrieve,composite', '400 changes: one call reads, one writes');
+$mark = meet(sub { sql(q{UPDATE lead SET description = 'again' WHERE id <= 400; UPDATE lead SET description = 'call' WHERE id <= 400}) });
 @calls = $sim->requests($mark);
 is(join(',', map { $_->{kind} } @calls), 'collections_retrieve', 'what is as it was is not written');
 sql(q{SELECT sfsync.drop_mapping('lead', true)});

@@ -384,7 +384,7 @@ $sim->remove('log');
 $created = $sim->created('Account');
 my @sessions = map { session($node) } 0 .. 2;
 $sessions[$_]->send("CALL storm(0.$_ + 0.05, 150, $_)") foreach 0 .. 2;
-foreach my $round (1 .. ($ENV{NO_KILL} ? 0 : 2))
+foreach my $round (1 .. 2)
 {
 	my $pid = worker_pid($node);
 	my $n = $sim->stats->{calls};

@@ -176,6 +176,13 @@ poll_query($node, q{SELECT state, detail ~ 'permission denied' FROM sfsync.statu
 is($sim->count('Contact'), 0, 'owner2: and nothing is sent');
 is(as('owner2', q{SELECT sfsync.drop_mapping('second', discard_pending => true)}), '', 'owner2: ends it');
 
+# The owner of a server
+sql(q{CREATE SERVER theirs FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://acme.my.salesforce.com'); ALTER SERVER theirs OWNER TO owner2});
+is(as('owner2', q{ALTER SERVER theirs OPTIONS (SET login_url 'https://other.my.salesforce.com')}), '', 'owner2: changes the address of a server of its own');
+refused('owner2', q{ALTER SERVER theirs OPTIONS (ADD ca_file '/etc/passwd')}, '42501.*ca_file', 'names no file there');
+refused('owner2', q{ALTER SERVER theirs OPTIONS (SET login_url 'http://10.0.0.1')}, 'login_url', 'and no address without TLS');
+sql('DROP SERVER theirs');
+
 #
 # pg_monitor, pg_read_all_data
 #

@@ -2,7 +2,7 @@
 # and records are changed; afterwards table, Salesforce, dead letters and
 # conflicts have to agree as design section 1 promises.
 #
-# SFSYNC_FAULTS_SECONDS: how long faults are made (default 12); SFSYNC_FAULTS_SEED: to repeat a run.
+# SFSYNC_TEST_SECONDS: how long faults are made (default 12); SFSYNC_TEST_SEED: to repeat a run.
 use strict;
 use warnings;
 
@@ -15,14 +15,14 @@ use SfSync;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $seconds = $ENV{SFSYNC_FAULTS_SECONDS} || 12;
-my $seed = $ENV{SFSYNC_FAULTS_SEED} || int(time()) % 1_000_000;
+my $seconds = $ENV{SFSYNC_TEST_SECONDS} || 12;
+my $seed = $ENV{SFSYNC_TEST_SEED} || int(time()) % 1_000_000;
 my $margin = 3;    # seconds within which it is open which of two changes is the newer one
 my $settle = 90;   # seconds in which all has to be settled once faults are over
 my $json = JSON::PP->new->canonical->allow_nonref;
 
 srand($seed);
-diag("seed $seed, $seconds s: repeat with SFSYNC_FAULTS_SEED=$seed SFSYNC_FAULTS_SECONDS=$seconds");
+diag("seed $seed, $seconds s: repeat with SFSYNC_TEST_SEED=$seed SFSYNC_TEST_SECONDS=$seconds");
 
 my $sim = simulator();
 my $node = new_node('faults', conf => <<'CONF');
@@ -60,8 +60,8 @@ my %mappings = (
 	invoices => { object => 'Invoice__c', policy => 'newest_wins', edited => [qw(Status__c Notes__c)] });
 my %parent_of = ('contacts.AccountId' => 'Account', 'invoices.Account__c' => 'Account');
 
-connect_salesforce($node, $sim);
-$sim->config(api_limit => 100_000_000, clock_offset => any(0, 0, 40, -40), keep_bodies => JSON::PP::true);
+connect_salesforce($node, $sim, options => 'bulk_threshold ' . any(q('0'), q('30'), q('5000')));
+$sim->config(api_limit => 100_000_000, keep_bodies => JSON::PP::true);
 sql(q{
 CREATE TABLE accounts (id integer PRIMARY KEY, name text NOT NULL, phone text, site text, annual_revenue numeric);
 CREATE TABLE contacts (id integer PRIMARY KEY, last_name text NOT NULL, phone text, title text, one text, two text,
@@ -83,6 +83,9 @@ BEGIN
 		columns = ARRAY['*'];
 	END IF;
 	INSERT INTO touched VALUES (TG_ARGV[0], CASE WHEN TG_OP = 'DELETE' THEN OLD.id ELSE NEW.id END, columns, clock_timestamp());
+	IF TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
+		INSERT INTO touched SELECT source, NEW.id, t.columns, t.at FROM touched t WHERE source = TG_ARGV[0] AND id = OLD.id;
+	END IF;
 	RETURN NULL;
 END $$;
 SELECT sfsync.create_mapping('accounts', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins');
@@ -116,9 +119,28 @@ is($sim->record('Account', 7)->{Phone}, 'refused', 'what the dead letter was abo
 is(sql(q{SELECT status FROM sfsync.dead_letter}), 'resolved', 'and it is resolved');
 sql(q{ALTER TABLE accounts DROP COLUMN number_of_employees});
 
+# A row that leaves the filter, whose record is kept since someone had edited it: other changes don't undo that, and
+# are sent when the row returns.
+my $edited = time() + 2;
+sql(q{SELECT sfsync.pause('contacts'); UPDATE contacts SET active = false WHERE id = 1});
+$sim->post('edit', { object => 'Contact', match => { PG_Key__c => '1' }, fields => { Phone => 'by a rep' }, at => $edited });
+sql(q{SELECT sfsync.resume('contacts')});
+wait_for_sync($node, 'a row leaves: settled');
+is(sql(q{SELECT coalesce(field, 'the record') FROM sfsync.conflict WHERE resolution IS NULL}), 'the record', 'its record stays');
+poll_until(sub { time() > $edited + 2 }, 'the edit is over');
+sql(q{UPDATE contacts SET title = 'changed meanwhile' WHERE id = 1});
+wait_for_sync($node, 'it changes: settled');
+is(($sim->record('Contact', 1) || {})->{Phone}, 'by a rep', 'its record still stays');
+sql(q{UPDATE contacts SET active = true WHERE id = 1});
+wait_for_sync($node, 'it returns: settled');
+is($sim->record('Contact', 1)->{Title}, 'changed meanwhile', 'it comes whole');
+is(sql(q{SELECT count(*) FROM sfsync.conflict WHERE resolution IS NULL}), '0', 'and the conflict is over');
+
 #
 # Rows are changed
 #
+
+$sim->config(clock_offset => any(0, 0, 40, -40));
 
 my %next = map { $_ => 1000 } keys %mappings;
 my $partitions = 0;
@@ -197,7 +219,7 @@ sub execute
 # What goes wrong
 #
 
-my @writes = qw(collections_create collections_update collections_upsert collections_delete composite create update upsert delete);
+my @writes = qw(bulk_create bulk_upload bulk_close bulk_results bulk_info collections_create collections_update collections_upsert collections_delete composite create update upsert delete);
 my $n_faults = 0;
 
 # Few faults are planted at a time, else nothing gets through; those that have struck are counted.
@@ -293,8 +315,8 @@ sub remove
 	my ($record) = grep { $_->{PG_Key__c} && chance(0.1) } @{ $sim->records($object) };
 
 	return unless $record;
-	my @gone = ([ $table, $record->{PG_Key__c} ]);
-	push @gone, map { [ 'contacts', $_->{PG_Key__c} ] } grep { ($_->{AccountId} || '') eq $record->{Id} } @{ $sim->records('Contact') }
+	my @gone = ([ $table, $record ]);
+	push @gone, map { [ 'contacts', $_ ] } grep { ($_->{AccountId} || '') eq $record->{Id} } @{ $sim->records('Contact') }
 	  if $table eq 'accounts';
 	my ($winner) = $table eq 'contacts' && chance(0.3) ? grep { $_->{Id} ne $record->{Id} && chance(0.2) } @{ $sim->records('Contact') } : ();
 	if ($winner)
@@ -306,7 +328,7 @@ sub remove
 	{
 		eval { $sim->post('delete', { object => $object, id => $record->{Id} }) } or return;
 	}
-	push @removed, map { { table => $_->[0], key => $_->[1], at => time() } } @gone;
+	push @removed, map { { table => $_->[0], key => $_->[1]->{PG_Key__c} // '', id => $_->[1]->{Id}, at => time() } } @gone;
 	$made{removal}++;
 	return;
 }
@@ -406,16 +428,16 @@ my @wrongs = (
 	[ 5, sub { plant_request('status', { status => any(500, 502, 503, 504), body => any('', '<html>down</html>'), apply => chance(0.5) ? JSON::PP::true : JSON::PP::false }, on_something()) } ],
 	[ 3, sub { $sim->post('expire_tokens', {}); $made{expire_tokens}++ } ],
 	[ 1, sub { $sim->post('expire_cursors', {}); $made{expire_cursors}++ } ],
-	[ 2, sub { during('api_limit', 0.5 + rand, sub { $sim->config(api_limit => 100) }, sub { $sim->config(api_limit => 100_000_000) }) } ],
-	[ 2, sub { during('concurrent_limit', 0.7, sub { $sim->config(concurrent_limit => 1, long_request_seconds => 0) }, sub { $sim->config(concurrent_limit => 25, long_request_seconds => 20) }) } ],
-	[ 1, sub { during('maintenance', 0.5, sub { $sim->config(maintenance => JSON::PP::true) }, sub { $sim->config(maintenance => JSON::PP::false) }) } ],
-	[ 1, sub { during('api_disabled', 0.5, sub { $sim->config(api_disabled => JSON::PP::true) }, sub { $sim->config(api_disabled => JSON::PP::false) }) } ],
-	[ 1, sub { during('network_gone', 0.7, sub { $sim->fault(name => 'gone', action => { close => 'before' }) }, sub { $sim->remove('faults?name=gone') }) } ],
+	[ 1, sub { during('api_limit', 0.5 + rand, sub { $sim->config(api_limit => 100) }, sub { $sim->config(api_limit => 100_000_000) }) } ],
+	[ 1, sub { during('concurrent_limit', 0.7, sub { $sim->config(concurrent_limit => 1, long_request_seconds => 0) }, sub { $sim->config(concurrent_limit => 25, long_request_seconds => 20) }) } ],
+	[ 0.5, sub { during('maintenance', 0.5, sub { $sim->config(maintenance => JSON::PP::true) }, sub { $sim->config(maintenance => JSON::PP::false) }) } ],
+	[ 0.5, sub { during('api_disabled', 0.5, sub { $sim->config(api_disabled => JSON::PP::true) }, sub { $sim->config(api_disabled => JSON::PP::false) }) } ],
+	[ 0.5, sub { during('network_gone', 0.7, sub { $sim->fault(name => 'gone', action => { close => 'before' }) }, sub { $sim->remove('faults?name=gone') }) } ],
 	[ 4, sub { plant_record('record_locked', 'UNABLE_TO_LOCK_ROW', 0.5) } ],
 	[ 2, sub { plant_record('record_refused', 'FIELD_CUSTOM_VALIDATION_EXCEPTION', 1) } ],
 	[ 1, sub { my ($object, $field) = @{ any([ 'Account', 'Site' ], [ 'Invoice__c', 'Notes__c' ], [ 'Contact', 'Title' ]) };
 			during("hidden_field", 1 + rand 2, sub { schema($object, $field, 'hide') }, sub { schema($object, $field, 'show') }) } ],
-	[ 2, sub { during('pause', 0.5, sub { execute('SELECT sfsync.pause()') }, sub { sql('SELECT sfsync.resume()') }) } ],
+	[ 1, sub { during('pause', 0.5, sub { execute('SELECT sfsync.pause()') }, sub { sql('SELECT sfsync.resume()') }) } ],
 	[ 1, sub { my $table = any(sort keys %mappings); execute("SELECT sfsync.backfill('$table')"); $made{backfill}++ } ],
 	[ 2, sub { execute(q{SELECT sfsync.retry(id) FROM sfsync.dead_letter WHERE status = 'open'}); $made{retry}++ } ],
 	[ 2, \&ddl ]);
@@ -443,7 +465,7 @@ while (time() < $start + $seconds)
 	undo(0);
 	execute(transaction());
 	$transactions++;
-	wrong() if chance(0.3);
+	wrong() if chance(0.2);
 	edit() if chance(0.25);
 	remove() if chance(0.03);
 	if (time() > $next_kill)
@@ -465,6 +487,8 @@ undo(1);
 harvest(1);
 $sim->clear_faults;
 sql('SELECT sfsync.refresh_schema()');
+# where people deleted a parent, its children wait until it is made anew
+sql("UPDATE accounts SET name = name || '.' WHERE id IN (" . join(', ', 0, grep { /^\d+$/ } map { $_->{key} } grep { $_->{table} eq 'accounts' } @removed) . ')');
 wait_for_sync($node, 'all is settled', seconds => $settle) or diag_waiting();
 sql(q{SELECT sfsync.retry(id) FROM sfsync.dead_letter WHERE status = 'open'});
 wait_for_sync($node, 'dead letters are settled', seconds => $settle);
@@ -493,13 +517,13 @@ sub plain
 sub same { my ($one, $other) = @_; return defined $one ? defined $other && $one eq $other : !defined $other }
 sub shown { my ($value) = @_; return defined $value ? "\"$value\"" : 'null' }
 
-# When a column of a row was last written, or the row got its key.
+# When one of the columns of a row was last written; without any, the row.
 sub written
 {
 	my ($touched, $id, @columns) = @_;
 	my $last = 0;
 
-	foreach my $name (grep { !@columns || $_ eq '*' || $_ eq 'id' || { map { $_ => 1 } @columns }->{$_} } keys %{ $touched->{$id} || {} })
+	foreach my $name (grep { !@columns || $_ eq '*' || { map { $_ => 1 } @columns }->{$_} } keys %{ $touched->{$id} || {} })
 	{
 		$last = $touched->{$id}->{$name} if $touched->{$id}->{$name} > $last;
 	}
@@ -540,6 +564,7 @@ sub state_of
 		}
 		$state{records}->{$key} = $record;
 	}
+	$state{ids} = { map { $_->{key} => $_->{salesforce_id} } rows_of("SELECT r.key, r.salesforce_id FROM sfsync.record r JOIN sfsync.mapping m ON m.id = r.mapping WHERE m.name = '$table'") };
 	$state{dead} = { map { $_->{id} => 1 } rows_of("SELECT source_key ->> 'id' AS id FROM sfsync.dead_letter WHERE mapping = '$table' AND status IN ('open', 'retrying')") };
 	foreach my $conflict (rows_of("SELECT source_key ->> 'id' AS id, field, salesforce_value FROM sfsync.conflict WHERE mapping = '$table' AND resolution IS NULL"))
 	{
@@ -551,16 +576,17 @@ sub state_of
 # Last edit of a field by a person.
 sub last_edit
 {
-	my ($table, $key, $field) = @_;
-	my ($edit) = grep { $_->{table} eq $table && $_->{key} eq $key && $_->{field} eq $field } reverse @edits;
+	my ($id, $field) = @_;
+	my ($edit) = grep { $_->{id} eq $id && $_->{field} eq $field } reverse @edits;
 
 	return $edit;
 }
 
 sub removed_at
 {
-	my ($table, $key) = @_;
-	my ($gone) = grep { $_->{table} eq $table && $_->{key} eq $key } reverse @removed;
+	my ($state, $key) = @_;
+	my $id = $state->{ids}->{$key} || '';
+	my ($gone) = grep { $_->{table} eq $state->{table} && ($_->{key} eq $key || $_->{id} eq $id) } reverse @removed;
 
 	return $gone ? $gone->{at} : 0;
 }
@@ -570,7 +596,7 @@ sub missing_is_explained
 	my ($state, $key, $looked) = @_;
 
 	return 1 if exists $state->{conflicts}->{$key}->{''} || $state->{dead}->{$key};
-	return !$looked && removed_at($state->{table}, $key) > written($state->{ever}, $key) - $margin;
+	return !$looked && removed_at($state, $key) > written($state->{ever}, $key) - $margin;
 }
 
 sub difference_is_explained
@@ -585,10 +611,10 @@ sub difference_is_explained
 	# only values that are there are sent when a column begins to feed a field
 	return 1 if !defined $state->{rows}->{$key}->{$field} && $field =~ /^(?:NumberOfEmployees|Quantity__c)$/;
 	return 0 if $looked;
-	my $edit = last_edit($state->{table}, $key, $field);
+	my $edit = last_edit($state->{records}->{$key}->{Id}, $field);
 	return 1 if $edit && same($edit->{value}, $has) && $edit->{at} > written($state->{ever}, $key, @{ $state->{fields}->{$field} }, 'active') - $margin;
 	# a lookup is emptied when somebody deletes the parent
-	return 1 if $parent && !defined $has && removed_at('accounts', $state->{rows}->{$key}->{$field}) > 0;
+	return 1 if $parent && !defined $has && grep { $_->{table} eq 'accounts' && $_->{key} eq $state->{rows}->{$key}->{$field} } @removed;
 	return 0;
 }
 
@@ -624,6 +650,25 @@ sub compare_rows
 		push @problems, "$table $key: a record without a row" unless $archived && $state->{records}->{$key}->{$archived};
 	}
 	return @problems;
+}
+
+# Requests about a record, for people who look into it.
+sub requests_of
+{
+	my ($state, $key) = @_;
+	my $record = $state->{records}->{$key} || {};
+	my $id = $record->{Id} || $state->{ids}->{$key} || 'none';
+	my @found;
+
+	foreach my $request (@{ $sim->get('log?bodies=1')->{requests} })
+	{
+		my $text = join(' ', map { ref $_ ? $json->encode($_) : $_ // '' } @{$request}{qw(path query body)});
+
+		next unless $text =~ /$id|\\?"PG_Key__c\\?":\s*\\?"$key\\?"|(?:'|%27)$key(?:'|%27)|PG_Key__c\/$key\b/;
+		push @found, sprintf('%.3f to %.3f %s %s %s: %s', $request->{at}, $request->{done_at} || 0, $request->{kind}, $request->{status} // '-', $request->{fault} // '',
+			join(' ... ', $text =~ /(.{0,100}(?:$id|"$key\\?"|%27$key%27|'$key').{0,250})/g));
+	}
+	return ($json->encode($record), @found > 12 ? @found[ -12 .. -1 ] : @found);
 }
 
 # Under newest_wins an edit between the read and the write is overwritten: did a write
@@ -664,12 +709,14 @@ sub edits_survive
 	my (%seen, @problems);
 
 	return () if $state->{mapping}->{policy} eq 'source_wins';
+	my %keys = map { $state->{records}->{$_}->{Id} => $_ } keys %{ $state->{records} };
 	foreach my $edit (reverse grep { $_->{table} eq $table } @edits)
 	{
-		my ($key, $field) = @{$edit}{qw(key field)};
-		my $record = $state->{records}->{$key};
+		my $field = $edit->{field};
+		my $key = $keys{ $edit->{id} };
+		my $record = defined $key ? $state->{records}->{$key} : undef;
 
-		next if $seen{"$key.$field"}++ || !$state->{rows}->{$key} || !$record || $record->{Id} ne $edit->{id};
+		next if $seen{"$edit->{id}.$field"}++ || !$record || !$state->{rows}->{$key};
 		next if written($state->{ever}, $key, @{ $state->{fields}->{$field} || ['*'] }, 'active') > $edit->{at} - $margin;
 		if (same(plain($record->{$field}), $edit->{value}))
 		{
@@ -701,6 +748,7 @@ sub agree
 		foreach my $key (map { /^\w+ (\d+)/ ? $1 : () } @problems[ 0 .. ($#problems > 2 ? 2 : $#problems) ])
 		{
 			diag("what happened to $table $key:\n" . sql("SELECT * FROM sfsync.history('$table', '{\"id\": $key}')"));
+			diag(join("\n", requests_of($state, $key)));
 			diag(join("\n", map { "an edit: $_->{field} = $_->{value}, $_->{at}" } grep { $_->{table} eq $table && $_->{key} eq $key } @edits));
 		}
 	}

@@ -280,6 +280,36 @@ open_intent(void **state)
 		}
 }
 
+/* The record's last change is a later write of other fields: what differs was not set by the intent. */
+static void
+written_since_intent(void **state)
+{
+	static const struct
+	{
+		int64 written_at;
+		int64 modified_at;
+		bool ours;
+	} cases[] = {
+		{AT(70), AT(70), false}, {AT(70), AT(69), false}, {AT(70), AT(75), true}, /* applied late */
+		{AT(50), AT(55), true},  {AT(40), AT(55), true},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < lengthof(cases); i++)
+	{
+		FieldMemory remembered[2] = {OURS_AT(PHONE, OURS, AT(10)),
+									 OURS_AT(PHONE + 1, OURS, cases[i].written_at)};
+		Memory memory = memory_of(2, remembered);
+		ReconcileRecord record = {cases[i].modified_at, true, AT(50)};
+		ReconcileField field = changed_field(WANTED, AT(45), OTHER);
+
+		field.in_intent = true;
+		assert_true(reconcile(&record, &field, 1, &memory));
+		assert_int_equal(field.decision, cases[i].ours ? FIELD_WRITE : FIELD_KEEP);
+		assert_int_equal(memory.fields[0].theirs, !cases[i].ours);
+	}
+}
+
 static void
 first_contact(void **state)
 {
@@ -632,6 +662,7 @@ main(void)
 		cmocka_unit_test(late_commit_loses),
 		cmocka_unit_test(echo_of_our_last_write),
 		cmocka_unit_test(open_intent),
+		cmocka_unit_test(written_since_intent),
 		cmocka_unit_test(first_contact),
 		cmocka_unit_test(history_tells_the_time),
 		cmocka_unit_test(history_corrects_what_is_remembered),

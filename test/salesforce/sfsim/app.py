@@ -195,6 +195,7 @@ class App:
         if too_large or call.bytes > most:
             raise ApiError(413, "EXCEEDED_MAX_SIZE_REQUEST", f"The request exceeds the maximum size of {most} bytes")
         self.check_sizes(request)
+        call.encoding = request.headers.get("content-encoding")
         segments = request.segments
         if segments[:2] == ["services", "oauth2"]:
             return self.oauth(request, call, segments[2:])
@@ -235,6 +236,8 @@ class App:
 
     def check_type(self, request):
         """Without the JSON type the body is taken for something else (reference 0.3)."""
+        if request.call.encoding and not self.sim.config["request_gzip"]:
+            raise ApiError(400, "JSON_PARSER_ERROR", "Illegal character ((CTRL-CHAR, code 31)) at [line:1, column:2]")
         if request.method in ("POST", "PATCH", "PUT") and request.raw and request.call.kind != "bulk_upload":
             given = request.headers.get("content-type", "application/x-www-form-urlencoded")
             multipart = request.call.kind == "bulk_create" and "multipart/form-data" in given

@@ -12,7 +12,7 @@ class Call:
         self.begun = time.monotonic()
         self.method, self.path, self.query, self.bytes = method, path, query, size
         self.kind, self.status, self.records, self.external_ids = "other", None, 0, []
-        self.user = self.fault = self.body = None
+        self.user = self.fault = self.body = self.encoding = None
         self.written = []      # ids of the records that it wrote
         self.owner = None      # the Calls that it was counted in; another one after a reset
         self.counted = False
@@ -21,7 +21,7 @@ class Call:
     def shown(self, bodies):
         out = {"seq": self.seq, "at": self.started, "done_at": self.done, "method": self.method, "path": self.path,
                "query": self.query, "kind": self.kind, "status": self.status, "records": self.records,
-               "external_ids": self.external_ids, "bytes": self.bytes, "user": self.user, "fault": self.fault}
+               "external_ids": self.external_ids, "bytes": self.bytes, "encoding": self.encoding, "user": self.user, "fault": self.fault}
         if bodies:
             out["body"] = self.body
         return out

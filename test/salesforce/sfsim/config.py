@@ -19,7 +19,7 @@ DEFAULTS = {
     # state of the org
     "maintenance": False, "api_disabled": False, "storage_full": False,
     # transport (reference 13)
-    "chunked": True, "gzip": True, "header_case": "mixed", "cookies": True, "gzip_over": 256,
+    "chunked": True, "gzip": True, "request_gzip": True, "header_case": "mixed", "cookies": True, "gzip_over": 256,
     "page_size": 2000,
     # Bulk API 2.0 (reference 9)
     "bulk_delay": 0.05,              # seconds that a closed job stays UploadComplete

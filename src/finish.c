@@ -1,0 +1,205 @@
+/*
+ * finish.c
+ *		Outcomes written in a transaction, and their units let go of.
+ */
+#include "compat.h"
+
+#include "access/xact.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "deliver.h"
+#include "mapping.h"
+#include "reply.h"
+
+void
+reply_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+reply_commit(void)
+{
+	PopActiveSnapshot();
+
+	/* lost in a crash, the events are sent again, which is harmless */
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true,
+							 0, false);
+	CommitTransactionCommand();
+}
+
+/*
+ * Settling, and letting go of the units
+ */
+
+static void
+count_outcome(Delivery *delivery, MappingDelivery *state, const Outcome *outcome)
+{
+	switch (outcome->kind)
+	{
+		case OUTCOME_SYNCED:
+		case OUTCOME_DELETED:
+			state->counters.synced++;
+			state->counters.last_synced_at = GetCurrentTimestamp();
+			break;
+		case OUTCOME_UNCHANGED:
+			state->counters.unchanged++;
+			break;
+		case OUTCOME_CONFLICT:
+			break;
+		case OUTCOME_IGNORED:
+			state->counters.ignored++;
+			break;
+		case OUTCOME_DEAD:
+			if (state->counters.last_error)
+				pfree(state->counters.last_error);
+			state->counters.last_error = MemoryContextStrdup(delivery->context, outcome->error.code);
+			break;
+		default:
+			return;
+	}
+	state->dirty = true;
+}
+
+/* Newer changes of the same row are folded into what wasn't delivered. */
+static void
+fold_successors(Delivery *delivery, Outcome *outcomes, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Outcome *outcome = &outcomes[i];
+		Unit *next = outcome->unit->next;
+
+		if (!next)
+			continue;
+		if (outcome->kind == OUTCOME_SYNCED && outcome->fill)
+		{
+			/* its deferred row will be there */
+			batch_add_changed(next, outcome->fill, outcome->fill_len, outcome->unit->event_at);
+			next->deferred = true;
+		}
+		if (outcome->kind == OUTCOME_DEAD || outcome->kind == OUTCOME_HELD)
+			outcome->kind = OUTCOME_AGAIN;
+		if (outcome->kind == OUTCOME_AGAIN || outcome->kind == OUTCOME_CREATE_AGAIN ||
+			outcome->kind == OUTCOME_DEFERRED)
+			batch_fold_next(delivery->work, outcome->unit);
+	}
+}
+
+static void
+note_due(Delivery *delivery, TimestampTz due_at)
+{
+	if (delivery->next_due == 0 || due_at < delivery->next_due)
+		delivery->next_due = due_at;
+	if (due_at <= delivery->deferred_from)
+		delivery->deferred_from = due_at - 1;
+}
+
+static void
+release_unit(Delivery *delivery, const Outcome *outcome)
+{
+	if (outcome->kind == OUTCOME_DEFERRED || (outcome->kind == OUTCOME_SYNCED && outcome->fill))
+		note_due(delivery, outcome->due_at);
+	switch (outcome->kind)
+	{
+		case OUTCOME_CREATE_AGAIN:
+			outcome->unit->whole = true;
+			batch_again(outcome->unit);
+			break;
+		case OUTCOME_AGAIN:
+			batch_again(outcome->unit);
+			if (outcome->last_in_turn)
+				batch_postpone(outcome->unit);
+			break;
+		default:
+			batch_done(delivery->work, outcome->unit);
+	}
+}
+
+static const RestUser *
+find_user(const Delivery *delivery, const char *id)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->users)
+		if (strcmp(((RestUser *) lfirst(lc))->id, id) == 0)
+			return lfirst(lc);
+	return NULL;
+}
+
+/* Ids of users get their names, those that are not known yet later. */
+static void
+name_users(Delivery *delivery, MappingDelivery *state, Outcome *outcomes, int n)
+{
+	for (int i = 0; i < n; i++)
+		for (int c = 0; c < outcomes[i].conflicts.n; c++)
+		{
+			ConflictNote *note = &outcomes[i].conflicts.notes[c];
+			const RestUser *user = note->modified_by ? find_user(delivery, note->modified_by) : NULL;
+
+			if (user)
+				note->modified_by = psprintf("%s (%s)", user->id, user->name);
+			else if (note->modified_by)
+				state->users_wanted = true;
+		}
+}
+
+static bool
+anything_to_write(const Outcome *outcomes, int n, int64 intent)
+{
+	if (intent != 0)
+		return true;
+	for (int i = 0; i < n; i++)
+		if (outcomes[i].kind != OUTCOME_AGAIN || outcomes[i].bulk_job != 0)
+			return true;
+	return false;
+}
+
+/*
+ * The mapping may have been dropped meanwhile: then there is nobody to settle
+ * for, and nothing is left in its tables.
+ */
+void
+reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Request *request)
+{
+	int64 intent = request ? request->intent : 0;
+	MappingDelivery *state = delivery_of(delivery, mapping_id);
+	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
+
+	fold_successors(delivery, outcomes, n);
+	name_users(delivery, state, outcomes, n);
+	MemoryContextSwitchTo(caller);
+	if (anything_to_write(outcomes, n, intent))
+	{
+		Mapping *mapping;
+		int remaining = batch_size(delivery->work);
+
+		reply_begin();
+		MemoryContextSwitchTo(caller);
+		mapping = mapping_get(mapping_id);
+		if (queue_settle(mapping, outcomes, n, intent))
+		{
+			delivery->deferred_from = DT_NOBEGIN;
+			delivery->next_due = GetCurrentTimestamp();
+		}
+		for (int i = 0; i < n; i++)
+		{
+			count_outcome(delivery, state, &outcomes[i]);
+			if (outcomes[i].kind != OUTCOME_AGAIN && outcomes[i].kind != OUTCOME_CREATE_AGAIN &&
+				!outcomes[i].unit->next)
+				remaining--;
+		}
+		delivery_write_state(delivery, remaining == 0);
+		reply_commit();
+	}
+	MemoryContextSwitchTo(delivery->context);
+	if (request)
+		request->finished = true;
+	for (int i = 0; i < n; i++)
+		release_unit(delivery, &outcomes[i]);
+	MemoryContextSwitchTo(caller);
+}

@@ -1,0 +1,38 @@
+/*
+ * reply.h
+ *		What the files that judge replies share: finish.c, verdict.c, reply.c.
+ *		Others use what deliver.h has of them.
+ */
+#ifndef SFSYNC_REPLY_H
+#define SFSYNC_REPLY_H
+
+#include "deliver.h"
+
+/* A transaction whose loss in a crash does no harm: what it settles is then sent again. */
+extern void reply_begin(void);
+extern void reply_commit(void);
+
+/* "CODE: message"; palloc'd. */
+extern char *reply_error_text(const RestError *error);
+
+/* What becomes of a unit of a request, or of all of a part. */
+extern void reply_set_dead(const Request *request, int i, const RestError *error, const HttpReply *reply);
+extern void reply_set_again(Request *request, const RequestPart *part);
+
+/* The mapping is to blame: its metadata are fetched, and refused again it is blocked. */
+extern void reply_block_refused(Delivery *delivery, Request *request, const RequestPart *part,
+								const char *trouble, TimestampTz now);
+
+/*
+ * The first result that tells of the server rather than of its record, with its
+ * scope; NULL.  And what follows for the server, which is well without one.
+ */
+extern const RestResult *reply_find_ailing(const RestResult *results, int n, ErrorScope *scope);
+extern void reply_judge_server(Delivery *delivery, Request *request, const RestResult *ailing,
+							   ErrorScope scope, const HttpReply *reply);
+
+/* What becomes of each unit of a part, by its result. */
+extern void reply_judge_results(Delivery *delivery, Request *request, const RequestPart *part,
+								const RestResult *results, const HttpReply *reply);
+
+#endif /* SFSYNC_REPLY_H */

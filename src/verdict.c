@@ -1,0 +1,347 @@
+/*
+ * verdict.c
+ *		What Salesforce's results mean for single records.
+ */
+#include "compat.h"
+
+#include "deliver.h"
+#include "errors.h"
+#include "mapping.h"
+#include "payload.h"
+#include "reply.h"
+#include "sfsync.h"
+#include "throttle.h"
+
+/*
+ * Results of single records
+ */
+
+void
+reply_set_dead(const Request *request, int i, const RestError *error, const HttpReply *reply)
+{
+	Outcome *outcome = &request->outcomes[i];
+
+	outcome->kind = OUTCOME_DEAD;
+	outcome->error = *error;
+	if (!outcome->error.code)
+		outcome->error.code = pstrdup("UNKNOWN");
+	outcome->http_status = reply->status;
+	outcome->request_id = reply->request_id ? pstrdup(reply->request_id) : NULL;
+	outcome->payload =
+		rest_payload(request->object, request->external_id, request->key_is_number, &request->records[i]);
+}
+
+char *
+reply_error_text(const RestError *error)
+{
+	return psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
+}
+
+/* Records of one reply that failed as often are tried again together. */
+void
+reply_set_later(const Request *request, int i, const RestError *error, bool count_attempt)
+{
+	Outcome *outcome = &request->outcomes[i];
+
+	outcome->kind = OUTCOME_DEFERRED;
+	outcome->count_attempt = count_attempt;
+	outcome->reason = reply_error_text(error);
+	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
+															(int64) sfsync_retry_max_delay * 1000,
+															outcome->unit->attempts, request->jitter);
+}
+
+void
+reply_set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply)
+{
+	if (request->outcomes[i].unit->attempts + 1 >= sfsync_max_attempts)
+		reply_set_dead(request, i, error, reply);
+	else
+		reply_set_later(request, i, error, true);
+}
+
+/*
+ * The parent is not there: wait for it, however long.  Which one it is tells the
+ * message alone (reference, section 8); it is one that the record names.
+ */
+static void
+set_orphan(const Request *request, int i, const RestError *error)
+{
+	static const char prefix[] = "Foreign key external ID: ";
+	Outcome *outcome = &request->outcomes[i];
+	const RestRecord *record = &request->records[i];
+	const char *key = strstr(error->message, prefix);
+	const char *end = key ? strstr(key, " not found for field ") : NULL;
+	int attempts = Min(outcome->unit->attempts + 1, sfsync_max_attempts - 2);
+
+	outcome->kind = OUTCOME_DEFERRED;
+	outcome->count_attempt = attempts > outcome->unit->attempts;
+	outcome->reason = psprintf("%s: %s", error->code, error->message);
+	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
+															(int64) sfsync_retry_max_delay * 1000,
+															Max(attempts, 1), connection_random());
+	key = end ? pnstrdup(key + strlen(prefix), end - key - strlen(prefix)) : NULL;
+	for (int f = 0; f < record->nfields; f++)
+	{
+		const FieldValue *value = &record->fields[f].value;
+
+		if (value->kind != FV_LOOKUP || (key && strcmp(value->text, key) != 0))
+			continue;
+		outcome->parent_mapping = value->lookup->parent_mapping;
+		outcome->parent_key = value->text;
+	}
+}
+
+/*
+ * A field or the object is not as the metadata say: have them fetched, and try
+ * once more.  Refused again, with new metadata, it is the record's own fault.
+ */
+static void
+set_refused(Delivery *delivery, const Request *request, int i, const RestError *error, const HttpReply *reply)
+{
+	Unit *unit = request->outcomes[i].unit;
+
+	if (unit->refused_once)
+	{
+		reply_set_dead(request, i, error, reply);
+		return;
+	}
+	unit->refused_once = true;
+	delivery_of(delivery, request->mapping)->describe_wanted = true;
+	request->outcomes[i].kind = OUTCOME_AGAIN;
+}
+
+/*
+ * Coercion keeps values from errors like these, by metadata: they are old, then.
+ * Seldom enough, for the error may have other reasons.
+ */
+static bool
+metadata_suspected(Delivery *delivery, const Request *request, const RestError *error)
+{
+	static const char *const codes[] = {"INVALID_TYPE_ON_FIELD_IN_RECORD", "INVALID_FIELD", "STRING_TOO_LONG",
+										"NUMBER_OUTSIDE_VALID_RANGE",
+										"INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"};
+	MappingDelivery *state = delivery_of(delivery, request->mapping);
+	TimestampTz now = GetCurrentTimestamp();
+	bool suspicious = false;
+
+	for (int i = 0; i < lengthof(codes) && error->code; i++)
+		suspicious |= strcmp(error->code, codes[i]) == 0;
+	if (!suspicious || (!state->describe_wanted &&
+						!TimestampDifferenceExceeds(state->suspected_at, now, 10 * sfsync_retry_base_delay)))
+		return false;
+	state->suspected_at = now;
+	return true;
+}
+
+static OutcomeKind
+deleted_kind(const Outcome *outcome)
+{
+	return outcome->row_remains ? OUTCOME_CREATE_AGAIN : OUTCOME_DELETED;
+}
+
+/* No such record any more. */
+static void
+set_gone(const Request *request, UnitKind kind, int i, const RestError *error, const HttpReply *reply)
+{
+	Outcome *outcome = &request->outcomes[i];
+
+	if (kind == UNIT_DELETE)
+		outcome->kind = deleted_kind(outcome);
+	else if (kind == UNIT_FREE_KEY)
+	{
+		outcome->kind = OUTCOME_AGAIN;
+		outcome->key_freed = true;
+	}
+	else if (outcome->memory)
+		outcome->kind = OUTCOME_AGAIN; /* it is read again, and seen to be gone */
+	else if (kind == UNIT_UPDATE && (!outcome->unit->whole || strcmp(outcome->operation, "key_change") == 0))
+		outcome->kind = OUTCOME_CREATE_AGAIN;
+	else
+		reply_set_dead(request, i, error, reply);
+}
+
+/* Somebody made the record after it was looked for: it is read again, once. */
+static bool
+came_before_us(const Request *request, UnitKind kind, int i, const RestError *error)
+{
+	Unit *unit = request->outcomes[i].unit;
+
+	if (kind != UNIT_CREATE || unit->refused_once || !error->code ||
+		strcmp(error->code, "DUPLICATE_VALUE") != 0 || strstr(error->message, request->external_id) == NULL)
+		return false;
+	unit->refused_once = true;
+	return true;
+}
+
+/* New metadata made no difference. */
+static bool
+refused_before(const Unit *unit)
+{
+	return unit->refused_once || unit->attempts > 0;
+}
+
+static void
+set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, const RestResult *result,
+		   const HttpReply *reply)
+{
+	Outcome *outcome = &request->outcomes[i];
+	const RestError *error = &result->error;
+
+	if (came_before_us(request, kind, i, error))
+	{
+		outcome->kind = OUTCOME_AGAIN;
+		return;
+	}
+	switch (error_classify(error->code ? 200 : result->http_status, error->code, error->message))
+	{
+		case SCOPE_RECORD_GONE:
+			set_gone(request, kind, i, error, reply);
+			break;
+		case SCOPE_RECORD_COLLATERAL:
+			outcome->kind = OUTCOME_AGAIN;
+			break;
+		case SCOPE_RECORD_RETRY:
+			if (error_is_contention(error->code))
+				throttle_contention(&request->connection->throttle, request->nunits);
+			reply_set_retry(request, i, error, reply);
+			break;
+		case SCOPE_RECORD_PARENT:
+			set_orphan(request, i, error);
+			break;
+		case SCOPE_SERVER:
+		case SCOPE_CONCURRENT_LIMIT:
+		case SCOPE_DAILY_LIMIT:
+		case SCOPE_SESSION:
+			outcome->kind = OUTCOME_AGAIN; /* judge_server has made the server wait */
+			break;
+		case SCOPE_MAPPING:
+			/* if it is not the mapping's fault, either (poison_blames_mapping) */
+			if (refused_before(outcome->unit))
+				reply_set_retry(request, i, error, reply);
+			else
+				set_refused(delivery, request, i, error, reply);
+			break;
+		case SCOPE_CONNECTION:
+			connection_block(request->connection, reply_error_text(error), GetCurrentTimestamp());
+			outcome->kind = OUTCOME_AGAIN;
+			break;
+		default:
+			if (metadata_suspected(delivery, request, error))
+				set_refused(delivery, request, i, error, reply);
+			else
+				reply_set_dead(request, i, error, reply);
+	}
+}
+
+TimestampTz
+reply_server_time(const HttpReply *reply)
+{
+	return reply->server_date == 0
+			   ? 0
+			   : (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
+					 USECS_PER_SEC;
+}
+
+/* When Salesforce answered, by its clock. */
+static TimestampTz
+answered_at(const Request *request, const HttpReply *reply)
+{
+	TimestampTz at = reply_server_time(reply);
+
+	return at != 0 ? at : GetCurrentTimestamp() + request->connection->clock_skew;
+}
+
+/* Records refused, with the newest metadata, for a reason that concerns all of the mapping. */
+static int
+refused_for_all(const Request *request, const RequestPart *part, const RestResult *results)
+{
+	int n = 0;
+
+	for (int i = 0; i < part->n; i++)
+		if (!results[i].success && refused_before(request->outcomes[part->first + i].unit) &&
+			error_classify(200, results[i].error.code, results[i].error.message) == SCOPE_MAPPING)
+			n++;
+	return n;
+}
+
+/*
+ * Is the server well, whatever it says of single records?  During maintenance,
+ * say, it refuses each of them for a reason of its own: then it has to wait, and
+ * they keep their attempts.
+ */
+void
+reply_judge_server(Delivery *delivery, Request *request, const RestResult *ailing, ErrorScope scope,
+				   const HttpReply *reply)
+{
+	Connection *connection = request->connection;
+
+	if (ailing)
+	{
+		trouble_of_server(connection, scope, reply_error_text(&ailing->error), reply->retry_after,
+						  GetCurrentTimestamp());
+		return;
+	}
+	poison_passed(&connection->poison, request->mark, true);
+	connection_well(connection, reply->elapsed, request->nunits,
+					batch_size(delivery->work) > request->nunits);
+}
+
+const RestResult *
+reply_find_ailing(const RestResult *results, int n, ErrorScope *scope)
+{
+	for (int i = 0; i < n; i++)
+		if (trouble_is_server(&results[i], scope))
+			return &results[i];
+	return NULL;
+}
+
+void
+reply_judge_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
+					const HttpReply *reply)
+{
+	MappingDelivery *state = delivery_of(delivery, request->mapping);
+
+	if (poison_blames_mapping(&state->refusals, refused_for_all(request, part, results), part->n))
+	{
+		reply_set_again(request, part);
+		reply_block_refused(delivery, request, part, reply_error_text(&results[0].error),
+							GetCurrentTimestamp());
+		return;
+	}
+	for (int i = 0; i < part->n; i++)
+	{
+		Outcome *outcome = &request->outcomes[part->first + i];
+
+		poison_forget(&request->connection->poison, request->mapping, outcome->unit->key);
+		if (!results[i].success)
+		{
+			set_failed(delivery, request, part->kind, part->first + i, &results[i], reply);
+			continue;
+		}
+		if (part->kind == UNIT_FREE_KEY)
+		{
+			outcome->kind = OUTCOME_AGAIN;
+			outcome->key_freed = true;
+			outcome->written_at = answered_at(request, reply);
+			continue;
+		}
+		outcome->kind = part->kind == UNIT_DELETE ? deleted_kind(outcome) : OUTCOME_SYNCED;
+		outcome->written_at = answered_at(request, reply);
+		if (results[i].id)
+			outcome->salesforce_id = results[i].id;
+	}
+}
+
+void
+reply_set_results(Delivery *delivery, Request *request, const RequestPart *part, const RestResult *results,
+				  const HttpReply *reply)
+{
+	ErrorScope scope;
+	const RestResult *ailing = reply_find_ailing(results, part->n, &scope);
+
+	if (ailing)
+		trouble_of_server(request->connection, scope, reply_error_text(&ailing->error), reply->retry_after,
+						  GetCurrentTimestamp());
+	reply_judge_results(delivery, request, part, results, reply);
+}
