@@ -101,6 +101,8 @@ def drain_policy(server, simulator, figures, policy, options):
     for turn in range(options.rounds):
         taken["changed"].append(changed_rows(server, simulator, rows, f"b{turn}"))
         taken["changed replay"].append(replay_changed.run(headers))
+        # it wrote as somebody else would: a change in the same second would lose to it
+        time.sleep(2)
     server.drop_table("t")
 
     most = {"newest_wins": 2.2, "source_wins": 1.1}[policy]
