@@ -130,7 +130,7 @@ class Server:
 
     def setup(self, simulator):
         self.sql(f"CREATE EXTENSION sfsync; CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url '{simulator.url}', "
-                 f"max_concurrent_requests '{CONCURRENCY}'); CREATE USER MAPPING FOR PUBLIC SERVER crm OPTIONS "
+                 f"max_concurrent_requests '{CONCURRENCY}', bulk_threshold '0'); CREATE USER MAPPING FOR PUBLIC SERVER crm OPTIONS "
                  f"(client_id '{CLIENT_ID}', client_secret '{CLIENT_SECRET}')")
 
     def map_table(self, table, policy, paused=False):

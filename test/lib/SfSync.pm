@@ -108,6 +108,7 @@ sub log_since
 #
 
 my @simulators;
+my @nodes;
 
 # arguments: more of them for test/salesforce/serve; with --tls-cert there is no control API from here.
 sub simulator
@@ -126,6 +127,12 @@ $SIG{TERM} = $SIG{INT} = sub { exit(1) };
 END
 {
 	my $status = $?;
+
+	# Processes that are killed, as PostgreSQL's own tests end, count no lines.
+	if ($ENV{SFSYNC_COVERAGE})
+	{
+		$_->stop('fast', fail_ok => 1) foreach grep { defined $_->{_pid} } @nodes;
+	}
 	$_->stop foreach grep { defined } @simulators;
 	$? = $status;
 }
@@ -140,6 +147,7 @@ sub new_node
 	my ($name, %options) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
+	push @nodes, $node;
 	$node->init(allows_streaming => $options{allows_streaming});
 	$node->append_conf('postgresql.conf', <<"CONF");
 max_prepared_transactions = 20
