@@ -295,7 +295,7 @@ move_mapping(Delivery *delivery, const MappingDelivery *state)
 bool
 move_keys(Delivery *delivery)
 {
-	bool progress = false;
+	volatile bool progress = false;
 	ListCell *lc;
 
 	if (!batch_has_aside(delivery->work))
@@ -307,7 +307,7 @@ move_keys(Delivery *delivery)
 			const MappingDelivery *state = lfirst(lc);
 
 			if (state->deliverable && !state->blocked)
-				progress |= move_mapping(delivery, state);
+				progress = move_mapping(delivery, state) || progress;
 		}
 	}
 	PG_CATCH();
