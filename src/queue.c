@@ -408,6 +408,26 @@ records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nk
 	return rows;
 }
 
+char **
+records_by_id(int mapping, char *const *ids, int n)
+{
+	char **record_keys = palloc0(sizeof(char *) * Max(n, 1));
+	SqlScope scope;
+	int found;
+
+	sql_open(&scope, false);
+	found = SQL_RUN(
+		&scope,
+		"SELECT u.i::pg_catalog.int4 - 1, r.record_key"
+		" FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(id, i) CROSS JOIN LATERAL"
+		" (SELECT record_key FROM sfsync.record WHERE mapping = $1 AND salesforce_id = u.id LIMIT 1) r",
+		sql_arg_int(mapping), sql_arg_texts(ids, n));
+	for (int i = 0; i < found; i++)
+		record_keys[sql_int(i, 1)] = sql_text(&scope, i, 2);
+	sql_close(&scope);
+	return record_keys;
+}
+
 static const char record_put_query[] =
 	"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id, memory)"
 	" SELECT $1, u.record_key, u.key, u.id, u.memory FROM unnest($2, $3, $4, $5) AS u(record_key, key, id, memory)"
@@ -437,8 +457,7 @@ record_put(int mapping, char *const *record_keys, char *const *keys, char *const
 static const char record_meet_query[] =
 	"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id, at_keys)"
 	" SELECT $1, u.record_key, u.key, u.id, CASE WHEN u.at_key <> u.record_key THEN ARRAY[u.at_key] END"
-	" FROM unnest($2, $3, $4, $5) AS u(record_key, key, id, at_key) WHERE NOT EXISTS (SELECT FROM sfsync.record o"
-	" WHERE o.mapping = $1 AND o.at_keys && ARRAY[u.at_key] AND o.salesforce_id = u.id)"
+	" FROM unnest($2, $3, $4, $5) AS u(record_key, key, id, at_key)"
 	" ON CONFLICT (mapping, record_key) DO UPDATE SET key = excluded.key, salesforce_id = excluded.salesforce_id,"
 	" memory = NULL, replaced = NULL, at_keys = excluded.at_keys WHERE r.salesforce_id <> excluded.salesforce_id";
 

@@ -122,6 +122,9 @@ extern RecordRow *records_of_keys(int mapping, char *const *record_keys, int nke
 extern RecordRow *records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nkeys,
 								  int *n);
 
+/* Which rows the records are known to be of: record keys, NULL where none is. */
+extern char **records_by_id(int mapping, char *const *ids, int n);
+
 /* A row's key changed: what is known of its record goes with it. */
 typedef struct RecordMove
 {
