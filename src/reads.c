@@ -296,7 +296,7 @@ page_failed(Delivery *delivery, Request *request, const RestPage *page, Timestam
 
 /* Which record is which unit's; what is certain is known from now on. */
 static Met *
-meet_found(const Request *request, const RestRead *reads, int nreads)
+meet_found(const Request *request, const RestRead *reads, int nreads, bool all)
 {
 	RestFound *found = palloc(sizeof(RestFound) * Max(nreads, 1));
 	MemoryContext caller = CurrentMemoryContext;
@@ -306,7 +306,7 @@ meet_found(const Request *request, const RestRead *reads, int nreads)
 		found[r] = (RestFound){.key = reads[r].key, .id = reads[r].id};
 	reply_begin();
 	MemoryContextSwitchTo(caller);
-	met = meet_records(request, found, nreads, request->case_sensitive);
+	met = meet_records(request, found, nreads, all, request->case_sensitive);
 	reply_commit();
 	MemoryContextSwitchTo(caller);
 	return met;
@@ -321,7 +321,7 @@ static void
 attach_found(Delivery *delivery, Request *request, const HttpReply *reply, const RestRead *reads, int nreads,
 			 bool all)
 {
-	Met *met = meet_found(request, reads, nreads);
+	Met *met = meet_found(request, reads, nreads, all);
 
 	for (int i = 0; i < request->nunits; i++)
 	{

@@ -360,14 +360,14 @@ read_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
  */
 
 static void
-lookup_done(Delivery *delivery, Request *request, const RestFound *found, int nfound)
+lookup_done(Delivery *delivery, Request *request, const RestFound *found, int nfound, bool all)
 {
 	Mapping *mapping;
 
 	reply_begin();
 	mapping = mapping_get(request->mapping);
 	if (mapping && mapping->key_field)
-		(void) meet_records(request, found, nfound, mapping->key_field->case_sensitive);
+		(void) meet_records(request, found, nfound, all, mapping->key_field->case_sensitive);
 	reply_commit();
 	for (int i = 0; i < request->nunits; i++)
 		request->outcomes[i].unit->looked_up = true;
@@ -393,7 +393,7 @@ lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	{
 		poison_passed(&request->connection->poison, request->mark, false);
 		connection_well(request->connection, reply->elapsed, 0, true);
-		lookup_done(delivery, request, found, nfound);
+		lookup_done(delivery, request, found, nfound, next == NULL);
 	}
 	else if (error)
 		reply_failed(delivery, request, psprintf("the reply can't be understood: %s", error), now);

@@ -29,9 +29,11 @@ typedef struct Met
 
 /*
  * For each unit of a request that asked by external ID; what is certain is
- * known from now on.  Within a transaction.
+ * known from now on.  all: there are no more records than those.  Within a
+ * transaction.
  */
-extern Met *meet_records(const Request *request, const RestFound *found, int nfound, bool case_sensitive);
+extern Met *meet_records(const Request *request, const RestFound *found, int nfound, bool all,
+						 bool case_sensitive);
 
 /* The mapping is to blame: its metadata are fetched, and refused again it is blocked. */
 extern void reply_block_refused(Delivery *delivery, Request *request, const RequestPart *part,
