@@ -55,6 +55,7 @@ OBJS = \
 	src/launcher.o \
 	src/lexical.o \
 	src/mapping.o \
+	src/meet.o \
 	src/move.o \
 	src/notes.o \
 	src/payload.o \

@@ -16,6 +16,7 @@
 #include "datum.h"
 #include "judge.h"
 #include "payload.h"
+#include "reply.h"
 
 /* A read that is older is repeated: the record may be another by now. */
 #define FRESH_MS 5000
@@ -293,63 +294,22 @@ page_failed(Delivery *delivery, Request *request, const RestPage *page, Timestam
 							  now);
 }
 
-static int
-find_key(const Request *request, const RestRead *reads, int nreads, const char *record_key, int *count)
+/* Which record is which unit's; what is certain is known from now on. */
+static Met *
+meet_found(const Request *request, const RestRead *reads, int nreads, bool all)
 {
-	int found = -1;
+	RestFound *found = palloc(sizeof(RestFound) * Max(nreads, 1));
+	MemoryContext caller = CurrentMemoryContext;
+	Met *met;
 
-	*count = 0;
 	for (int r = 0; r < nreads; r++)
-		if (reads[r].key && strcmp(rest_record_key(reads[r].key, request->case_sensitive), record_key) == 0)
-		{
-			found = r;
-			(*count)++;
-		}
-	return found;
-}
-
-/* Index of the key under which the row's record was found, among the row's: one that it had before, else its own; -1. */
-static int
-find_row(const Request *request, const RestRead *reads, int nreads, int first, int nkeys, int *found,
-		 int *count)
-{
-	for (int k = 1; k <= nkeys; k++)
-	{
-		*found = find_key(request, reads, nreads, request->record_keys[first + k % nkeys], count);
-		if (*found >= 0)
-			return k % nkeys;
-	}
-	return -1;
-}
-
-/* Records that were found are known from now on. */
-static void
-meet_found(const Request *request, const RestRead *reads, int nreads)
-{
-	char **record_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **ids = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **at_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	int n = 0;
-	int first = 0;
-
-	for (int i = 0; i < request->nunits; i++)
-	{
-		const Unit *unit = request->outcomes[i].unit;
-		int found;
-		int count;
-		int k = find_row(request, reads, nreads, first, 1 + unit->nold, &found, &count);
-
-		if (k >= 0 && count == 1)
-		{
-			record_keys[n] = request->record_keys[first];
-			keys[n] = unit->key;
-			at_keys[n] = request->record_keys[first + k];
-			ids[n++] = reads[found].id;
-		}
-		first += 1 + unit->nold;
-	}
-	record_meet(request->mapping, record_keys, keys, ids, at_keys, n);
+		found[r] = (RestFound){.key = reads[r].key, .id = reads[r].id};
+	reply_begin();
+	MemoryContextSwitchTo(caller);
+	met = meet_records(request, found, nreads, all, request->case_sensitive);
+	reply_commit();
+	MemoryContextSwitchTo(caller);
+	return met;
 }
 
 /*
@@ -361,19 +321,17 @@ static void
 attach_found(Delivery *delivery, Request *request, const HttpReply *reply, const RestRead *reads, int nreads,
 			 bool all)
 {
-	int first = 0;
+	Met *met = meet_found(request, reads, nreads, all);
 
 	for (int i = 0; i < request->nunits; i++)
 	{
 		Unit *unit = request->outcomes[i].unit;
-		int found;
-		int count;
-		int k = find_row(request, reads, nreads, first, 1 + unit->nold, &found, &count);
+		const Met *its = &met[i];
 
-		first += 1 + unit->nold;
-		if (k == 0)
-			attach(delivery, request, unit, reply, count == 1 ? &reads[found] : NULL)->ambiguous = count > 1;
-		else if (all && k < 0)
+		if (its->found >= 0 && its->key == 0)
+			attach(delivery, request, unit, reply, its->ambiguous ? NULL : &reads[its->found])->ambiguous =
+				its->ambiguous;
+		else if (all && its->found < 0)
 			attach(delivery, request, unit, reply, NULL);
 		unit->looked_up = all;
 	}
@@ -397,11 +355,6 @@ settle_find(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 		reply_failed(delivery, request, "a page of a query is empty, and there is another", now);
 		return;
 	}
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	meet_found(request, reads, nreads);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
 	attach_found(delivery, request, reply, reads, nreads, page.next == NULL);
 	reply_go_on(delivery, request);
 }

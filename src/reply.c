@@ -359,65 +359,15 @@ read_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
  * Ids by external ID
  */
 
-/* The record found under a key; NULL if there is none, or more than one. */
-static const RestFound *
-found_at(const RestFound *found, int nfound, const char *record_key, bool case_sensitive)
-{
-	const RestFound *match = NULL;
-
-	for (int f = 0; f < nfound; f++)
-	{
-		if (strcmp(rest_record_key(found[f].key, case_sensitive), record_key) != 0)
-			continue;
-		if (match)
-			return NULL;
-		match = &found[f];
-	}
-	return match;
-}
-
-/* A row's record is the one under a key that it had before; else the one under its own. */
 static void
-remember_found(Request *request, const RestFound *found, int nfound, bool case_sensitive)
-{
-	char **record_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **ids = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **at_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	int n = 0;
-	int first = 0;
-
-	for (int i = 0; i < request->nunits; i++)
-	{
-		const Unit *unit = request->outcomes[i].unit;
-		int nkeys = Min(1 + unit->nold, request->nkeys - first);
-		const RestFound *match = NULL;
-
-		for (int k = 1; k <= nkeys && !match; k++)
-		{
-			at_keys[n] = request->record_keys[first + k % nkeys];
-			match = found_at(found, nfound, at_keys[n], case_sensitive);
-		}
-		if (match)
-		{
-			record_keys[n] = request->record_keys[first];
-			keys[n] = unit->key;
-			ids[n++] = match->id;
-		}
-		first += nkeys;
-	}
-	record_meet(request->mapping, record_keys, keys, ids, at_keys, n);
-}
-
-static void
-lookup_done(Delivery *delivery, Request *request, const RestFound *found, int nfound)
+lookup_done(Delivery *delivery, Request *request, const RestFound *found, int nfound, bool all)
 {
 	Mapping *mapping;
 
 	reply_begin();
 	mapping = mapping_get(request->mapping);
 	if (mapping && mapping->key_field)
-		remember_found(request, found, nfound, mapping->key_field->case_sensitive);
+		(void) meet_records(request, found, nfound, all, mapping->key_field->case_sensitive);
 	reply_commit();
 	for (int i = 0; i < request->nunits; i++)
 		request->outcomes[i].unit->looked_up = true;
@@ -443,7 +393,7 @@ lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	{
 		poison_passed(&request->connection->poison, request->mark, false);
 		connection_well(request->connection, reply->elapsed, 0, true);
-		lookup_done(delivery, request, found, nfound);
+		lookup_done(delivery, request, found, nfound, next == NULL);
 	}
 	else if (error)
 		reply_failed(delivery, request, psprintf("the reply can't be understood: %s", error), now);
