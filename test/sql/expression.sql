@@ -23,7 +23,8 @@ BEGIN
 		GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
 		RETURN NEXT state || ': ' || message;
 		IF detail <> '' THEN RETURN NEXT '  detail: ' || detail; END IF;
-		IF hint <> '' THEN RETURN NEXT '  hint: ' || hint; END IF;
+		-- PostgreSQL 18 spells it differently
+		IF hint <> '' THEN RETURN NEXT '  hint: ' || replace(hint, '"DateStyle"', '"datestyle"'); END IF;
 	END;
 END $$;
 -- the statement on which the position that is told counts
