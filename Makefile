@@ -30,6 +30,7 @@ OBJS = \
 	src/connection.o \
 	src/create.o \
 	src/create_field.o \
+	src/credentials.o \
 	src/datum.o \
 	src/decide.o \
 	src/delete_policy.o \
@@ -41,8 +42,8 @@ OBJS = \
 	src/family.o \
 	src/fence.o \
 	src/fetch.o \
-	src/follow.o \
 	src/finish.o \
+	src/follow.o \
 	src/foreground.o \
 	src/gather.o \
 	src/guard.o \
@@ -56,7 +57,9 @@ OBJS = \
 	src/lexical.o \
 	src/mapping.o \
 	src/move.o \
+	src/names.o \
 	src/notes.o \
+	src/options.o \
 	src/payload.o \
 	src/poison.o \
 	src/preview.o \
@@ -72,7 +75,7 @@ OBJS = \
 	src/rest_reply.o \
 	src/route.o \
 	src/rules.o \
-	src/secret.o \
+	src/secret_file.o \
 	src/settle.o \
 	src/sfsync.o \
 	src/shmem.o \
@@ -80,8 +83,9 @@ OBJS = \
 	src/sql.o \
 	src/status.o \
 	src/throttle.o \
-	src/trouble.o \
 	src/tooling.o \
+	src/trouble.o \
+	src/url.o \
 	src/verdict.o \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"

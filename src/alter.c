@@ -35,7 +35,7 @@
 #include "capture.h"
 #include "delete_policy.h"
 #include "fence.h"
-#include "route.h"
+#include "names.h"
 #include "sfsync.h"
 #include "shmem.h"
 #include "source.h"

@@ -36,7 +36,7 @@
 #include "api.h"
 #include "capture.h"
 #include "fence.h"
-#include "route.h"
+#include "names.h"
 #include "sfsync.h"
 #include "shmem.h"
 #include "source.h"
@@ -204,12 +204,8 @@ api_check_name(const char *argument, const char *value)
 void
 api_unknown_field(const SfObject *object, const char *argument, const char *name)
 {
-	const char **names = palloc(sizeof(char *) * Max(object->nfields, 1));
-	const char *nearest;
+	const char *nearest = nearest_field(object, name);
 
-	for (int i = 0; i < object->nfields; i++)
-		names[i] = object->fields[i].name;
-	nearest = nearest_match(name, names, object->nfields);
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("field \"%s\" of object %s does not exist", name, object->name),

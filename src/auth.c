@@ -18,6 +18,7 @@
 
 #include "auth.h"
 #include "rest.h"
+#include "url.h"
 
 #define TOKEN_PATH "/services/oauth2/token"
 #define JWT_GRANT "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -398,16 +399,6 @@ parse_identity(AuthToken *token, const char *identity)
 	pfree(copy);
 }
 
-static char *
-without_slashes(const char *url)
-{
-	size_t len = strlen(url);
-
-	while (len > 0 && url[len - 1] == '/')
-		len--;
-	return pnstrdup(url, len);
-}
-
 static AuthToken *
 parse_token(json_object *object, const char *login_url, ErrorScope *scope, char **error)
 {
@@ -439,7 +430,7 @@ parse_token(json_object *object, const char *login_url, ErrorScope *scope, char 
 
 	token = palloc0(sizeof(AuthToken));
 	token->access_token = pstrdup(access_token);
-	token->instance_url = without_slashes(instance_url);
+	token->instance_url = url_without_slashes(instance_url);
 	parse_identity(token, string_member(object, "id"));
 	return token;
 }

@@ -32,9 +32,9 @@
 #include "auth.h"
 #include "describe.h"
 #include "http.h"
+#include "names.h"
 #include "rest.h"
-#include "route.h"
-#include "secret.h"
+#include "credentials.h"
 #include "sfsync.h"
 
 /* Conflicts compare times to the second; a bigger skew deserves a look. */
@@ -302,7 +302,6 @@ request_token(Check *check, AuthCall *call, const char **problem, const char **h
 static void
 check_login(Check *check)
 {
-	static const char *const flows[] = {"client_credentials", "jwt_bearer", "refresh_token"};
 	Credentials *credentials;
 	AuthCall *call;
 	AuthFlow flow;
@@ -334,8 +333,9 @@ check_login(Check *check)
 	if (check->token == NULL)
 		check->failed = "login";
 	add_row(check, "login", check->token != NULL,
-			check->token ? psprintf("auth_flow %s, instance %s", flows[flow], check->token->instance_url)
-						 : problem,
+			check->token
+				? psprintf("auth_flow %s, instance %s", auth_flow_name(flow), check->token->instance_url)
+				: problem,
 			hint);
 }
 
@@ -469,16 +469,11 @@ static void
 check_external_id(Check *check, const CheckedMapping *mapping, const SfObject *object, const char *name)
 {
 	const SfField *field = describe_field(object, mapping->external_id);
-	const char **names;
 	const char *nearest;
-	int i;
 
 	if (field == NULL)
 	{
-		names = palloc(sizeof(char *) * Max(object->nfields, 1));
-		for (i = 0; i < object->nfields; i++)
-			names[i] = object->fields[i].name;
-		nearest = nearest_match(mapping->external_id, names, object->nfields);
+		nearest = nearest_field(object, mapping->external_id);
 		add_row(check, name, false,
 				psprintf("%s has no field %s that the integration user can see", object->name,
 						 mapping->external_id),

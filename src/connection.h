@@ -10,7 +10,7 @@
 #include "errors.h"
 #include "http.h"
 #include "poison.h"
-#include "secret.h"
+#include "credentials.h"
 #include "throttle.h"
 #include "utils/timestamp.h"
 

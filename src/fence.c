@@ -14,7 +14,7 @@
 
 #include "fence.h"
 #include "mapping.h"
-#include "secret.h"
+#include "options.h"
 #include "sfsync.h"
 #include "shmem.h"
 #include "sql.h"

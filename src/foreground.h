@@ -9,7 +9,7 @@
 #include "auth.h"
 #include "http.h"
 #include "rest.h"
-#include "secret.h"
+#include "credentials.h"
 
 typedef struct Foreground
 {

@@ -30,7 +30,7 @@
 #endif
 
 #include "http.h"
-#include "secret.h"
+#include "url.h"
 
 #define HTTP_DEFAULT_MAX_REPLY ((size_t) 64 * 1024 * 1024)
 #define HTTP_DEFAULT_TIMEOUT (10 * 60 * 1000) /* ms */
@@ -634,20 +634,6 @@ set_method(HttpTransfer *transfer, const HttpRequest *request)
 	return curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method) == CURLE_OK;
 }
 
-static bool
-is_loopback(const char *url)
-{
-	const char *host = strstr(url, "://");
-	size_t len;
-
-	if (host == NULL)
-		return false;
-	host += 3;
-	len = strcspn(host, ":/?#");
-	return (len == 9 && pg_strncasecmp(host, "localhost", 9) == 0) || strncmp(host, "127.", 4) == 0 ||
-		   strncmp(host, "[::1]", 5) == 0;
-}
-
 /* Whom to talk to, and what must hold before a byte is sent. */
 static bool
 set_security(HttpTransfer *transfer, const HttpRequest *request)
@@ -669,7 +655,7 @@ set_security(HttpTransfer *transfer, const HttpRequest *request)
 		return false;
 
 	/* The environment's proxy is a DBA's choice, but not for loopback. */
-	return !is_loopback(transfer->url) || curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK;
+	return !url_is_loopback(transfer->url) || curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK;
 }
 
 static bool

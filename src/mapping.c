@@ -32,6 +32,7 @@
 #include "delete_policy.h"
 #include "drift.h"
 #include "mapping.h"
+#include "names.h"
 #include "sql.h"
 
 typedef struct Cached

@@ -30,7 +30,7 @@
 #include "history.h"
 #include "payload.h"
 #include "queue.h"
-#include "secret.h"
+#include "options.h"
 #include "sfsync.h"
 #include "shmem.h"
 #include "source.h"

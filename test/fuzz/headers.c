@@ -4,7 +4,7 @@
 #include "fuzz.h"
 
 #include "rest.h"
-#include "secret.h"
+#include "url.h"
 
 static void
 check_usage(const HttpReply *reply)

@@ -15,6 +15,7 @@
 #include "describe.h"
 #include "reconcile.h"
 #include "tooling.h"
+#include "url.h"
 
 #define MOST_BYTES 20000 /* longer ones are of no use to a fuzzer */
 #define MOST_SEEDS 200   /* of a driver and a test program: some tests make thousands */
