@@ -71,6 +71,7 @@ OBJS = \
 	src/resolve.o \
 	src/rest.o \
 	src/rest_form.o \
+	src/rest_json.o \
 	src/rest_read.o \
 	src/rest_reply.o \
 	src/route.o \

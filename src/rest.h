@@ -132,9 +132,6 @@ extern bool rest_unpack(const char *body, size_t len, int ncalls, RestPart *part
 extern bool rest_parse_update_if(const char *body, size_t len, const RestRecord *records, int nrecords,
 								 RestResult *results, bool *precondition_failed, char **error);
 
-/* Text of Salesforce as it may stand in logs and views: one line, bounded, valid UTF-8. */
-extern char *rest_clean_text(const char *text, size_t len);
-
 /* Parse a request-level error: array or object, OAuth's form, HTML, nothing. */
 extern RestError rest_parse_error(int http_status, const char *body, size_t len);
 
@@ -315,12 +312,5 @@ extern char *rest_plain_number(const char *text);
  * with Z or +hh:mm too.  False if it is anything else.
  */
 extern bool rest_parse_time(const char *text, int64 *time);
-
-/*
- * The whole text as one JSON value of bounded depth, valid UTF-8, nothing
- * behind it; NULL if it is anything else.  Free with json_object_put.
- */
-struct json_object;
-extern struct json_object *rest_parse_json(const char *text, size_t len);
 
 #endif /* SFSYNC_REST_H */

@@ -39,19 +39,7 @@ extern char *rest_http_date(int64 time);
  * ------------------------------------------------------------------------
  */
 
-/* A member; NULL when it is absent or null, or the parent is no object. */
-extern struct json_object *rest_member(struct json_object *parent, const char *key);
-
-/* A string without U+0000, in json-c's memory; NULL if the value is none. */
-extern const char *rest_plain_string(struct json_object *value);
-
-/* A string as it may stand in logs and views, no longer than max bytes; NULL if it is none. */
-extern char *rest_clean_string(struct json_object *value, size_t max);
-
-/* The first of an array of errors, or one bare (section 0.3). */
-extern bool rest_read_error_body(struct json_object *json, RestError *error);
-
-/* That of a part, which may lack a body. */
+/* The error of a part, which may lack a body. */
 extern RestError rest_part_error(int http_status, struct json_object *body);
 
 /*

@@ -7,6 +7,7 @@
 #include "compat.h"
 
 #include "rest_internal.h"
+#include "rest_json.h"
 
 #define SOQL_LIMIT 90000     /* characters; Salesforce takes 100,000 */
 #define ENCODED_LIMIT 400000 /* bytes of a query as it is sent */
@@ -585,7 +586,7 @@ read_value(json_object *record, const char *field, FieldValue *result)
 			return result->text != NULL;
 		case json_type_string:
 			result->kind = FV_STRING;
-			result->text = rest_plain_string(value) != NULL ? pstrdup(rest_plain_string(value)) : NULL;
+			result->text = rest_string_copy(value);
 			return result->text != NULL;
 		default:
 			return false;
@@ -673,7 +674,7 @@ read_key(json_object *record, const char *ext_field, char **error)
 
 	find_member(record, ext_field, &value);
 	if (json_object_is_type(value, json_type_string))
-		key = rest_plain_string(value) != NULL ? pstrdup(rest_plain_string(value)) : NULL;
+		key = rest_string_copy(value);
 	else if (json_object_is_type(value, json_type_int) || json_object_is_type(value, json_type_double))
 		key = rest_number_key(json_object_get_string(value));
 	if (key == NULL)

@@ -4,6 +4,7 @@
 
 #include "lib/stringinfo.h"
 #include "rest.h"
+#include "rest_json.h"
 
 #define ID1 "001xx0000004GxDAAU"
 #define ID2 "001xx0000004GxEAAU"
