@@ -52,6 +52,8 @@ OBJS = \
 	src/hints.o \
 	src/history.o \
 	src/http.o \
+	src/http_reply.o \
+	src/http_request.o \
 	src/judge.o \
 	src/launcher.o \
 	src/lexical.o \

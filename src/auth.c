@@ -17,7 +17,7 @@
 #include "lib/stringinfo.h"
 
 #include "auth.h"
-#include "rest.h"
+#include "rest_internal.h"
 #include "rest_json.h"
 #include "url.h"
 
@@ -46,21 +46,12 @@ wipe(char *text)
 static void
 append_field(StringInfo form, const char *name, const char *value)
 {
-	const unsigned char *c;
-
 	if (value == NULL)
 		return;
 	if (form->len > 0)
 		appendStringInfoChar(form, '&');
 	appendStringInfo(form, "%s=", name);
-	for (c = (const unsigned char *) value; *c != '\0'; c++)
-	{
-		if ((*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') || *c == '-' ||
-			*c == '.' || *c == '_' || *c == '~')
-			appendStringInfoChar(form, *c);
-		else
-			appendStringInfo(form, "%%%02X", *c);
-	}
+	rest_append_encoded(form, value);
 }
 
 static size_t

@@ -1,5 +1,5 @@
-/* Headers of replies: http.c, which keeps its parsers to itself, and rest_reply.c */
-#include "../../src/http.c"
+/* Headers of replies: http_reply.c, which keeps its parsers to itself, and rest_reply.c */
+#include "../../src/http_reply.c"
 
 #include "fuzz.h"
 
