@@ -74,6 +74,7 @@ OBJS = \
 	src/rest.o \
 	src/rest_form.o \
 	src/rest_json.o \
+	src/rest_query.o \
 	src/rest_read.o \
 	src/rest_reply.o \
 	src/route.o \

@@ -180,7 +180,7 @@ told(Delivery *delivery, BulkJob *job, const HttpReply *reply, TimestampTz now)
 	BulkInfo info;
 	char *error;
 
-	if (!bulk_parse_info(reply->body ? reply->body : "", reply->body_len, &info, &error))
+	if (!bulk_parse_info(reply->body, reply->body_len, &info, &error))
 		connection_failed(job->connection,
 						  psprintf("a reply about a bulk job can't be understood: %s", error), -1, now);
 	else if (job->phase == BULK_CREATING)

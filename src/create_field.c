@@ -418,7 +418,7 @@ finish(MappingDelivery *state)
 static bool
 take_permission_set(FieldCreation *creation, const HttpReply *reply, char **error)
 {
-	const char *body = reply->body ? reply->body : "";
+	const char *body = reply->body;
 	char *id;
 
 	if (creation->step == STEP_FIND_SET ? !tooling_parse_found(body, reply->body_len, &id, error)

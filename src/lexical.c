@@ -20,6 +20,16 @@ lexical_is_blank(char c)
 	return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
+int
+lexical_characters(const char *text)
+{
+	int n = 0;
+
+	for (; *text != '\0'; text++)
+		n += ((unsigned char) *text & 0xC0) != 0x80;
+	return n;
+}
+
 char *
 lexical_trim(const char *text, size_t len)
 {

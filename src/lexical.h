@@ -11,6 +11,9 @@
 /* A blank of ASCII, which Salesforce trims off both ends of a text (trap 7). */
 extern bool lexical_is_blank(char c);
 
+/* Characters of UTF-8 text: bytes that don't continue one. */
+extern int lexical_characters(const char *text);
+
 /* A copy without blanks of ASCII at both ends. */
 extern char *lexical_trim(const char *text, size_t len);
 

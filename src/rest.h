@@ -3,8 +3,9 @@
  *		Requests and replies of the REST API: collections, composite, query
  *		(reference, sections 4 to 7).  Pure: text in, text out.
  *
- * rest.c has the requests that write, rest_reply.c their replies, rest_read.c
- * both sides of reading, rest_form.c the forms of numbers, Ids, keys and times.
+ * rest.c has the requests that write, rest_reply.c their replies; rest_query.c
+ * those that read, rest_read.c their replies; rest_form.c has the forms of
+ * numbers, Ids, keys and times.
  * A time is in microseconds since 2000-01-01 UTC, like TimestampTz.
  *
  * All memory is palloc'd in the current context; json-c's own is freed before
@@ -265,21 +266,12 @@ extern bool rest_parse_users(const char *body, size_t len, RestUser **users, int
 extern RestCall *rest_lookup(const char *api_version, const char *object, const char *ext_field,
 							 bool ext_is_number, const char *const *keys, int nkeys);
 
-typedef struct RestFound
-{
-	char *key; /* as Salesforce stores it */
-	char *id;
-} RestFound;
-
 /*
- * Parse the reply of rest_lookup.  False with *failure set (a sub-request
- * failed; *http_status is its) or with *error set (no such reply, or one that
- * lacks parts of the answer).  A next page is returned as *next (a path), NULL
- * if all is there; its reply, a plain query's, is parsed here too.  Keys that
- * come as JSON numbers are told as plain digits.
+ * Parse its reply, or that of a further page: Ids and keys alone.  A reply need
+ * not have all records at once: *page tells, as above.
  */
-extern bool rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestFound **found,
-							  int *nfound, char **next, RestError *failure, int *http_status, char **error);
+extern bool rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestRead **reads,
+							  int *nreads, RestPage *page);
 
 /* ------------------------------------------------------------------------
  * Forms

@@ -30,6 +30,12 @@ extern void rest_append_part(StringInfo body, int part, int nparts, const char *
 							 const RestCall *call);
 extern RestCall *rest_close_composite(StringInfo body, const char *api_version);
 
+/*
+ * The name under which the history has a standard lookup: Account for AccountId
+ * (section 7.4).  NULL if it is the field's own.  palloc'd.
+ */
+extern char *rest_history_name(const char *field);
+
 /* To the second, in UTC: as SOQL spells it (section 7.2), and RFC 1123 in English (section 4.5). */
 extern char *rest_soql_time(int64 time);
 extern char *rest_http_date(int64 time);

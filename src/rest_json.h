@@ -12,7 +12,7 @@ struct json_object;
 
 /*
  * The whole text as one JSON value of bounded depth, valid UTF-8, nothing
- * behind it; NULL if it is anything else.  Free with json_object_put.
+ * behind it; NULL if it is anything else.  text may be NULL where len is 0.  Free with json_object_put.
  */
 extern struct json_object *rest_parse_json(const char *text, size_t len);
 

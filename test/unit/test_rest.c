@@ -571,12 +571,9 @@ lookup_of_many_keys(void **state)
 typedef struct Looked
 {
 	bool ok;
-	RestFound *found;
+	RestRead *found;
 	int nfound;
-	char *next;
-	RestError failure;
-	int http_status;
-	char *error;
+	RestPage page;
 } Looked;
 
 static Looked
@@ -584,8 +581,7 @@ parse_lookup(const char *body, size_t len)
 {
 	Looked l;
 
-	l.ok = rest_parse_lookup(body, len, "pg_id__c", &l.found, &l.nfound, &l.next, &l.failure, &l.http_status,
-							 &l.error);
+	l.ok = rest_parse_lookup(body, len, "pg_id__c", &l.found, &l.nfound, &l.page);
 	return l;
 }
 
@@ -608,13 +604,13 @@ lookup_reply(void **state)
 
 	(void) state;
 	assert_true(l.ok);
-	assert_null(l.error);
+	assert_null(l.page.error);
 	assert_int_equal(l.nfound, 3);
 	assert_string_equal(l.found[0].key, "k1");
 	assert_string_equal(l.found[0].id, ID1);
 	assert_string_equal(l.found[1].key, "42");
 	assert_string_equal(l.found[2].key, "1200");
-	assert_string_equal(l.next, NEXT);
+	assert_string_equal(l.page.next, NEXT);
 
 	/* the next page is a plain query's; Ids become 18 characters long */
 	l = parse_lookup(page, strlen(page));
@@ -622,7 +618,7 @@ lookup_reply(void **state)
 	assert_int_equal(l.nfound, 1);
 	assert_string_equal(l.found[0].key, "K 2");
 	assert_string_equal(l.found[0].id, ID1);
-	assert_null(l.next);
+	assert_null(l.page.next);
 
 	l = parse_lookup(empty, strlen(empty));
 	assert_true(l.ok);
@@ -640,16 +636,16 @@ lookup_failure(void **state)
 
 	(void) state;
 	assert_false(l.ok);
-	assert_null(l.error);
-	assert_int_equal(l.http_status, 400);
-	assert_string_equal(l.failure.code, "INVALID_FIELD");
-	assert_string_equal(l.failure.message, " SELECT x No such column");
+	assert_null(l.page.error);
+	assert_int_equal(l.page.http_status, 400);
+	assert_string_equal(l.page.failure.code, "INVALID_FIELD");
+	assert_string_equal(l.page.failure.message, " SELECT x No such column");
 	assert_int_equal(l.nfound, 0);
 	l = parse_lookup(silent, strlen(silent));
 	assert_false(l.ok);
-	assert_int_equal(l.http_status, 503);
-	assert_null(l.failure.code);
-	assert_string_equal(l.failure.message, "HTTP 503 without a reason");
+	assert_int_equal(l.page.http_status, 503);
+	assert_null(l.page.failure.code);
+	assert_string_equal(l.page.failure.message, "HTTP 503 without a reason");
 }
 
 static void
@@ -705,10 +701,10 @@ lookup_bad_replies(void **state)
 	{
 		Looked l = parse_lookup(bad[i], strlen(bad[i]));
 
-		if (l.ok || l.error == NULL)
+		if (l.ok || l.page.error == NULL)
 			fail_msg("accepted: %s", bad[i]);
 		assert_null(l.found);
-		assert_null(l.next);
+		assert_null(l.page.next);
 		assert_int_equal(l.nfound, 0);
 	}
 }
