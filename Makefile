@@ -58,6 +58,7 @@ OBJS = \
 	src/launcher.o \
 	src/lexical.o \
 	src/mapping.o \
+	src/mapping_load.o \
 	src/move.o \
 	src/names.o \
 	src/notes.o \
