@@ -87,6 +87,7 @@ OBJS = \
 	src/source.o \
 	src/sql.o \
 	src/status.o \
+	src/subxact.o \
 	src/throttle.o \
 	src/tooling.o \
 	src/trouble.o \

@@ -138,9 +138,7 @@ enum_field(Oid type)
 	n = SQL_RUN(&scope,
 				"SELECT enumlabel::text FROM pg_catalog.pg_enum WHERE enumtypid = $1 ORDER BY enumsortorder",
 				sql_arg_oid(type));
-	labels = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		labels[i] = sql_text(&scope, i, 1);
+	labels = sql_column(&scope, 1);
 	sql_close(&scope);
 	for (int i = 0; i < n; i++)
 		labels[i] = pg_server_to_any(labels[i], strlen(labels[i]), PG_UTF8);

@@ -196,9 +196,7 @@ mapping_require(const char *name)
 		return id;
 	sql_open(&scope, true);
 	n = SQL_RUN0(&scope, "SELECT name FROM sfsync.mapping ORDER BY name");
-	names = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		names[i] = sql_text(&scope, i, 1);
+	names = (const char **) sql_column(&scope, 1);
 	sql_close(&scope);
 	nearest = nearest_match(name, names, n);
 	ereport(ERROR,
@@ -216,9 +214,7 @@ mapping_ids(int *n)
 
 	sql_open(&scope, true);
 	*n = SQL_RUN0(&scope, "SELECT id FROM sfsync.mapping ORDER BY name");
-	ids = MemoryContextAlloc(scope.caller, sizeof(int) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-		ids[i] = sql_int(i, 1);
+	ids = sql_column_ints(&scope, 1);
 	sql_close(&scope);
 	return ids;
 }

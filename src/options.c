@@ -23,6 +23,7 @@
 #include "options.h"
 #include "secret_file.h"
 #include "sfsync.h"
+#include "sql.h"
 #include "url.h"
 
 #define MIN_API_VERSION 60
@@ -381,6 +382,24 @@ sfsync_options_validator(PG_FUNCTION_ARGS)
  */
 
 /* Ours by its validator: the wrapper may have been renamed. */
+static const char names_query[] =
+	"SELECT s.srvname FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw"
+	" JOIN pg_catalog.pg_proc p ON p.oid = w.fdwvalidator JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
+	" WHERE p.proname = 'options_validator' AND n.nspname = '" SFSYNC_SCHEMA "' ORDER BY s.srvname";
+
+const char **
+server_names(int *n)
+{
+	SqlScope scope;
+	char **names;
+
+	sql_open(&scope, true);
+	*n = SQL_RUN0(&scope, names_query);
+	names = sql_column(&scope, 1);
+	sql_close(&scope);
+	return (const char **) names;
+}
+
 static bool
 is_our_wrapper(Oid fdwid)
 {

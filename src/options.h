@@ -33,6 +33,9 @@ typedef enum AuthFlow
 /* Options of a server of the wrapper sfsync, defaults filled in.  palloc'd; throws. */
 extern ServerOptions *server_options(Oid serverid);
 
+/* Names of the servers of the wrapper, sorted; palloc'd. */
+extern const char **server_names(int *n);
+
 /* A flow as the option auth_flow spells it. */
 extern const char *auth_flow_name(AuthFlow flow);
 

@@ -137,22 +137,14 @@ PG_FUNCTION_INFO_V1(sfsync_server_settings);
 Datum
 sfsync_server_settings(PG_FUNCTION_ARGS)
 {
-	SqlScope scope;
-	Oid *servers;
 	int n;
+	const char **names;
 
 	InitMaterializedSRF(fcinfo, 0);
-	sql_open(&scope, true);
-	n = SQL_RUN0(&scope,
-				 "SELECT s.oid FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w"
-				 " ON w.oid = s.srvfdw WHERE w.fdwname = 'sfsync' ORDER BY s.srvname");
-	servers = MemoryContextAlloc(scope.caller, sizeof(Oid) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		servers[i] = sql_oid(i, 1);
-	sql_close(&scope);
+	names = server_names(&n);
 	for (int i = 0; i < n; i++)
 	{
-		ServerOptions *options = server_options(servers[i]);
+		ServerOptions *options = server_options(GetForeignServerByName(names[i], false)->serverid);
 		const char *texts[3] = {options->name, "", options->environment};
 		Datum values[3] = {name_datum(options->name), Int32GetDatum(options->api_budget), 0};
 
