@@ -313,14 +313,17 @@ typedef struct UnitKeys
 {
 	int first; /* the row's own; behind it those that it had before */
 	int n;
+	bool all; /* of the unit's, or as many as one request has room for */
 } UnitKeys;
 
 static UnitKeys
 next_keys(const Request *request, const UnitKeys *before, const Unit *unit)
 {
-	UnitKeys keys = {before->first + before->n, 1 + unit->nold};
+	UnitKeys keys = {before->first + before->n, 1 + unit->nold, true};
+	int room = request->nkeys - keys.first;
 
-	keys.n = Min(keys.n, request->nkeys - keys.first);
+	keys.all = keys.n <= room || keys.first == 0;
+	keys.n = Min(keys.n, room);
 	return keys;
 }
 
@@ -361,7 +364,7 @@ meet_found(const Request *request, const RestRead *reads, int nreads)
 	char **keys = palloc(sizeof(char *) * Max(request->nunits, 1));
 	char **ids = palloc(sizeof(char *) * Max(request->nunits, 1));
 	char **at_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	UnitKeys of = {0, 0};
+	UnitKeys of = {0};
 	int n = 0;
 
 	for (int i = 0; i < request->nunits; i++)
@@ -371,7 +374,7 @@ meet_found(const Request *request, const RestRead *reads, int nreads)
 
 		of = next_keys(request, &of, unit);
 		found = find_row(request, reads, nreads, &of);
-		if (found.key < 0 || found.count > 1)
+		if (found.key < 0 || found.count > 1 || !of.all)
 			continue;
 		record_keys[n] = request->record_keys[of.first];
 		keys[n] = unit->key;
@@ -390,7 +393,7 @@ static void
 attach_found(Delivery *delivery, Request *request, const HttpReply *reply, const RestRead *reads, int nreads,
 			 bool all)
 {
-	UnitKeys of = {0, 0};
+	UnitKeys of = {0};
 
 	for (int i = 0; i < request->nunits; i++)
 	{
@@ -442,7 +445,8 @@ settle_find(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 
 /*
  * Ids alone, for rows that are written without a look.  Where the answer goes
- * on with another page, those not found yet are asked for again.
+ * on with another page, those not found yet are asked for again; so are those
+ * for whose keys there was no room.
  */
 static void
 settle_lookup(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
@@ -451,7 +455,9 @@ settle_lookup(Delivery *delivery, Request *request, const HttpReply *reply, Time
 	int nreads;
 	RestPage page = {0};
 	const Mapping *mapping;
+	UnitKeys of = {0};
 
+	request->nkeys = Min(request->nkeys, request->call->taken);
 	if (!rest_parse_lookup(reply->body, reply->body_len, request->external_id, &reads, &nreads, &page))
 	{
 		page_failed(delivery, request, &page, now);
@@ -468,7 +474,12 @@ settle_lookup(Delivery *delivery, Request *request, const HttpReply *reply, Time
 	}
 	reply_commit();
 	for (int i = 0; i < request->nunits; i++)
-		request->outcomes[i].unit->looked_up = page.next == NULL;
+	{
+		Unit *unit = request->outcomes[i].unit;
+
+		of = next_keys(request, &of, unit);
+		unit->looked_up = of.all && page.next == NULL;
+	}
 	reply_go_on(delivery, request);
 }
 

@@ -28,6 +28,7 @@ typedef struct RestCall
 	char *path;         /* from /services on, encoded */
 	char *body;         /* NULL if none */
 	size_t body_len;
+	int taken; /* rest_lookup: for how many of the keys it asks, from the first */
 } RestCall;
 
 typedef struct RestField
@@ -259,9 +260,9 @@ extern bool rest_parse_users(const char *body, size_t len, RestUser **users, int
 
 /*
  * Ids by external ID, as long SOQL inside one composite request (section 5.6):
- * SELECT Id, Ext FROM X WHERE Ext IN (...).  NULL when the keys are too long
- * for one request: ask for half of them.  Keys of a number field that are no
- * numbers are left out, as no record can have them.
+ * SELECT Id, Ext FROM X WHERE Ext IN (...).  It has room for call->taken of the
+ * keys, one at least.  Keys of a number field that are no numbers are left out,
+ * as no record can have them.
  */
 extern RestCall *rest_lookup(const char *api_version, const char *object, const char *ext_field,
 							 bool ext_is_number, const char *const *keys, int nkeys);

@@ -319,21 +319,20 @@ rest_lookup(const char *api_version, const char *object, const char *ext_field, 
 {
 	StringInfoData soql[LOOKUP_QUERIES];
 	StringInfoData body;
+	RestCall *call;
 	LiteralKind key_kind = ext_is_number ? LITERAL_NUMBER : LITERAL_TEXT;
 	int nparts = 0;
-	int next = 0;
+	int taken = 0;
 
 	do
 	{
 		NameList list = {NULL, 0};
 
-		if (nparts == LOOKUP_QUERIES)
-			return NULL;
 		add_names(&list, always_read, 1);
 		add_names(&list, &ext_field, 1);
 		start_select(&soql[nparts], &list, object);
-		next += append_in(&soql[nparts++], ext_field, key_kind, keys + next, nkeys - next);
-	} while (next < nkeys);
+		taken += append_in(&soql[nparts++], ext_field, key_kind, keys + taken, nkeys - taken);
+	} while (taken < nkeys && nparts < LOOKUP_QUERIES);
 
 	rest_open_composite(&body);
 	for (int i = 0; i < nparts; i++)
@@ -341,5 +340,7 @@ rest_lookup(const char *api_version, const char *object, const char *ext_field, 
 		append_query(&body, api_version, "/query", soql[i].data, i, nparts);
 		pfree(soql[i].data);
 	}
-	return rest_close_composite(&body, api_version);
+	call = rest_close_composite(&body, api_version);
+	call->taken = taken;
+	return call;
 }

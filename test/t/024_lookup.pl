@@ -82,4 +82,20 @@ foreach my $policy ('source_wins', 'newest_wins')
 	$sim->post('delete', { object => 'Invoice__c', id => $_->{Id} }) foreach @{ $sim->records('Invoice__c') };
 }
 
+#
+# More keys than one request has room for
+#
+sql(q{CREATE TABLE long_keys (id text PRIMARY KEY, name text);
+	INSERT INTO long_keys SELECT repeat('k', 1500) || i, 'row' FROM generate_series(1, 1000) i;
+	SELECT sfsync.create_mapping('long_keys', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', backfill => false)});
+{
+	my $worker = worker_pid($node);
+	my $mark = $sim->mark;
+
+	sql(q{DELETE FROM long_keys});
+	wait_for_sync($node, 'deletes of rows whose keys are long');
+	is(worker_pid($node), $worker, 'the worker is the same');
+	cmp_ok(scalar($sim->requests($mark)), '<', 20, 'they are asked for in a few calls');
+}
+
 done_testing();
