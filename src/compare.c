@@ -22,6 +22,7 @@
 #include "utils/tuplestore.h"
 
 #include "api.h"
+#include "bitmap.h"
 #include "compare.h"
 #include "conflict.h"
 #include "datum.h"
@@ -350,16 +351,16 @@ differing_columns(const Report *report, const Difference *difference, int *len)
 	*len = 0;
 	for (int c = 0; c < mapping->ncolumns; c++)
 		max = Max(max, mapping->columns[c].attnum);
-	changed = palloc0(max / 8 + 1);
+	changed = palloc0(Max(bitmap_length(max), 1));
 	for (int i = 0; i < mapping->nfields; i++)
 		for (int c = 0; field_differs(report, difference, i) && c < mapping->ncolumns; c++)
 		{
-			int bit = mapping->columns[c].attnum - 1;
+			AttrNumber attnum = mapping->columns[c].attnum;
 
 			if (!mapping_field_uses(&mapping->fields[i], c))
 				continue;
-			changed[bit / 8] |= 1 << (bit % 8);
-			*len = Max(*len, bit / 8 + 1);
+			bitmap_add(changed, attnum);
+			*len = Max(*len, bitmap_length(attnum));
 		}
 	return changed;
 }

@@ -7,27 +7,18 @@
  */
 #include "compat.h"
 
-#include <ctype.h>
-
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/bitmapset.h"
-#include "pgtime.h"
-#include "storage/lmgr.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -35,7 +26,6 @@
 #include "utils/syscache.h"
 
 #include "api.h"
-#include "capture.h"
 #include "delete_policy.h"
 #include "fence.h"
 #include "names.h"

@@ -497,7 +497,7 @@ settle(MappingDelivery *state, const HttpReply *reply, const RestError *error)
 	if (!error)
 		step_done(state, reply);
 	else if (!exists_already(error))
-		give_up(state, psprintf("%s: %s (%s)", error->code ? error->code : "UNKNOWN", error->message,
+		give_up(state, psprintf("%s (%s)", rest_error_text(error),
 								reply->status == 403
 									? "the integration user needs Customize Application, View Setup and "
 									  "Configuration, and Assign Permission Sets"

@@ -98,8 +98,8 @@ read_string(Reader *reader, json_object *parent, const char *key)
  * API names go into URLs, SOQL and JSON keys, so they must be what they claim
  * to be: letters, digits and underscores.
  */
-static bool
-is_api_name(const char *name, size_t len)
+bool
+describe_is_name(const char *name, size_t len)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
 
@@ -111,7 +111,7 @@ read_name(Reader *reader, json_object *parent, const char *key)
 {
 	char *name = read_string(reader, parent, key);
 
-	if (name == NULL || !is_api_name(name, strlen(name)))
+	if (name == NULL || !describe_is_name(name, strlen(name)))
 	{
 		complain(reader, key, "an API name");
 		return NULL;
@@ -306,7 +306,7 @@ api_name(json_object *value)
 {
 	const char *name = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
 
-	return name != NULL && is_api_name(name, (size_t) json_object_get_string_len(value)) ? name : NULL;
+	return name != NULL && describe_is_name(name, (size_t) json_object_get_string_len(value)) ? name : NULL;
 }
 
 /* Does an object of this name hold the history of the one named object (reference, section 7.4)? */
@@ -514,4 +514,20 @@ bool
 describe_required(const SfField *field)
 {
 	return field->createable && !field->nillable && !field->defaulted_on_create;
+}
+
+bool
+describe_is_number(const SfField *field)
+{
+	switch (field->type)
+	{
+		case SF_INT:
+		case SF_LONG:
+		case SF_DOUBLE:
+		case SF_CURRENCY:
+		case SF_PERCENT:
+			return true;
+		default:
+			return false;
+	}
 }

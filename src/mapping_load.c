@@ -184,7 +184,7 @@ is_number_field(const char *describe, const char *external_id)
 	SfObject *meta = describe ? describe_parse(describe, strlen(describe), &error) : NULL;
 	const SfField *field = meta ? describe_field(meta, external_id) : NULL;
 
-	return field && (field->type == SF_DOUBLE || field->type == SF_INT || field->type == SF_LONG);
+	return field && describe_is_number(field);
 }
 
 /* A foreign key to the key of a table that is mapped to the same org. */

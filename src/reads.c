@@ -236,7 +236,7 @@ copy_read(const RestRead *read, int nfields)
 static int64
 asked_at(const Request *request, const HttpReply *reply)
 {
-	TimestampTz answered = reply_server_time(reply);
+	TimestampTz answered = connection_clock(reply);
 
 	if (answered != 0)
 		return answered - (GetCurrentTimestamp() - request->started);

@@ -12,9 +12,6 @@
 extern void reply_begin(void);
 extern void reply_commit(void);
 
-/* "CODE: message"; palloc'd. */
-extern char *reply_error_text(const RestError *error);
-
 /* What becomes of a unit of a request, or of all of a part. */
 extern void reply_set_dead(const Request *request, int i, const RestError *error, const HttpReply *reply);
 extern void reply_set_again(Request *request, const RequestPart *part);

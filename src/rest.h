@@ -137,6 +137,9 @@ extern bool rest_parse_update_if(const char *body, size_t len, const RestRecord 
 /* Parse a request-level error: array or object, OAuth's form, HTML, nothing. */
 extern RestError rest_parse_error(int http_status, const char *body, size_t len);
 
+/* "CODE: message", for people; palloc'd. */
+extern char *rest_error_text(const RestError *error);
+
 /* Sforce-Limit-Info (section 2.3): the org-wide usage. */
 extern bool rest_parse_limit_info(const char *header, int64 *used, int64 *limit);
 

@@ -88,6 +88,12 @@ rest_parse_error(int http_status, const char *body, size_t len)
 	return error;
 }
 
+char *
+rest_error_text(const RestError *error)
+{
+	return psprintf("%s: %s", error->code != NULL ? error->code : "UNKNOWN", error->message);
+}
+
 /* ------------------------------------------------------------------------
  * Replies of collections
  * ------------------------------------------------------------------------
