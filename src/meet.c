@@ -12,34 +12,34 @@
 #include "compat.h"
 
 #include "deliver.h"
+#include "mapping.h"
 #include "reply.h"
 #include "rest.h"
 
 /* What was found, and of whom it may be. */
 typedef struct Found
 {
-	const RestFound *records;
 	char **record_keys;
 	RecordOwners *owners;
 	int n;
 } Found;
 
 static Found
-find_owners(int mapping, const RestFound *records, int n, bool case_sensitive)
+find_owners(const Request *request, const RestRead *reads, int n)
 {
-	Found found = {records, palloc(sizeof(char *) * Max(n, 1)), NULL, n};
+	Found found = {palloc(sizeof(char *) * Max(n, 1)), NULL, n};
 	char **ids = palloc(sizeof(char *) * Max(n, 1));
 
-	for (int f = 0; f < n; f++)
+	for (int r = 0; r < n; r++)
 	{
-		ids[f] = records[f].id;
-		found.record_keys[f] = records[f].key ? rest_record_key(records[f].key, case_sensitive) : NULL;
+		ids[r] = reads[r].id;
+		found.record_keys[r] = reads[r].key ? rest_record_key(reads[r].key, request->case_sensitive) : NULL;
 	}
-	found.owners = record_owners(mapping, ids, found.record_keys, n);
+	found.owners = record_owners(request->mapping, ids, found.record_keys, n);
 	return found;
 }
 
-/* May a row have this record, which has its own key? */
+/* May it be the row's, which has its key now, if nobody is known to have it? */
 static bool
 may_have(const RecordOwners *owners, const char *row)
 {
@@ -51,36 +51,55 @@ may_have(const RecordOwners *owners, const char *row)
 	return owners->waiting == NIL;
 }
 
-/* For one row: looks by each of its keys. */
-static Met
-meet_row(const Found *found, char *const *record_keys, int nkeys)
+/* The row's record under one of its keys; -1 if there is none.  *count: how many there may be. */
+static int
+find_key(const Found *found, const char *row, const char *record_key, int *count)
 {
-	Met met = {.found = -1};
+	int first = -1;
 
-	for (int k = 1; k <= nkeys && met.found < 0; k++)
+	*count = 0;
+	for (int r = 0; r < found->n; r++)
 	{
-		met.key = k % nkeys;
-		for (int f = 0; f < found->n; f++)
-		{
-			const RecordOwners *owners = &found->owners[f];
+		const RecordOwners *owners = &found->owners[r];
 
-			if (!found->record_keys[f] || strcmp(found->record_keys[f], record_keys[met.key]) != 0 ||
-				(owners->row && strcmp(owners->row, record_keys[0]) != 0) ||
-				(!owners->row && met.key == 0 && !may_have(owners, record_keys[0])))
-				continue;
-			met.ambiguous = met.found >= 0;
-			met.found = f;
-		}
+		if (!found->record_keys[r] || strcmp(found->record_keys[r], record_key) != 0)
+			continue;
+		if (owners->row ? strcmp(owners->row, row) != 0
+						: strcmp(record_key, row) == 0 && !may_have(owners, row))
+			continue;
+		if ((*count)++ == 0)
+			first = r;
 	}
-	return met;
+	return first;
+}
+
+/*
+ * By all keys of a row: its own, and behind it those that it had before.  Where
+ * several have an old key, nobody knows which of them is the row's: none.
+ */
+static void
+meet_row(const Found *found, char *const *record_keys, int nkeys, Met *met)
+{
+	for (int k = 1; k <= nkeys; k++)
+	{
+		int count;
+
+		met->key = k % nkeys;
+		met->read = find_key(found, record_keys[0], record_keys[met->key], &count);
+		met->ambiguous = count > 1;
+		if (count == 1 || (count > 1 && met->key == 0))
+			return;
+	}
+	met->read = -1;
+	met->ambiguous = false;
 }
 
 Met *
-meet_records(const Request *request, const RestFound *records, int nrecords, bool all, bool case_sensitive)
+meet_records(const Request *request, const RestRead *reads, int nreads, bool all)
 {
 	int nunits = request->nunits;
-	Found found = find_owners(request->mapping, records, nrecords, case_sensitive);
-	Met *met = palloc(sizeof(Met) * Max(nunits, 1));
+	Found found = find_owners(request, reads, nreads);
+	Met *met = palloc0(sizeof(Met) * Max(nunits, 1));
 	char **record_keys = palloc(sizeof(char *) * Max(nunits, 1));
 	char **keys = palloc(sizeof(char *) * Max(nunits, 1));
 	char **ids = palloc(sizeof(char *) * Max(nunits, 1));
@@ -96,22 +115,27 @@ meet_records(const Request *request, const RestFound *records, int nrecords, boo
 		int nkeys = Min(1 + unit->nold, request->nkeys - first);
 		char **asked = request->record_keys + first;
 
-		met[i] = (Met){.found = -1};
-		if (nkeys > 0)
-			met[i] = meet_row(&found, asked, nkeys);
-		if (met[i].found >= 0 && !met[i].ambiguous)
+		/* one unit may have more keys than fit */
+		met[i].all = nkeys == 1 + unit->nold || first == 0;
+		meet_row(&found, asked, nkeys, &met[i]);
+		first += nkeys;
+		if (!met[i].all || met[i].ambiguous)
+			continue;
+		if (met[i].read >= 0)
 		{
-			found.owners[met[i].found].row = asked[0];
+			found.owners[met[i].read].row = asked[0];
 			record_keys[n] = asked[0];
 			keys[n] = unit->key;
 			at_keys[n] = asked[met[i].key];
-			ids[n++] = records[met[i].found].id;
+			ids[n++] = reads[met[i].read].id;
 		}
-		else if (all && nkeys > unit->nold && met[i].found < 0)
+		else if (all)
 			nowhere[nnowhere++] = asked[0];
-		first += nkeys;
 	}
-	record_meet(request->mapping, record_keys, keys, ids, at_keys, n);
-	records_nowhere(request->mapping, nowhere, nnowhere);
+	if (mapping_get(request->mapping)) /* it may have been dropped meanwhile */
+	{
+		record_meet(request->mapping, record_keys, keys, ids, at_keys, n);
+		records_nowhere(request->mapping, nowhere, nnowhere);
+	}
 	return met;
 }

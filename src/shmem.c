@@ -198,8 +198,8 @@ wake_worker(void)
 	LWLockRelease(shared->lock);
 }
 
-void
-shmem_wake_launcher(void)
+static void
+wake_launcher(void)
 {
 	uint32 launcher;
 
@@ -225,7 +225,7 @@ request_worker(void)
 		pg_atomic_write_u32(&slot->woken, 1);
 	}
 	LWLockRelease(shared->lock);
-	shmem_wake_launcher();
+	wake_launcher();
 }
 
 static void
@@ -279,7 +279,7 @@ let_in(Oid database)
 	if (slot && slot->keep_away == 0 && slot->state == SLOT_KEPT)
 		slot->state = SLOT_FREE;
 	LWLockRelease(shared->lock);
-	shmem_wake_launcher();
+	wake_launcher();
 }
 
 void
@@ -308,7 +308,7 @@ after_locks(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *ar
 	if (isCommit && start_pending)
 		request_worker();
 	if (isCommit && launcher_pending)
-		shmem_wake_launcher();
+		wake_launcher();
 	wake_pending = start_pending = launcher_pending = restart_pending = false;
 	foreach(lc, kept_away)
 		let_in(lfirst_oid(lc));
@@ -335,7 +335,7 @@ worker_detach(int code, Datum arg)
 	my_slot->state = SLOT_REQUESTED;
 	my_slot = NULL;
 	LWLockRelease(shared->lock);
-	shmem_wake_launcher();
+	wake_launcher();
 }
 
 bool

@@ -52,7 +52,6 @@ extern bool shmem_worker_must_leave(void);
 
 /* Launcher. */
 extern void shmem_launcher_attach(void);
-extern void shmem_wake_launcher(void);
 
 /* What the launcher needs to know of a database. */
 typedef struct SlotReport
