@@ -59,6 +59,7 @@ OBJS = \
 	src/lexical.o \
 	src/mapping.o \
 	src/mapping_load.o \
+	src/meet.o \
 	src/move.o \
 	src/names.o \
 	src/notes.o \
@@ -105,7 +106,7 @@ TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
 PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags libcurl json-c libcrypto zlib)
-PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -fvisibility=hidden
+PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-unknown-warning-option -fvisibility=hidden
 SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto zlib) -lcsv
 EXTRA_CLEAN = tmp_check_regress tmp_check_isolation
 

@@ -291,96 +291,19 @@ page_failed(Delivery *delivery, Request *request, const RestPage *page, Timestam
 							  now);
 }
 
-/* The record under a key; -1 if there is none.  *count: how many there are. */
-static int
-find_key(const Request *request, const RestRead *reads, int nreads, const char *record_key, int *count)
+/* Which record is which unit's; what is certain is known from now on. */
+static Met *
+meet_found(const Request *request, const RestRead *reads, int nreads, bool all)
 {
-	int found = -1;
+	MemoryContext caller = CurrentMemoryContext;
+	Met *met;
 
-	*count = 0;
-	for (int r = 0; r < nreads; r++)
-		if (reads[r].key && strcmp(rest_record_key(reads[r].key, request->case_sensitive), record_key) == 0)
-		{
-			found = r;
-			(*count)++;
-		}
-	return found;
-}
-
-/* Where the keys of each unit of a request begin among request->keys, and how many they are. */
-typedef struct UnitKeys
-{
-	int first; /* the row's own; behind it those that it had before */
-	int n;
-	bool all; /* of the unit's, or as many as one request has room for */
-} UnitKeys;
-
-static UnitKeys
-next_keys(const Request *request, const UnitKeys *before, const Unit *unit)
-{
-	UnitKeys keys = {before->first + before->n, 1 + unit->nold, true};
-	int room = request->nkeys - keys.first;
-
-	keys.all = keys.n <= room || keys.first == 0;
-	keys.n = Min(keys.n, room);
-	return keys;
-}
-
-/* A row's record, as it was found. */
-typedef struct FoundRow
-{
-	int key;   /* index of the key among the row's; -1: not found */
-	int read;  /* index of the record, of the first if there are several */
-	int count; /* of records with that key */
-} FoundRow;
-
-/*
- * The record under a key that the row had before, else the one under its own.
- * Where several have an old key, nobody knows which of them is the row's: none.
- */
-static FoundRow
-find_row(const Request *request, const RestRead *reads, int nreads, const UnitKeys *keys)
-{
-	FoundRow found;
-
-	for (int k = 1; k <= keys->n; k++)
-	{
-		found.key = k % keys->n;
-		found.read =
-			find_key(request, reads, nreads, request->record_keys[keys->first + found.key], &found.count);
-		if (found.count == 1 || (found.count > 1 && found.key == 0))
-			return found;
-	}
-	found.key = -1;
-	return found;
-}
-
-/* Records that were found are known from now on. */
-static void
-meet_found(const Request *request, const RestRead *reads, int nreads)
-{
-	char **record_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **ids = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **at_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	UnitKeys of = {0};
-	int n = 0;
-
-	for (int i = 0; i < request->nunits; i++)
-	{
-		const Unit *unit = request->outcomes[i].unit;
-		FoundRow found;
-
-		of = next_keys(request, &of, unit);
-		found = find_row(request, reads, nreads, &of);
-		if (found.key < 0 || found.count > 1 || !of.all)
-			continue;
-		record_keys[n] = request->record_keys[of.first];
-		keys[n] = unit->key;
-		at_keys[n] = request->record_keys[of.first + found.key];
-		ids[n++] = reads[found.read].id;
-	}
-	record_meet(request->mapping, record_keys, keys, ids, at_keys, n);
+	reply_begin();
+	MemoryContextSwitchTo(caller);
+	met = meet_records(request, reads, nreads, all);
+	reply_commit();
+	MemoryContextSwitchTo(caller);
+	return met;
 }
 
 /*
@@ -392,21 +315,19 @@ static void
 attach_found(Delivery *delivery, Request *request, const HttpReply *reply, const RestRead *reads, int nreads,
 			 bool all)
 {
-	UnitKeys of = {0};
+	Met *met = meet_found(request, reads, nreads, all);
 
 	for (int i = 0; i < request->nunits; i++)
 	{
 		Unit *unit = request->outcomes[i].unit;
-		FoundRow found;
+		const Met *its = &met[i];
 
-		of = next_keys(request, &of, unit);
-		found = find_row(request, reads, nreads, &of);
-		if (found.key == 0)
-			attach(delivery, request, unit, reply, found.count == 1 ? &reads[found.read] : NULL)->ambiguous =
-				found.count > 1;
-		else if (all && found.key < 0)
+		if (its->read >= 0 && its->key == 0)
+			attach(delivery, request, unit, reply, its->ambiguous ? NULL : &reads[its->read])->ambiguous =
+				its->ambiguous;
+		else if (all && its->all && its->read < 0)
 			attach(delivery, request, unit, reply, NULL);
-		unit->looked_up = all;
+		unit->looked_up = all && its->all;
 	}
 }
 
@@ -435,9 +356,6 @@ settle_find(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 	}
 	if (is_stuck(delivery, request, &page, nreads, now))
 		return;
-	reply_begin();
-	meet_found(request, reads, nreads);
-	reply_commit();
 	attach_found(delivery, request, reply, reads, nreads, page.next == NULL);
 	reply_go_on(delivery, request);
 }
@@ -453,8 +371,7 @@ settle_lookup(Delivery *delivery, Request *request, const HttpReply *reply, Time
 	RestRead *reads;
 	int nreads;
 	RestPage page = {0};
-	const Mapping *mapping;
-	UnitKeys of = {0};
+	Met *met;
 
 	request->nkeys = Min(request->nkeys, request->call->taken);
 	if (!rest_parse_lookup(reply->body, reply->body_len, request->external_id, &reads, &nreads, &page))
@@ -464,21 +381,9 @@ settle_lookup(Delivery *delivery, Request *request, const HttpReply *reply, Time
 	}
 	if (is_stuck(delivery, request, &page, nreads, now))
 		return;
-	reply_begin();
-	mapping = mapping_get(request->mapping);
-	if (mapping && mapping->key_field)
-	{
-		request->case_sensitive = mapping->key_field->case_sensitive;
-		meet_found(request, reads, nreads);
-	}
-	reply_commit();
+	met = meet_found(request, reads, nreads, page.next == NULL);
 	for (int i = 0; i < request->nunits; i++)
-	{
-		Unit *unit = request->outcomes[i].unit;
-
-		of = next_keys(request, &of, unit);
-		unit->looked_up = of.all && page.next == NULL;
-	}
+		request->outcomes[i].unit->looked_up = met[i].all && page.next == NULL;
 	reply_go_on(delivery, request);
 }
 

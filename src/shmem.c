@@ -402,7 +402,7 @@ shmem_launcher_attach(void)
 }
 
 SlotReport
-shmem_report(Oid database)
+shmem_report(Oid database, bool ended)
 {
 	SlotReport report = {SLOT_FREE, false, false};
 	Slot *slot;
@@ -414,7 +414,7 @@ shmem_report(Oid database)
 		report.state = slot->state;
 		report.kept_away = slot->keep_away > 0;
 		report.found_absent = slot->found_absent;
-		if (slot->found_absent && slot->state == SLOT_REQUESTED && slot->keep_away == 0)
+		if (ended && slot->found_absent && slot->state == SLOT_REQUESTED && slot->keep_away == 0)
 			slot->state = SLOT_FREE;
 	}
 	LWLockRelease(shared->lock);
