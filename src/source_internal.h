@@ -34,6 +34,7 @@ typedef enum SourceOrder
 	SOURCE_GREATER
 } SourceOrder;
 
+/* Qualified: OPERATOR(schema.=).  palloc'd. */
 extern char *source_key_operator(const Mapping *mapping, int i, SourceOrder order);
 
 #endif /* SFSYNC_SOURCE_INTERNAL_H */
