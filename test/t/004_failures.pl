@@ -225,6 +225,7 @@ change();
 poll_until(sub { change(); sql(q{SELECT state FROM sfsync.status}) eq 'throttled' }, 'at its share of the limit delivery is throttled');
 is(sql(q{SELECT detail ~ '1000', retry_at > now(), api_limit FROM sfsync.server_status}), 't|t|1000', 'with the reason and the time of the next look');
 sql(q{ALTER SYSTEM SET sfsync.retry_max_delay = '10min'; SELECT pg_reload_conf()});
+change(); # something to look with
 poll_query($node, q{SELECT retry_at > now() + interval '2 min' FROM sfsync.server_status}, 'by default the next look is in minutes');
 $mark = $sim->mark;
 change();
