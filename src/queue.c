@@ -408,24 +408,38 @@ records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nk
 	return rows;
 }
 
-char **
-records_by_id(int mapping, char *const *ids, int n)
+static const char owner_query[] =
+	"SELECT u.i::pg_catalog.int4 - 1, r.record_key, true FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(id, i)"
+	" CROSS JOIN LATERAL (SELECT record_key FROM sfsync.record WHERE mapping = $1 AND salesforce_id = u.id LIMIT 1) r"
+	" UNION ALL"
+	" SELECT u.i::pg_catalog.int4 - 1, r.record_key, false FROM pg_catalog.unnest($3) WITH ORDINALITY AS u(key, i)"
+	" JOIN sfsync.record r ON r.mapping = $1 AND r.at_keys && ARRAY[u.key]"
+	" WHERE NOT (r.salesforce_id LIKE '?%' AND r.record_key LIKE ' %')";
+
+RecordOwners *
+record_owners(int mapping, char *const *ids, char *const *record_keys, int n)
 {
-	char **record_keys = palloc0(sizeof(char *) * Max(n, 1));
+	RecordOwners *owners = palloc0(sizeof(RecordOwners) * Max(n, 1));
 	SqlScope scope;
 	int found;
 
 	sql_open(&scope, false);
-	found = SQL_RUN(
-		&scope,
-		"SELECT u.i::pg_catalog.int4 - 1, r.record_key"
-		" FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(id, i) CROSS JOIN LATERAL"
-		" (SELECT record_key FROM sfsync.record WHERE mapping = $1 AND salesforce_id = u.id LIMIT 1) r",
-		sql_arg_int(mapping), sql_arg_texts(ids, n));
+	found = SQL_RUN(&scope, owner_query, sql_arg_int(mapping), sql_arg_texts(ids, n),
+					sql_arg_texts(record_keys, n));
 	for (int i = 0; i < found; i++)
-		record_keys[sql_int(i, 1)] = sql_text(&scope, i, 2);
+	{
+		RecordOwners *its = &owners[sql_int(i, 1)];
+		char *row = sql_text(&scope, i, 2);
+		MemoryContext statement = MemoryContextSwitchTo(scope.caller);
+
+		if (sql_bool(i, 3))
+			its->row = row;
+		else
+			its->waiting = lappend(its->waiting, row);
+		MemoryContextSwitchTo(statement);
+	}
 	sql_close(&scope);
-	return record_keys;
+	return owners;
 }
 
 static const char record_put_query[] =
@@ -628,6 +642,21 @@ record_split(const RecordMove *move)
 }
 
 void
+records_nowhere(int mapping, char *const *record_keys, int n)
+{
+	SqlScope scope;
+
+	if (n == 0)
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(&scope,
+			"UPDATE sfsync.record SET at_keys = '{}' WHERE mapping = $1 AND record_key = ANY ($2)"
+			" AND salesforce_id LIKE '?%' AND at_keys <> '{}'",
+			sql_arg_int(mapping), sql_arg_texts(record_keys, n));
+	sql_close(&scope);
+}
+
+void
 records_not_expected(int mapping, char *const *record_keys, int n)
 {
 	SqlScope scope;
@@ -771,7 +800,7 @@ intents_of_keys(int mapping, char *const *keys, int nkeys, int *n)
 
 	sql_open(&scope, false);
 	*n = SQL_RUN(&scope,
-				 "SELECT keys, fields, sent_at FROM sfsync.intent WHERE mapping = $1"
+				 "SELECT keys, fields, sent_at, state = 'verifying' FROM sfsync.intent WHERE mapping = $1"
 				 " AND state <> 'in_flight' AND keys && $2",
 				 sql_arg_int(mapping), sql_arg_texts(keys, nkeys));
 	rows = MemoryContextAllocZero(scope.caller, sizeof(IntentRow) * Max(*n, 1));
@@ -780,6 +809,7 @@ intents_of_keys(int mapping, char *const *keys, int nkeys, int *n)
 		rows[i].keys = sql_texts(&scope, i, 1, &rows[i].nkeys);
 		rows[i].fields = sql_texts(&scope, i, 2, &rows[i].nfields);
 		rows[i].sent_at = sql_time(i, 3);
+		rows[i].verifying = sql_bool(i, 4);
 	}
 	sql_close(&scope);
 	return rows;
@@ -815,6 +845,26 @@ intents_of_dead_worker(void)
 	sql_close(&scope);
 }
 
+static const char deleted_query[] =
+	"WITH old AS (SELECT * FROM sfsync.intent WHERE mapping = $1 AND state = 'unknown' AND operation <> 'delete'"
+	" AND keys && $2), rest AS (UPDATE sfsync.intent i SET keys = ARRAY(SELECT k FROM pg_catalog.unnest(i.keys) k"
+	" WHERE k <> ALL ($2)) FROM old WHERE i.id = old.id)"
+	" INSERT INTO sfsync.intent (mapping, operation, keys, fields, sent_at, state)"
+	" SELECT mapping, 'delete', ARRAY(SELECT DISTINCT k FROM pg_catalog.unnest(keys) k WHERE k = ANY ($2)), fields,"
+	" sent_at, 'unknown' FROM old";
+
+void
+intents_deleted(int mapping, char *const *keys, int n)
+{
+	SqlScope scope;
+
+	if (n == 0)
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(&scope, deleted_query, sql_arg_int(mapping), sql_arg_texts(keys, n));
+	sql_close(&scope);
+}
+
 static const char verify_query[] =
 	"WITH old AS (UPDATE sfsync.intent SET state = 'verifying' WHERE state = 'unknown' AND sent_at <= $1 RETURNING *)"
 	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at, deleted,"
@@ -832,28 +882,28 @@ static const char verify_keys_query[] =
 	" FROM sfsync.intent i JOIN sfsync.mapping m ON m.id = i.mapping WHERE i.state = 'unknown' AND i.sent_at <= $1"
 	" AND m.external_id = ANY (i.fields) AND r.mapping = i.mapping AND r.key = ANY (i.keys)";
 
-/* Those that were looked at are over once nothing of theirs waits any more. */
+/* Those that were looked at are over once nothing of theirs waits any more, or for too long. */
 static const char verified_query[] =
-	"DELETE FROM sfsync.intent i WHERE i.state = 'verifying' AND i.sent_at <= $1 AND NOT EXISTS"
-	" (SELECT FROM sfsync.deferred d WHERE d.mapping = i.mapping AND d.key = ANY (i.keys) AND d.state = 'waiting')";
+	"DELETE FROM sfsync.intent i WHERE i.state = 'verifying' AND i.sent_at <= $1 AND (NOT EXISTS"
+	" (SELECT FROM sfsync.deferred d WHERE d.mapping = i.mapping AND d.key = ANY (i.keys) AND d.state = 'waiting')"
+	" OR i.sent_at <= $1 - interval '1 hour')";
+
+static const char next_verify_query[] =
+	"SELECT pg_catalog.min(CASE state WHEN 'unknown' THEN sent_at ELSE $1 + interval '10 s' END)"
+	" FROM sfsync.intent WHERE state <> 'in_flight'";
 
 TimestampTz
 intents_verify(TimestampTz before)
 {
 	SqlScope scope;
-	TimestampTz next = 0;
+	TimestampTz next;
 
 	sql_open(&scope, false);
-	SQL_RUN0(&scope, "SELECT pg_catalog.min(sent_at) FROM sfsync.intent WHERE state = 'unknown'");
-	next = sql_time(0, 1);
 	SQL_RUN(&scope, verified_query, sql_arg_time(before));
-	if (next != 0 && next <= before)
-	{
-		SQL_RUN(&scope, verify_keys_query, sql_arg_time(before));
-		SQL_RUN(&scope, verify_query, sql_arg_time(before));
-		SQL_RUN0(&scope, "SELECT pg_catalog.min(sent_at) FROM sfsync.intent WHERE state = 'unknown'");
-		next = sql_time(0, 1);
-	}
+	SQL_RUN(&scope, verify_keys_query, sql_arg_time(before));
+	SQL_RUN(&scope, verify_query, sql_arg_time(before));
+	SQL_RUN(&scope, next_verify_query, sql_arg_time(before));
+	next = sql_time(0, 1);
 	sql_close(&scope);
 	return next;
 }
