@@ -134,8 +134,9 @@ mapping_get(int id)
 		memset((char *) cached + sizeof(int), 0, sizeof(Cached) - sizeof(int));
 	if (cached->valid)
 		return cached->mapping;
+	/* who got it before goes on with it: a row may refer to a row of the same table */
 	if (cached->mapping)
-		MemoryContextDelete(cached->mapping->context);
+		MemoryContextSetParent(cached->mapping->context, TopTransactionContext);
 	cached->mapping = NULL;
 	cached->valid = true; /* an invalidation while loading clears it again */
 	PG_TRY();

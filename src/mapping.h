@@ -104,8 +104,8 @@ extern void mapping_init(void);
 
 /*
  * A mapping from this backend's cache, read again when anything it depends on
- * has changed.  NULL if there is none (any more).  Valid until the next call
- * of a mapping_ function that reads, or the end of the transaction.
+ * has changed.  NULL if there is none (any more).  Valid until the end of the
+ * transaction, also when it has been read again meanwhile.
  */
 extern Mapping *mapping_get(int id);
 

@@ -26,6 +26,7 @@ typedef struct Moving
 {
 	Delivery *delivery;
 	int mapping; /* passes are of one mapping */
+	const Mapping *config;
 	List *units; /* that rows came to */
 	List *fresh; /* that got other events that had waited */
 	int n;
@@ -217,7 +218,7 @@ take(const WorkEvent *event, void *arg)
 		delete_goes_first(moving, event) || !take_deferred(moving, event->old_key, false) ||
 		!take_deferred(moving, event->key, true))
 		return false;
-	carry_out(moving, mapping_get(moving->mapping), event);
+	carry_out(moving, moving->config, event);
 	moving->progress = true;
 	return true;
 }
@@ -265,19 +266,18 @@ move_mapping(Delivery *delivery, const MappingDelivery *state)
 {
 	Moving moving = {.delivery = delivery, .mapping = state->id};
 	MemoryContext caller = CurrentMemoryContext;
-	Mapping *mapping;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(caller);
-	mapping = mapping_get(state->id);
-	if (!mapping)
+	moving.config = mapping_get(state->id);
+	if (!moving.config)
 		batch_take(delivery->work, discard, &moving);
-	else if (mapping->key_field && mapping->source_name)
+	else if (moving.config->key_field && moving.config->source_name)
 	{
 		batch_take(delivery->work, take, &moving);
-		keep(&moving, mapping_get(state->id));
+		keep(&moving, moving.config);
 		fetch_join_deferred(delivery, moving.fresh);
 	}
 	PopActiveSnapshot();
