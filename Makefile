@@ -86,6 +86,7 @@ OBJS = \
 	src/sfsync.o \
 	src/shmem.o \
 	src/source.o \
+	src/source_keys.o \
 	src/sql.o \
 	src/status.o \
 	src/subxact.o \

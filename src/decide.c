@@ -241,9 +241,7 @@ start_judging(Claim *claim, Candidate *candidate)
 	{
 		judged.replaced = record->replaced;
 		judged.nreplaced = record->nreplaced;
-		*memory = record->memory;
-		memory->fields = palloc(sizeof(FieldMemory) * Max(memory->n, 1));
-		memcpy(memory->fields, record->memory.fields, sizeof(FieldMemory) * memory->n);
+		*memory = memory_copy(&record->memory);
 	}
 	memset(&candidate->noted, 0, sizeof(Outcome));
 	candidate->noted.memory = memory;
