@@ -843,22 +843,16 @@ send_writes(Claim *claim, UnitKind *kinds)
 static void
 keep_quarantined(const Claim *claim)
 {
-	DriftChange *changes;
+	const Unit **units;
 	int n = 0;
 
 	if (!drift_in_quarantine(claim->mapping))
 		return;
-	changes = palloc(sizeof(DriftChange) * Max(claim->n, 1));
+	units = palloc(sizeof(Unit *) * Max(claim->n, 1));
 	for (int i = 0; i < claim->n; i++)
-	{
-		const Candidate *candidate = &claim->candidates[i];
-		const Unit *unit = candidate->unit;
-
-		if (unit->changed && !unit->deleted)
-			changes[n++] = (DriftChange){unit->key, unit->changed, unit->changed_len,
-										 unit->event_at ? unit->event_at : GetCurrentTimestamp()};
-	}
-	drift_note(claim->mapping, changes, n);
+		if (claim->candidates[i].unit->changed && !claim->candidates[i].unit->deleted)
+			units[n++] = claim->candidates[i].unit;
+	drift_note(claim->mapping, units, n);
 }
 
 /*
