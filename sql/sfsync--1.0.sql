@@ -183,7 +183,7 @@ COMMENT ON COLUMN sfsync.queue.operation IS
 'I insert, U update, W whole row, changed at no known time, D delete, K update that changed the key (old_key), H delete that is to be held, P row that left with a partition (old_key)';
 COMMENT ON COLUMN sfsync.queue.changed IS 'bitmap of the attribute numbers whose values changed (bit attnum - 1)';
 COMMENT ON COLUMN sfsync.queue.actor IS 'role that the session of the change had logged in as';
-CREATE INDEX queue_order ON sfsync.queue (xid, n);
+CREATE INDEX queue_order ON sfsync.queue (xid, n) WITH (deduplicate_items = off); -- there are none
 -- else a publication FOR ALL TABLES would make the worker's deletes fail
 ALTER TABLE sfsync.queue REPLICA IDENTITY FULL;
 
