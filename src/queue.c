@@ -388,9 +388,15 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 	return rows;
 }
 
+static const char by_key_query[] = "SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY;
+
+/* The index on at_keys is asked key by key: for all at once it takes time by their square. */
 static const char at_keys_query[] =
 	"SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY " UNION ALL SELECT " RECORD_COLUMNS
-	" FROM sfsync.record r WHERE r.mapping = $1 AND r.at_keys && $2 AND r.record_key <> ALL ($2)"
+	" FROM (SELECT DISTINCT o.record_key FROM pg_catalog.unnest($2) AS u(k) CROSS JOIN LATERAL"
+	" (SELECT record_key FROM sfsync.record WHERE mapping = $1 AND at_keys && ARRAY[u.k]) o) m"
+	" JOIN sfsync.record r ON r.mapping = $1 AND r.record_key = m.record_key"
+	" WHERE r.record_key NOT IN (SELECT pg_catalog.unnest($2))"
 	" UNION ALL SELECT " RECORD_COLUMNS " FROM sfsync.record r WHERE r.mapping = $1 AND r.displaced_by = '0'"
 	" AND r.key = ANY ($3) AND r.record_key <> ALL ($2) AND NOT r.at_keys && $2";
 
@@ -399,10 +405,18 @@ records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nk
 {
 	SqlScope scope;
 	RecordRow *rows;
+	SqlArg id = sql_arg_int(mapping);
 
 	sql_open(&scope, false);
-	*n = SQL_RUN(&scope, at_keys_query, sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys),
-				 sql_arg_texts(keys, nkeys));
+	if (SQL_RUN(&scope, "SELECT FROM sfsync.record WHERE mapping = $1 AND at_keys IS NOT NULL LIMIT 1", id) ==
+		0)
+		*n = SQL_RUN(&scope, by_key_query, id, sql_arg_texts(record_keys, nkeys));
+	else
+	{
+		sql_allow_bitmaps();
+		*n =
+			SQL_RUN(&scope, at_keys_query, id, sql_arg_texts(record_keys, nkeys), sql_arg_texts(keys, nkeys));
+	}
 	rows = take_records(&scope, CurrentMemoryContext, *n);
 	sql_close(&scope);
 	return rows;
@@ -438,7 +452,7 @@ static const char record_meet_query[] =
 	"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id, at_keys)"
 	" SELECT $1, u.record_key, u.key, u.id, CASE WHEN u.at_key <> u.record_key THEN ARRAY[u.at_key] END"
 	" FROM unnest($2, $3, $4, $5) AS u(record_key, key, id, at_key) WHERE NOT EXISTS (SELECT FROM sfsync.record o"
-	" WHERE o.mapping = $1 AND o.at_keys && ARRAY[u.at_key] AND o.salesforce_id = u.id)"
+	" WHERE o.mapping = $1 AND o.salesforce_id = u.id AND o.at_keys IS NOT NULL AND o.at_keys && ARRAY[u.at_key])"
 	" ON CONFLICT (mapping, record_key) DO UPDATE SET key = excluded.key, salesforce_id = excluded.salesforce_id,"
 	" memory = NULL, replaced = NULL, at_keys = excluded.at_keys WHERE r.salesforce_id <> excluded.salesforce_id";
 
