@@ -30,6 +30,7 @@ OBJS = \
 	src/connection.o \
 	src/create.o \
 	src/create_field.o \
+	src/credentials.o \
 	src/datum.o \
 	src/decide.o \
 	src/delete_policy.o \
@@ -41,8 +42,8 @@ OBJS = \
 	src/family.o \
 	src/fence.o \
 	src/fetch.o \
-	src/follow.o \
 	src/finish.o \
+	src/follow.o \
 	src/foreground.o \
 	src/gather.o \
 	src/guard.o \
@@ -51,12 +52,18 @@ OBJS = \
 	src/hints.o \
 	src/history.o \
 	src/http.o \
+	src/http_reply.o \
+	src/http_request.o \
 	src/judge.o \
 	src/launcher.o \
 	src/lexical.o \
 	src/mapping.o \
+	src/mapping_load.o \
+	src/meet.o \
 	src/move.o \
+	src/names.o \
 	src/notes.o \
+	src/options.o \
 	src/payload.o \
 	src/poison.o \
 	src/preview.o \
@@ -68,20 +75,24 @@ OBJS = \
 	src/resolve.o \
 	src/rest.o \
 	src/rest_form.o \
+	src/rest_json.o \
+	src/rest_query.o \
 	src/rest_read.o \
 	src/rest_reply.o \
 	src/route.o \
 	src/rules.o \
-	src/secret.o \
+	src/secret_file.o \
 	src/settle.o \
 	src/sfsync.o \
 	src/shmem.o \
 	src/source.o \
 	src/sql.o \
 	src/status.o \
+	src/subxact.o \
 	src/throttle.o \
-	src/trouble.o \
 	src/tooling.o \
+	src/trouble.o \
+	src/url.o \
 	src/verdict.o \
 	src/worker.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
@@ -94,7 +105,7 @@ TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
 PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags libcurl json-c libcrypto zlib)
-PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -fvisibility=hidden
+PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-unknown-warning-option -fvisibility=hidden
 SHLIB_LINK = $(shell pkg-config --libs libcurl json-c libcrypto zlib) -lcsv
 EXTRA_CLEAN = tmp_check_regress tmp_check_isolation
 

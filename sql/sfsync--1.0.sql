@@ -233,8 +233,9 @@ CREATE TABLE sfsync.record (
 	displaced_by xid8,
 	PRIMARY KEY (mapping, record_key)
 );
+CREATE INDEX record_salesforce_id ON sfsync.record (mapping, salesforce_id);
 CREATE INDEX record_moving ON sfsync.record USING gin (at_keys) WITH (fastupdate = off) WHERE at_keys IS NOT NULL;
-CREATE INDEX record_moving_id ON sfsync.record (mapping, salesforce_id) WHERE at_keys IS NOT NULL;
+CREATE INDEX record_moves ON sfsync.record (mapping) WHERE at_keys IS NOT NULL;
 CREATE INDEX record_displaced ON sfsync.record (mapping, key) WHERE displaced_by IS NOT NULL;
 COMMENT ON TABLE sfsync.record IS 'records known to be in Salesforce; record_key is the key as Salesforce compares it';
 COMMENT ON COLUMN sfsync.record.memory IS

@@ -4,38 +4,18 @@
  */
 #include "compat.h"
 
-#include <ctype.h>
-
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/catalog.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_foreign_server.h"
-#include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_type.h"
-#include "commands/trigger.h"
-#include "foreign/foreign.h"
-#include "miscadmin.h"
-#include "nodes/bitmapset.h"
 #include "pgtime.h"
-#include "storage/lmgr.h"
-#include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 
 #include "api.h"
+#include "bitmap.h"
 #include "capture.h"
 #include "delete_policy.h"
-#include "fence.h"
-#include "route.h"
 #include "sfsync.h"
 #include "shmem.h"
 #include "source.h"
@@ -104,8 +84,7 @@ alter_filter(const Mapping *mapping, const char *text)
 {
 	Expression none = {0};
 	Expression *filter = text[0] == '\0' ? &none : api_expression(mapping, "filter", text, true);
-	uint8 changed[MAPPING_FILTER_ATTNUM / 8 + 1] = {0};
-	int bit = MAPPING_FILTER_ATTNUM - 1;
+	uint8 changed[(MAPPING_FILTER_ATTNUM + 7) / 8] = {0};
 	int guard = 0;
 	int64 backfill;
 	SqlScope scope;
@@ -121,10 +100,10 @@ alter_filter(const Mapping *mapping, const char *text)
 	if (is_new)
 		guard = sql_int(0, 1);
 	sql_close(&scope);
-	changed[bit / 8] = 1 << (bit % 8);
+	bitmap_add(changed, MAPPING_FILTER_ATTNUM);
 	if (!is_new)
 		return;
-	backfill = api_start_backfill(mapping->id, source_row_count(mapping, NULL), changed, bit / 8 + 1);
+	backfill = api_start_backfill(mapping->id, source_row_count(mapping, NULL), changed, sizeof(changed));
 	guard_filter(mapping, filter->text, guard, backfill);
 }
 

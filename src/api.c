@@ -5,38 +5,21 @@
  */
 #include "compat.h"
 
-#include <ctype.h>
-
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/relation.h"
 #include "access/table.h"
-#include "access/xact.h"
-#include "catalog/catalog.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_foreign_server.h"
-#include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "foreign/foreign.h"
 #include "miscadmin.h"
-#include "nodes/bitmapset.h"
-#include "pgtime.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 
 #include "api.h"
 #include "capture.h"
-#include "fence.h"
-#include "route.h"
+#include "names.h"
 #include "sfsync.h"
 #include "shmem.h"
 #include "source.h"
@@ -187,11 +170,9 @@ api_check_updated_at(Relation rel, const char *name)
 void
 api_check_name(const char *argument, const char *value)
 {
-	bool good = isalpha((unsigned char) value[0]);
+	bool digit = value[0] >= '0' && value[0] <= '9';
 
-	for (const char *p = value; *p && good; p++)
-		good = isalnum((unsigned char) *p) || *p == '_';
-	if (!good || strlen(value) > 255)
+	if (digit || value[0] == '_' || !describe_is_name(value, strlen(value)))
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_INVALID_NAME),
@@ -204,12 +185,8 @@ api_check_name(const char *argument, const char *value)
 void
 api_unknown_field(const SfObject *object, const char *argument, const char *name)
 {
-	const char **names = palloc(sizeof(char *) * Max(object->nfields, 1));
-	const char *nearest;
+	const char *nearest = nearest_field(object, name);
 
-	for (int i = 0; i < object->nfields; i++)
-		names[i] = object->fields[i].name;
-	nearest = nearest_match(name, names, object->nfields);
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("field \"%s\" of object %s does not exist", name, object->name),

@@ -17,7 +17,9 @@
 #include "lib/stringinfo.h"
 
 #include "auth.h"
-#include "rest.h"
+#include "rest_internal.h"
+#include "rest_json.h"
+#include "url.h"
 
 #define TOKEN_PATH "/services/oauth2/token"
 #define JWT_GRANT "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -25,7 +27,6 @@
 #define MIN_RSA_BITS 2048
 #define MAX_TOKEN 12000 /* header lines are bounded at 16,384 bytes in all */
 #define MAX_ERROR_TEXT 300
-#define JSON_DEPTH 8
 
 /* ----------------------------------------------------------------
  * The request
@@ -45,21 +46,12 @@ wipe(char *text)
 static void
 append_field(StringInfo form, const char *name, const char *value)
 {
-	const unsigned char *c;
-
 	if (value == NULL)
 		return;
 	if (form->len > 0)
 		appendStringInfoChar(form, '&');
 	appendStringInfo(form, "%s=", name);
-	for (c = (const unsigned char *) value; *c != '\0'; c++)
-	{
-		if ((*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') || *c == '-' ||
-			*c == '.' || *c == '_' || *c == '~')
-			appendStringInfoChar(form, *c);
-		else
-			appendStringInfo(form, "%%%02X", *c);
-	}
+	rest_append_encoded(form, value);
 }
 
 static size_t
@@ -280,42 +272,6 @@ auth_call_wipe(AuthCall *call)
  * ----------------------------------------------------------------
  */
 
-/* An object, or NULL.  The caller releases it with json_object_put. */
-static json_object *
-parse_object(const char *body, size_t len)
-{
-	json_tokener *tokener;
-	json_object *object = NULL;
-
-	if (body == NULL || len == 0 || len > PG_INT32_MAX)
-		return NULL;
-	tokener = json_tokener_new_ex(JSON_DEPTH);
-	if (tokener == NULL)
-		return NULL;
-	object = json_tokener_parse_ex(tokener, body, (int) len);
-	json_tokener_free(tokener);
-	if (object != NULL && !json_object_is_type(object, json_type_object))
-	{
-		json_object_put(object);
-		object = NULL;
-	}
-	return object;
-}
-
-/* A string member without a zero byte in it, or NULL. */
-static const char *
-string_member(json_object *object, const char *name)
-{
-	json_object *member;
-	const char *text;
-
-	if (object == NULL || !json_object_object_get_ex(object, name, &member) ||
-		!json_object_is_type(member, json_type_string))
-		return NULL;
-	text = json_object_get_string(member);
-	return strlen(text) == (size_t) json_object_get_string_len(member) ? text : NULL;
-}
-
 /* One bounded line of ASCII, whatever the peer and the database speak. */
 static char *
 printable(const char *text)
@@ -334,8 +290,8 @@ printable(const char *text)
 static AuthToken *
 parse_refusal(int http_status, json_object *object, ErrorScope *scope, char **error)
 {
-	const char *code = string_member(object, "error");
-	const char *description = string_member(object, "error_description");
+	const char *code = rest_plain_string(rest_member(object, "error"));
+	const char *description = rest_plain_string(rest_member(object, "error_description"));
 
 	*scope = error_classify_oauth(http_status, code, description);
 	if (code != NULL && description != NULL)
@@ -398,21 +354,11 @@ parse_identity(AuthToken *token, const char *identity)
 	pfree(copy);
 }
 
-static char *
-without_slashes(const char *url)
-{
-	size_t len = strlen(url);
-
-	while (len > 0 && url[len - 1] == '/')
-		len--;
-	return pnstrdup(url, len);
-}
-
 static AuthToken *
 parse_token(json_object *object, const char *login_url, ErrorScope *scope, char **error)
 {
-	const char *access_token = string_member(object, "access_token");
-	const char *instance_url = string_member(object, "instance_url");
+	const char *access_token = rest_plain_string(rest_member(object, "access_token"));
+	const char *instance_url = rest_plain_string(rest_member(object, "instance_url"));
 	const char *reason;
 	AuthToken *token;
 
@@ -439,8 +385,8 @@ parse_token(json_object *object, const char *login_url, ErrorScope *scope, char 
 
 	token = palloc0(sizeof(AuthToken));
 	token->access_token = pstrdup(access_token);
-	token->instance_url = without_slashes(instance_url);
-	parse_identity(token, string_member(object, "id"));
+	token->instance_url = url_without_slashes(instance_url);
+	parse_identity(token, rest_plain_string(rest_member(object, "id")));
 	return token;
 }
 
@@ -448,7 +394,7 @@ parse_token(json_object *object, const char *login_url, ErrorScope *scope, char 
 static void
 wipe_member(json_object *object, const char *name)
 {
-	const char *text = string_member(object, name);
+	const char *text = rest_plain_string(rest_member(object, name));
 
 	if (text != NULL)
 		explicit_bzero(unconstify(char *, text), strlen(text));
@@ -458,14 +404,14 @@ AuthToken *
 auth_parse(int http_status, const char *body, size_t len, const char *login_url, ErrorScope *scope,
 		   char **error)
 {
-	json_object *object = parse_object(body, len);
+	json_object *object = rest_parse_json(body, len);
 	AuthToken *token;
 
 	*error = NULL;
 	*scope = SCOPE_SERVER;
 	if (http_status != 200)
 		token = parse_refusal(http_status, object, scope, error);
-	else if (object == NULL)
+	else if (!json_object_is_type(object, json_type_object))
 	{
 		*error = pstrdup("login failed: the reply is not a JSON object");
 		token = NULL;
@@ -481,10 +427,10 @@ auth_parse(int http_status, const char *body, size_t len, const char *login_url,
 bool
 auth_parse_user(const char *body, size_t len, AuthUser *user)
 {
-	json_object *object = parse_object(body, len);
-	const char *organization_id = string_member(object, "organization_id");
-	const char *user_id = string_member(object, "user_id");
-	const char *username = string_member(object, "preferred_username");
+	json_object *object = rest_parse_json(body, len);
+	const char *organization_id = rest_plain_string(rest_member(object, "organization_id"));
+	const char *user_id = rest_plain_string(rest_member(object, "user_id"));
+	const char *username = rest_plain_string(rest_member(object, "preferred_username"));
 
 	memset(user, 0, sizeof(AuthUser));
 	if (organization_id != NULL)

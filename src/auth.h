@@ -7,7 +7,7 @@
 #define SFSYNC_AUTH_H
 
 #include "errors.h"
-#include "secret.h"
+#include "credentials.h"
 
 typedef struct AuthToken
 {

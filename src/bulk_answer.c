@@ -180,7 +180,7 @@ told(Delivery *delivery, BulkJob *job, const HttpReply *reply, TimestampTz now)
 	BulkInfo info;
 	char *error;
 
-	if (!bulk_parse_info(reply->body ? reply->body : "", reply->body_len, &info, &error))
+	if (!bulk_parse_info(reply->body, reply->body_len, &info, &error))
 		connection_failed(job->connection,
 						  psprintf("a reply about a bulk job can't be understood: %s", error), -1, now);
 	else if (job->phase == BULK_CREATING)
@@ -232,8 +232,7 @@ static void
 do_without(Delivery *delivery, const BulkJob *job, const RestError *error, TimestampTz now)
 {
 	MappingDelivery *state = delivery_of(delivery, job->mapping);
-	char *trouble = psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
-
+	char *trouble = rest_error_text(error);
 	TimestampTz until = now + sfsync_retry_max_delay * INT64CONST(1000);
 
 	if (job->operation != BULK_HARD_DELETE)

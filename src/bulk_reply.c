@@ -12,6 +12,7 @@
 #include "bulk.h"
 #include "lexical.h"
 #include "rest_internal.h"
+#include "rest_json.h"
 
 #define MAX_FIELDS 100
 #define MAX_CODE 100

@@ -66,21 +66,11 @@ operation_of(BulkOperation operation)
 }
 
 static FieldValueKind
-kind_of_type(SfType type)
+kind_of_field(const SfField *field)
 {
-	switch (type)
-	{
-		case SF_BOOLEAN:
-			return FV_BOOL;
-		case SF_INT:
-		case SF_LONG:
-		case SF_DOUBLE:
-		case SF_CURRENCY:
-		case SF_PERCENT:
-			return FV_NUMBER;
-		default:
-			return FV_STRING;
-	}
+	if (field->type == SF_BOOLEAN)
+		return FV_BOOL;
+	return describe_is_number(field) ? FV_NUMBER : FV_STRING;
 }
 
 /* In a transaction of its own, as results are settled outside of one. */
@@ -103,7 +93,7 @@ read_fields(Settling *settling)
 		SentField *field = &settling->fields[i];
 
 		field->name = settling->names[i] = pstrdup(map->field->name);
-		field->kind = kind_of_type(map->field->type);
+		field->kind = kind_of_field(map->field);
 		if (!map->lookup)
 			continue;
 		field->relationship = pstrdup(map->relation.relationship);

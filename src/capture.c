@@ -7,6 +7,7 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -23,6 +24,7 @@
 
 #include "batch.h"
 #include "capture.h"
+#include "columns.h"
 #include "datum.h"
 #include "sfsync.h"
 #include "targets.h"
@@ -145,6 +147,52 @@ set_watched(Target *target, Relation rel, Oid source, Datum excluded)
 	}
 }
 
+typedef struct Watching
+{
+	Target *target;
+	Relation rel;
+	Relation table; /* that is mapped */
+} Watching;
+
+static void
+watch_input(AttrNumber column, AttrNumber input, void *arg)
+{
+	const Watching *watching = arg;
+	AttrNumber of = column;
+	AttrNumber watched = input;
+
+	if (watching->rel != watching->table)
+	{
+		TupleDesc desc = RelationGetDescr(watching->table);
+
+		of = get_attnum(RelationGetRelid(watching->rel), NameStr(TupleDescAttr(desc, column - 1)->attname));
+		watched =
+			get_attnum(RelationGetRelid(watching->rel), NameStr(TupleDescAttr(desc, input - 1)->attname));
+		if (of <= 0 || watched <= 0)
+			return;
+		watching->target->root[watched - 1] = input;
+	}
+	if (watching->target->watched[of - 1])
+		watching->target->watched[watched - 1] = true;
+}
+
+/*
+ * A virtual generated column has no value in a row at hand: what it is made of is
+ * watched, excluded or not.  Of partitions the mapped table's definition counts,
+ * as it does when the table is read.
+ */
+static void
+watch_inputs(Target *target, Relation rel, Oid source)
+{
+	Watching watching = {target, rel, rel};
+
+	if (source != RelationGetRelid(rel))
+		watching.table = table_open(source, AccessShareLock);
+	columns_each_virtual(RelationGetDescr(watching.table), watch_input, &watching);
+	if (watching.table != rel)
+		table_close(watching.table, AccessShareLock);
+}
+
 static void
 load_target(Target *target, Relation rel, HeapTuple row, TupleDesc desc)
 {
@@ -159,6 +207,8 @@ load_target(Target *target, Relation rel, HeapTuple row, TupleDesc desc)
 	target->replicated = DatumGetBool(SPI_getbinval(row, desc, 8, &isnull));
 	set_keys(target, rel, SPI_getbinval(row, desc, 3, &isnull));
 	set_watched(target, rel, target->noted.source, SPI_getbinval(row, desc, 4, &isnull));
+	if (columns_have_virtual(RelationGetDescr(rel)))
+		watch_inputs(target, rel, target->noted.source);
 }
 
 static const char load_query[] =

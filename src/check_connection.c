@@ -12,10 +12,7 @@
 #include <sys/time.h>
 #include <time.h>
 
-#include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "commands/defrem.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
@@ -26,16 +23,14 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/tuplestore.h"
 
-#include "auth.h"
 #include "describe.h"
-#include "http.h"
-#include "rest.h"
-#include "route.h"
-#include "secret.h"
-#include "sfsync.h"
+#include "errors.h"
+#include "foreground.h"
+#include "names.h"
+#include "sql.h"
+#include "subxact.h"
 
 /* Conflicts compare times to the second; a bigger skew deserves a look. */
 #define SKEW_TOLERATED 30.0 /* seconds */
@@ -51,21 +46,14 @@ typedef struct CheckedMapping
 typedef struct Check
 {
 	ReturnSetInfo *result;
-	ServerOptions *options;
+	Foreground session;
 	CheckedMapping *mappings;
 	int nmappings;
-	HttpClient *client;
-	HttpReply *reply;   /* the last one; not palloc'd */
-	AuthToken *token;   /* NULL until logged in */
 	const char *failed; /* the check that the login path ended at; NULL */
 	bool version_failed;
 	bool dated;  /* skew is known */
 	double skew; /* seconds that Salesforce's clock is ahead */
 } Check;
-
-extern PGDLLEXPORT Datum sfsync_check_connection(PG_FUNCTION_ARGS);
-
-PG_FUNCTION_INFO_V1(sfsync_check_connection);
 
 /* ----------------------------------------------------------------
  * Rows
@@ -120,7 +108,7 @@ add_unchecked(Check *check, const char *name, const char *failed)
 static void
 measure_skew(Check *check)
 {
-	HttpReply *reply = check->reply;
+	const HttpReply *reply = check->session.reply;
 	struct timeval now;
 
 	if (reply->outcome != HTTP_REPLIED || reply->server_date == 0)
@@ -132,19 +120,6 @@ measure_skew(Check *check)
 }
 
 static HttpReply *
-perform(Check *check, HttpRequest *request)
-{
-	request->ca_file = check->options->ca_file;
-	request->connect_timeout = sfsync_connect_timeout;
-	request->timeout = sfsync_request_timeout;
-	http_reply_free(check->reply);
-	check->reply = NULL;
-	check->reply = http_perform(check->client, request);
-	measure_skew(check);
-	return check->reply;
-}
-
-static HttpReply *
 get(Check *check, const char *base, const char *path, const char *bearer)
 {
 	HttpRequest request = {0};
@@ -152,13 +127,15 @@ get(Check *check, const char *base, const char *path, const char *bearer)
 	request.method = "GET";
 	request.url = psprintf("%s%s", base, path);
 	request.bearer = bearer;
-	return perform(check, &request);
+	(void) foreground_perform(&check->session, &request);
+	measure_skew(check);
+	return check->session.reply;
 }
 
 static HttpReply *
 get_rest(Check *check, const RestCall *call)
 {
-	return get(check, check->token->instance_url, call->path, check->token->access_token);
+	return get(check, check->session.token->instance_url, call->path, check->session.token->access_token);
 }
 
 /* NULL if the reply is good, else what is wrong with it, and a hint. */
@@ -191,7 +168,7 @@ reply_problem(const HttpReply *reply, const char **hint)
 static void
 check_address_and_tls(Check *check)
 {
-	const char *url = check->options->login_url;
+	const char *url = check->session.options->login_url;
 	bool https = pg_strncasecmp(url, "https:", 6) == 0;
 	HttpReply *reply = get(check, url, rest_versions()->path, NULL);
 
@@ -211,7 +188,7 @@ check_address_and_tls(Check *check)
 		check->failed = "tls";
 		add_row(
 			check, "tls", false, reply->error,
-			check->options->ca_file != NULL
+			check->session.options->ca_file != NULL
 				? "The option ca_file must name a file that the server process can read, with the CA that issued the certificate."
 				: "If a proxy or a test server has a certificate of its own CA, name that in the option ca_file.");
 	}
@@ -221,6 +198,20 @@ check_address_and_tls(Check *check)
 		add_row(check, "tls", true, "certificate verified", NULL);
 }
 
+typedef struct Loading
+{
+	Oid serverid;
+	Credentials *credentials;
+} Loading;
+
+static void
+load_step(void *arg)
+{
+	Loading *loading = arg;
+
+	loading->credentials = credentials_load(loading->serverid, GetUserId());
+}
+
 /*
  * The credentials, or NULL and a row: a missing user mapping or a file that
  * can't be read is a finding here.
@@ -228,81 +219,49 @@ check_address_and_tls(Check *check)
 static Credentials *
 load_credentials(Check *check)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	Credentials *volatile credentials = NULL;
+	Loading loading = {check->session.options->serverid, NULL};
+	ErrorData *error = subxact_try(load_step, &loading);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		credentials = credentials_load(check->options->serverid, GetUserId());
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-			ReThrowError(error);
-		credentials = NULL;
-		add_row(check, "login", false, error->message,
-				error->hint     ? error->hint
-				: error->detail ? error->detail
-								: "Look at the options of the user mapping.");
-	}
-	PG_END_TRY();
-	return credentials;
+	if (!error)
+		return loading.credentials;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(error);
+	add_row(check, "login", false, error->message,
+			error->hint     ? error->hint
+			: error->detail ? error->detail
+							: "Look at the options of the user mapping.");
+	return NULL;
 }
 
-/* Ask for a token; NULL and what is wrong. */
-static AuthToken *
+/* Ask for a token; false and what is wrong. */
+static bool
 request_token(Check *check, AuthCall *call, const char **problem, const char **hint)
 {
-	HttpRequest request = {0};
-	HttpReply *reply;
-	ErrorScope scope;
+	const HttpReply *reply;
 	char *error;
-	AuthToken *token;
+	bool good = foreground_take_token(&check->session, call, &error);
+	RestError refusal;
 
-	request.method = "POST";
-	request.url = call->url;
-	request.content_type = "application/x-www-form-urlencoded";
-	request.body = call->body;
-	request.body_len = call->body_len;
-	reply = perform(check, &request);
-	auth_call_wipe(call);
+	measure_skew(check);
+	if (good)
+		return true;
+	reply = check->session.reply;
 	if (reply->outcome != HTTP_REPLIED)
 	{
 		*problem = reply_problem(reply, hint);
-		return NULL;
+		return false;
 	}
-	token =
-		auth_parse(reply->status, reply->body, reply->body_len, check->options->login_url, &scope, &error);
-	if (token == NULL)
-	{
-		RestError refusal = rest_parse_error(reply->status, reply->body, reply->body_len);
-
-		*problem = error;
-		*hint = reply->status == 200 || refusal.code == NULL
-					? "Look at login_url: it must be the My Domain URL of the org."
-					: error_hint(refusal.code);
-	}
-	return token;
+	refusal = rest_parse_error(reply->status, reply->body, reply->body_len);
+	*problem = error;
+	*hint = reply->status == 200 || refusal.code == NULL
+				? "Look at login_url: it must be the My Domain URL of the org."
+				: error_hint(refusal.code);
+	return false;
 }
 
 static void
 check_login(Check *check)
 {
-	static const char *const flows[] = {"client_credentials", "jwt_bearer", "refresh_token"};
 	Credentials *credentials;
 	AuthCall *call;
 	AuthFlow flow;
@@ -322,21 +281,23 @@ check_login(Check *check)
 		return;
 	}
 	flow = credentials->flow;
-	call = auth_call(check->options, credentials, (int64) time(NULL), &error);
+	call = auth_call(check->session.options, credentials, (int64) time(NULL), &error);
 	credentials_wipe(credentials);
 	if (call == NULL)
 	{
 		problem = error;
-		hint = "Use an RSA key of 2048 bits or more in PEM format, without a passphrase.";
+		hint = FOREGROUND_KEY_HINT;
 	}
+	if (call != NULL && request_token(check, call, &problem, &hint))
+		add_row(
+			check, "login", true,
+			psprintf("auth_flow %s, instance %s", auth_flow_name(flow), check->session.token->instance_url),
+			NULL);
 	else
-		check->token = request_token(check, call, &problem, &hint);
-	if (check->token == NULL)
+	{
 		check->failed = "login";
-	add_row(check, "login", check->token != NULL,
-			check->token ? psprintf("auth_flow %s, instance %s", flows[flow], check->token->instance_url)
-						 : problem,
-			hint);
+		add_row(check, "login", false, problem, hint);
+	}
 }
 
 /* ----------------------------------------------------------------
@@ -347,14 +308,14 @@ check_login(Check *check)
 static void
 check_api_version(Check *check)
 {
-	const char *version = check->options->api_version;
+	const char *version = check->session.options->api_version;
 	const char *problem;
 	const char *hint;
 	HttpReply *reply;
 	char *newest = NULL;
 	bool listed;
 
-	reply = get(check, check->token->instance_url, rest_versions()->path, NULL);
+	reply = get(check, check->session.token->instance_url, rest_versions()->path, NULL);
 	problem = reply_problem(reply, &hint);
 	check->version_failed = true;
 	if (problem != NULL)
@@ -381,7 +342,7 @@ check_api_version(Check *check)
 static void
 check_identity(Check *check)
 {
-	AuthToken *token = check->token;
+	AuthToken *token = check->session.token;
 	AuthUser user = {0};
 	const char *problem;
 	const char *hint;
@@ -415,8 +376,8 @@ check_identity(Check *check)
 static void
 check_allowance(Check *check)
 {
-	HttpReply *reply = get_rest(check, rest_limits(check->options->api_version));
-	int budget = check->options->api_budget;
+	HttpReply *reply = get_rest(check, rest_limits(check->session.options->api_version));
+	int budget = check->session.options->api_budget;
 	int64 used;
 	int64 limit;
 	const char *problem;
@@ -469,16 +430,11 @@ static void
 check_external_id(Check *check, const CheckedMapping *mapping, const SfObject *object, const char *name)
 {
 	const SfField *field = describe_field(object, mapping->external_id);
-	const char **names;
 	const char *nearest;
-	int i;
 
 	if (field == NULL)
 	{
-		names = palloc(sizeof(char *) * Max(object->nfields, 1));
-		for (i = 0; i < object->nfields; i++)
-			names[i] = object->fields[i].name;
-		nearest = nearest_match(mapping->external_id, names, object->nfields);
+		nearest = nearest_field(object, mapping->external_id);
 		add_row(check, name, false,
 				psprintf("%s has no field %s that the integration user can see", object->name,
 						 mapping->external_id),
@@ -543,7 +499,8 @@ check_mapping(Check *check, const CheckedMapping *mapping)
 
 	if (failed == NULL)
 	{
-		HttpReply *reply = get_rest(check, rest_describe(check->options->api_version, mapping->object));
+		HttpReply *reply =
+			get_rest(check, rest_describe(check->session.options->api_version, mapping->object));
 		char *error;
 
 		problem = reply_problem(reply, &hint);
@@ -603,20 +560,10 @@ run_checks(Check *check)
 static void
 unknown_server(const char *name)
 {
-	const char **names;
-	const char *nearest;
-	uint64 i;
+	int n;
+	const char **names = server_names(&n);
+	const char *nearest = nearest_match(name, names, n);
 
-	SPI_connect();
-	if (SPI_execute("SELECT s.srvname::pg_catalog.text FROM pg_catalog.pg_foreign_server s"
-					" JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw"
-					" WHERE w.fdwname OPERATOR(pg_catalog.=) 'sfsync'",
-					true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the list of servers");
-	names = palloc(sizeof(char *) * Max(SPI_processed, 1));
-	for (i = 0; i < SPI_processed; i++)
-		names[i] = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
-	nearest = nearest_match(name, names, (int) SPI_processed);
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" does not exist", name),
 			 nearest ? errhint("Perhaps you meant the server \"%s\".", nearest)
@@ -636,11 +583,11 @@ load_mappings(Check *check)
 
 	sfsync_enter_owner(&saved);
 	SPI_connect();
-	values[0] = DirectFunctionCall1(namein, CStringGetDatum(check->options->name));
+	values[0] = DirectFunctionCall1(namein, CStringGetDatum(check->session.options->name));
 	if (SPI_execute_with_args("SELECT name, object, external_id, on_delete FROM sfsync.mapping"
 							  " WHERE server OPERATOR(pg_catalog.=) $1 ORDER BY name",
 							  1, types, values, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the mappings of server \"%s\"", check->options->name);
+		elog(ERROR, "could not read the mappings of server \"%s\"", check->session.options->name);
 	check->nmappings = (int) SPI_processed;
 	check->mappings = MemoryContextAlloc(caller, sizeof(CheckedMapping) * Max(SPI_processed, 1));
 	for (i = 0; i < SPI_processed; i++)
@@ -658,7 +605,7 @@ load_mappings(Check *check)
 	sfsync_leave(&saved);
 }
 
-static ServerOptions *
+static Oid
 usable_server(const char *name)
 {
 	ForeignServer *server = GetForeignServerByName(name, true);
@@ -668,32 +615,28 @@ usable_server(const char *name)
 	if (!DatumGetBool(DirectFunctionCall2(has_server_privilege_id, ObjectIdGetDatum(server->serverid),
 										  CStringGetTextDatum("USAGE"))))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_SERVER, name);
-	return server_options(server->serverid);
+	return server->serverid;
 }
+
+PG_FUNCTION_INFO_V1(sfsync_check_connection);
 
 Datum
 sfsync_check_connection(PG_FUNCTION_ARGS)
 {
 	Check check = {0};
+	Oid serverid = usable_server(NameStr(*PG_GETARG_NAME(0)));
 
-	check.options = usable_server(NameStr(*PG_GETARG_NAME(0)));
-	load_mappings(&check);
 	InitMaterializedSRF(fcinfo, 0);
 	check.result = (ReturnSetInfo *) fcinfo->resultinfo;
-	check.client = http_create();
-	if (check.client == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not make a client for HTTP"),
-						errdetail("Out of memory or of file descriptors.")));
 	PG_TRY();
 	{
+		foreground_start(&check.session, serverid, GetUserId());
+		load_mappings(&check);
 		run_checks(&check);
 	}
 	PG_FINALLY();
 	{
-		if (check.token != NULL)
-			explicit_bzero(check.token->access_token, strlen(check.token->access_token));
-		http_reply_free(check.reply);
-		http_destroy(check.client);
+		foreground_close(&check.session);
 	}
 	PG_END_TRY();
 	return (Datum) 0;

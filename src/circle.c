@@ -9,6 +9,7 @@
 
 #include "access/htup_details.h"
 
+#include "bitmap.h"
 #include "claim.h"
 #include "payload.h"
 #include "sfsync.h"
@@ -100,10 +101,10 @@ fill_later(const Mapping *mapping, const MappingField *field, Candidate *candida
 {
 	for (int i = 0; i < field->lookup->ncolumns; i++)
 	{
-		int bit = mapping->columns[field->lookup->columns[i]].attnum - 1;
+		AttrNumber attnum = mapping->columns[field->lookup->columns[i]].attnum;
 
-		candidate->fill[bit / 8] |= 1 << (bit % 8);
-		candidate->fill_len = Max(candidate->fill_len, bit / 8 + 1);
+		bitmap_add(candidate->fill, attnum);
+		candidate->fill_len = Max(candidate->fill_len, bitmap_length(attnum));
 	}
 	candidate->fill_mapping = field->lookup->parent_mapping;
 	candidate->fill_key = payload_parent_key(field, candidate->row);
@@ -121,7 +122,7 @@ circle_leave_out(const Claim *claim, Candidate *candidate)
 		if (!candidate->circular[i] || !remove_field(&candidate->payload, mapping->fields[i].field->name))
 			continue;
 		if (!candidate->fill)
-			candidate->fill = palloc0((MaxHeapAttributeNumber + 7) / 8);
+			candidate->fill = palloc0(bitmap_length(MaxHeapAttributeNumber));
 		fill_later(mapping, &mapping->fields[i], candidate);
 	}
 }

@@ -607,6 +607,7 @@ prepare_lookup(Claim *claim, const UnitKind *kinds)
 	request->outcomes = palloc0(sizeof(Outcome) * claim->n);
 	request->keys = palloc(sizeof(char *) * max);
 	request->record_keys = palloc(sizeof(char *) * max);
+	request->case_sensitive = case_sensitive(claim->mapping);
 	asked = palloc(sizeof(char *) * max);
 	for (int i = 0; i < claim->n; i++)
 	{

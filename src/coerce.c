@@ -92,16 +92,6 @@ accept(Coercion *c, FieldValueKind kind, char *text)
 	return true;
 }
 
-static int
-count_characters(const char *text)
-{
-	int n = 0;
-
-	for (; *text != '\0'; text++)
-		n += ((unsigned char) *text & 0xC0) != 0x80;
-	return n;
-}
-
 /* Where the character with this number starts, or the end. */
 static const char *
 character_at(const char *text, int number)
@@ -154,7 +144,7 @@ check_control_characters(Coercion *c, const char *text)
 static bool
 check_length(Coercion *c, const char *text)
 {
-	int length = count_characters(text);
+	int length = lexical_characters(text);
 
 	if (c->field->length > 0 && length > c->field->length)
 		return refuse(c, psprintf("value has %d characters, field %s takes %d", length, c->field->name,
@@ -243,7 +233,7 @@ static const char *
 picklist_value(Coercion *c, const char *text)
 {
 	const char *spelling = text;
-	int length = count_characters(text);
+	int length = lexical_characters(text);
 
 	if (!check_control_characters(c, text))
 		return NULL;
@@ -645,7 +635,7 @@ coerce(Coercion *c)
 		return refuse(c, pstrdup("value is not valid UTF-8"));
 	if (c->value->cut && !can_truncate(c))
 		return refuse(c, psprintf("value has more than %d characters, and field %s takes less",
-								  count_characters(c->value->text), c->field->name));
+								  lexical_characters(c->value->text), c->field->name));
 	text = lexical_trim(c->value->text, strlen(c->value->text));
 	if (*text == '\0')
 		return coerce_null(c);

@@ -128,9 +128,17 @@ read_columns(Mapping *mapping, TupleDesc desc)
 	}
 }
 
-/* A virtual generated column is not stored: no trigger sees it change, only what it is made of. */
-static void
-read_generated(Mapping *mapping, TupleDesc desc)
+bool
+columns_have_virtual(TupleDesc desc)
+{
+	for (int i = 0; i < desc->natts; i++)
+		if (TupleDescAttr(desc, i)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+			return true;
+	return false;
+}
+
+void
+columns_each_virtual(TupleDesc desc, VirtualColumnFunction function, void *arg)
 {
 	for (int i = 0; desc->constr && i < desc->constr->num_defval; i++)
 	{
@@ -142,9 +150,17 @@ read_generated(Mapping *mapping, TupleDesc desc)
 			continue;
 		pull_varattnos(stringToNode(definition->adbin), 1, &attnums);
 		while ((member = bms_next_member(attnums, member)) >= 0)
-			add_inputs(mapping, &mapping->columns[index_of(mapping, definition->adnum)],
-					   member + FirstLowInvalidHeapAttributeNumber);
+			if (member + FirstLowInvalidHeapAttributeNumber > 0)
+				function(definition->adnum, member + FirstLowInvalidHeapAttributeNumber, arg);
 	}
+}
+
+static void
+add_virtual_input(AttrNumber column, AttrNumber input, void *arg)
+{
+	Mapping *mapping = arg;
+
+	add_inputs(mapping, &mapping->columns[index_of(mapping, column)], input);
 }
 
 /*
@@ -237,7 +253,7 @@ columns_read(Mapping *mapping, Relation rel, const RouteRule *rules, const RuleE
 
 	mapping->columns = palloc0(sizeof(MappingColumn) * Max(desc->natts + nrules, 1));
 	read_columns(mapping, desc);
-	read_generated(mapping, desc);
+	columns_each_virtual(desc, add_virtual_input, mapping);
 	index_names(mapping);
 	read_filter(mapping, rel);
 	read_expressions(mapping, rel, rules, expressions, nrules);

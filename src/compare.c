@@ -17,12 +17,12 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 #include "api.h"
+#include "bitmap.h"
 #include "compare.h"
 #include "conflict.h"
 #include "datum.h"
@@ -32,6 +32,7 @@
 #include "shmem.h"
 #include "source.h"
 #include "sql.h"
+#include "subxact.h"
 
 #define BATCH 200 /* differences looked at and shown at a time */
 
@@ -214,6 +215,23 @@ look_again(Report *report, Difference *difference, const SourceRow *row)
 	difference->source.values = values;
 }
 
+/* A key of Salesforce, to be read as one of the table. */
+typedef struct ReadKey
+{
+	const Mapping *mapping;
+	const char *key;
+	char *result;
+} ReadKey;
+
+static void
+read_key(void *arg)
+{
+	ReadKey *read = arg;
+
+	read->result =
+		source_key_from_json(read->mapping, jsonb_datum(foreign_key_json(read->mapping, read->key)));
+}
+
 /*
  * The key of Salesforce as the table would have it; NULL if no row can have it:
  * its types' input functions refuse it, or read another key.
@@ -221,36 +239,14 @@ look_again(Report *report, Difference *difference, const SourceRow *row)
 static char *
 row_key(const Mapping *mapping, const ComparedItem *record)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	char *volatile key = NULL;
+	ReadKey read = {mapping, record->key, NULL};
+	ErrorData *error = subxact_try(read_key, &read);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		key = source_key_from_json(mapping, jsonb_datum(foreign_key_json(mapping, record->key)));
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
-			ReThrowError(error);
-	}
-	PG_END_TRY();
-	if (!key || strcmp(compare_record_key(mapping, datum_key_utf8(key)), record->record_key) != 0)
+	if (error && ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+		ReThrowError(error);
+	if (error || strcmp(compare_record_key(mapping, datum_key_utf8(read.result)), record->record_key) != 0)
 		return NULL;
-	return key;
+	return read.result;
 }
 
 static void
@@ -355,16 +351,16 @@ differing_columns(const Report *report, const Difference *difference, int *len)
 	*len = 0;
 	for (int c = 0; c < mapping->ncolumns; c++)
 		max = Max(max, mapping->columns[c].attnum);
-	changed = palloc0(max / 8 + 1);
+	changed = palloc0(Max(bitmap_length(max), 1));
 	for (int i = 0; i < mapping->nfields; i++)
 		for (int c = 0; field_differs(report, difference, i) && c < mapping->ncolumns; c++)
 		{
-			int bit = mapping->columns[c].attnum - 1;
+			AttrNumber attnum = mapping->columns[c].attnum;
 
 			if (!mapping_field_uses(&mapping->fields[i], c))
 				continue;
-			changed[bit / 8] |= 1 << (bit % 8);
-			*len = Max(*len, bit / 8 + 1);
+			bitmap_add(changed, attnum);
+			*len = Max(*len, bitmap_length(attnum));
 		}
 	return changed;
 }

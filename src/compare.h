@@ -39,7 +39,6 @@ typedef struct Comparison
 	int64 nrecords;
 	ComparedUser *users;
 	int nusers;
-	int max_users;
 } Comparison;
 
 /* What is known of a key, in the order in which it comes out of the sort. */

@@ -180,9 +180,7 @@ conflicts_unnamed(const char *server, int *n)
 
 	sql_open(&scope, false);
 	*n = SQL_RUN(&scope, unnamed_query, sql_arg_name(server));
-	ids = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-		ids[i] = sql_text(&scope, i, 1);
+	ids = sql_column(&scope, 1);
 	sql_close(&scope);
 	return ids;
 }

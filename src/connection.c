@@ -434,6 +434,14 @@ note_limit_info(Connection *connection, const char *header, TimestampTz now)
 	explain_budget(connection, was_over);
 }
 
+TimestampTz
+connection_clock(const HttpReply *reply)
+{
+	int64 epoch = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY;
+
+	return reply->server_date == 0 ? 0 : (reply->server_date - epoch) * USECS_PER_SEC;
+}
+
 void
 connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz started, TimestampTz now)
 {
@@ -445,8 +453,7 @@ connection_note_reply(Connection *connection, const HttpReply *reply, TimestampT
 	/* the header has whole seconds, and was written between sending and now: what fits with it stays */
 	if (reply->server_date > 0)
 	{
-		int64 theirs =
-			(reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) * USECS_PER_SEC;
+		int64 theirs = connection_clock(reply);
 
 		/* what is certain at least: never is an event taken for later than it was */
 		if (connection->clock_skew < theirs - now ||

@@ -10,7 +10,7 @@
 #include "errors.h"
 #include "http.h"
 #include "poison.h"
-#include "secret.h"
+#include "credentials.h"
 #include "throttle.h"
 #include "utils/timestamp.h"
 
@@ -98,6 +98,9 @@ extern void connection_set_token(Connection *connection, const AuthToken *token)
 
 /* Usage as a reply tells it. */
 extern void connection_note_usage(Connection *connection, int64 used, int64 limit, TimestampTz now);
+
+/* Salesforce's clock as a reply tells it, in whole seconds; 0 if it doesn't. */
+extern TimestampTz connection_clock(const HttpReply *reply);
 
 /* What every reply tells, of a request that was started then: usage, clock. */
 extern void connection_note_reply(Connection *connection, const HttpReply *reply, TimestampTz started,

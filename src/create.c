@@ -7,27 +7,18 @@
  */
 #include "compat.h"
 
-#include <ctype.h>
-
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/bitmapset.h"
-#include "pgtime.h"
-#include "storage/lmgr.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -35,10 +26,10 @@
 #include "utils/syscache.h"
 
 #include "api.h"
-#include "capture.h"
 #include "delete_policy.h"
 #include "fence.h"
-#include "route.h"
+#include "names.h"
+#include "options.h"
 #include "sfsync.h"
 #include "shmem.h"
 #include "source.h"
@@ -193,28 +184,11 @@ given_key(Relation rel, ArrayType *array)
 		 errhint("Add a unique constraint on them, or use the primary key.")));
 }
 
-static const char **
-sfsync_servers(int *n)
-{
-	SqlScope scope;
-	const char **names;
-
-	sql_open(&scope, true);
-	*n = SQL_RUN0(&scope, "SELECT s.srvname FROM pg_catalog.pg_foreign_server s"
-						  " JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw"
-						  " WHERE w.fdwname = 'sfsync' ORDER BY s.srvname");
-	names = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-		names[i] = sql_text(&scope, i, 1);
-	sql_close(&scope);
-	return names;
-}
-
 static ForeignServer *
 choose_server(const char *name)
 {
 	int n;
-	const char **names = sfsync_servers(&n);
+	const char **names = server_names(&n);
 	const char *nearest;
 
 	if (!name && n == 1)

@@ -138,9 +138,7 @@ enum_field(Oid type)
 	n = SQL_RUN(&scope,
 				"SELECT enumlabel::text FROM pg_catalog.pg_enum WHERE enumtypid = $1 ORDER BY enumsortorder",
 				sql_arg_oid(type));
-	labels = MemoryContextAlloc(scope.caller, sizeof(char *) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		labels[i] = sql_text(&scope, i, 1);
+	labels = sql_column(&scope, 1);
 	sql_close(&scope);
 	for (int i = 0; i < n; i++)
 		labels[i] = pg_server_to_any(labels[i], strlen(labels[i]), PG_UTF8);
@@ -418,7 +416,7 @@ finish(MappingDelivery *state)
 static bool
 take_permission_set(FieldCreation *creation, const HttpReply *reply, char **error)
 {
-	const char *body = reply->body ? reply->body : "";
+	const char *body = reply->body;
 	char *id;
 
 	if (creation->step == STEP_FIND_SET ? !tooling_parse_found(body, reply->body_len, &id, error)
@@ -499,7 +497,7 @@ settle(MappingDelivery *state, const HttpReply *reply, const RestError *error)
 	if (!error)
 		step_done(state, reply);
 	else if (!exists_already(error))
-		give_up(state, psprintf("%s: %s (%s)", error->code ? error->code : "UNKNOWN", error->message,
+		give_up(state, psprintf("%s (%s)", rest_error_text(error),
 								reply->status == 403
 									? "the integration user needs Customize Application, View Setup and "
 									  "Configuration, and Assign Permission Sets"

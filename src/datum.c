@@ -219,8 +219,12 @@ convert_front(const char *text, size_t len, int from, int to, size_t *used)
 	return result;
 }
 
-char *
-datum_to_utf8(const char *text, size_t len)
+/*
+ * Text of the server's encoding in UTF-8, or NULL where it has no such form.
+ * Never an error: one value must not keep the others from going.
+ */
+static char *
+to_utf8(const char *text, size_t len)
 {
 	char *result;
 	size_t used;
@@ -236,7 +240,7 @@ datum_to_utf8(const char *text, size_t len)
 char *
 datum_key_utf8(const char *key)
 {
-	char *result = datum_to_utf8(key, strlen(key));
+	char *result = to_utf8(key, strlen(key));
 
 	return result ? result : psprintf("\xFF%s", key);
 }
@@ -324,7 +328,7 @@ set_text(const char *text, size_t len, bool is_utf8, SourceValue *out)
 		len = pg_encoding_mbcliplen(encoding, text, len, TEXT_BYTES);
 		out->cut = true;
 	}
-	out->text = is_utf8 ? pnstrdup(text, len) : datum_to_utf8(text, len);
+	out->text = is_utf8 ? pnstrdup(text, len) : to_utf8(text, len);
 	if (out->text)
 		cut_characters(out);
 	else

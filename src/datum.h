@@ -32,11 +32,9 @@ extern void datum_read(Datum value, bool isnull, Oid type, const char *zone, Sou
 extern char *datum_key_text(Datum value, Oid type);
 
 /*
- * Text of the server's encoding in UTF-8, or NULL where it has no such form;
- * and a key, of which then comes what no field takes, as it is not UTF-8.
- * Never an error: one value must not keep the others from going.
+ * A key of the server's encoding in UTF-8.  Where it has no such form, what no
+ * field takes, as it is not UTF-8: one value must not keep the others from going.
  */
-extern char *datum_to_utf8(const char *text, size_t len);
 extern char *datum_key_utf8(const char *key);
 
 /* The way back; characters that the server's encoding lacks become question marks. */

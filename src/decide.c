@@ -541,6 +541,26 @@ decide_delete(Claim *claim, Candidate *candidate)
 	}
 }
 
+/* Is the row part of a request of ours that Salesforce may have carried out, or not? */
+static bool
+in_intent(const Claim *claim, const Unit *unit, bool verifying)
+{
+	for (int i = 0; i < claim->nintents; i++)
+		for (int k = 0; k < claim->intents[i].nkeys; k++)
+			if ((!verifying || claim->intents[i].verifying) &&
+				strcmp(claim->intents[i].keys[k], unit->key) == 0)
+				return true;
+	return false;
+}
+
+/* Nothing of the row has changed: only its record is to be looked at once more. */
+static bool
+is_verified_only(const Claim *claim, const Unit *unit)
+{
+	return unit->deferred && unit->nrefs == 0 && !unit->changed && unit->whole_at == BATCH_NEVER &&
+		   in_intent(claim, unit, true);
+}
+
 /*
  * The row is not there, and no delete of it was captured.  The delete may
  * stand further back in the queue: wait until everything that had been
@@ -559,10 +579,13 @@ decide_missing(Claim *claim, Candidate *candidate)
 
 		unit->missing_since = U64FromFullTransactionId(next);
 	}
+	else if (claim->delivery->window.seen_xmin >= unit->missing_since && is_verified_only(claim, unit))
+		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	else if (claim->delivery->window.seen_xmin >= unit->missing_since)
 		return put_off(
 			claim, candidate, OUTCOME_HELD,
 			"the row is not in the table, or its owner may not see it, and no delete of it was captured");
+	claim->delivery->look = true; /* no other event may come to have the queue read */
 	return put_off(claim, candidate, OUTCOME_DEFERRED,
 				   "the row is not in the table; waiting for the change that removed it");
 }
@@ -606,16 +629,6 @@ welcome(const Mapping *mapping, Candidate *candidate)
 		batch_add_whole(candidate->unit, at);
 }
 
-static bool
-in_intent(const Claim *claim, const Unit *unit)
-{
-	for (int i = 0; i < claim->nintents; i++)
-		for (int k = 0; k < claim->intents[i].nkeys; k++)
-			if (strcmp(claim->intents[i].keys[k], unit->key) == 0)
-				return true;
-	return false;
-}
-
 /*
  * The row doesn't pass the filter: as if it were deleted, where it has a record
  * of ours.  Of others nothing is asked: a table may hold many more rows than
@@ -630,7 +643,7 @@ decide_filtered(Claim *claim, Candidate *candidate)
 
 	if (record && strcmp(record->key, candidate->unit->key) != 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
-	if (!record && !in_intent(claim, candidate->unit))
+	if (!record && !in_intent(claim, candidate->unit, false))
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (record && record->nreplaced > 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED); /* it has left before */
@@ -658,7 +671,7 @@ static bool
 was_filtered(const Claim *claim, const Candidate *candidate)
 {
 	return claim->mapping->filter && candidate->unit->deleted && !candidate->record &&
-		   !candidate->old_record && !in_intent(claim, candidate->unit) &&
+		   !candidate->old_record && !in_intent(claim, candidate->unit, false) &&
 		   backfill_was_done(claim->mapping->id);
 }
 

@@ -13,6 +13,7 @@
 #include "coerce.h"
 #include "datum.h"
 #include "delete_policy.h"
+#include "names.h"
 
 #define TOKEN_NOW "$now"
 #define TOKEN_KEY "$key"
@@ -251,14 +252,10 @@ field_value(const GivenValue *given, const SfField *field, const char *key, Time
  */
 
 static char *
-nearest_field(const SfObject *meta, const char *name)
+field_hint(const SfObject *meta, const char *name)
 {
-	const char **names = palloc(sizeof(char *) * Max(meta->nfields, 1));
-	const char *nearest;
+	const char *nearest = nearest_field(meta, name);
 
-	for (int i = 0; i < meta->nfields; i++)
-		names[i] = meta->fields[i].name;
-	nearest = nearest_match(name, names, meta->nfields);
 	return nearest ? psprintf("Perhaps you meant \"%s\".", nearest)
 				   : pstrdup("After a change in Salesforce run sfsync.refresh_schema().");
 }
@@ -290,7 +287,7 @@ check_field(const GivenValue *given, const SfObject *meta, const char *external_
 		set_fault(fault, ERRCODE_UNDEFINED_COLUMN,
 				  psprintf("field \"%s\" of object %s does not exist", given->name, meta->name),
 				  pstrdup("delete_values must name fields that the integration user may see."),
-				  nearest_field(meta, given->name));
+				  field_hint(meta, given->name));
 	else if (pg_strcasecmp(field->name, external_id) == 0)
 		set_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE,
 				  psprintf("field \"%s\" of object %s is the external ID", field->name, meta->name),

@@ -236,9 +236,6 @@ extern bool move_keys(Delivery *delivery);
 /* reply.c */
 extern void reply_settle(Delivery *delivery, Request *request, const HttpReply *reply);
 
-/* Salesforce's clock as the reply tells it, in whole seconds; 0 if it doesn't. */
-extern TimestampTz reply_server_time(const HttpReply *reply);
-
 /* A read that brought nothing: its units are sent again, as the trouble allows. */
 extern void reply_failed(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
 extern void reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);

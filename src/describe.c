@@ -6,7 +6,7 @@
 #include "compat.h"
 
 #include "describe.h"
-#include "rest.h"
+#include "rest_json.h"
 
 /* A describe has some hundreds of fields; nobody's has this many. */
 #define MAX_FIELDS 5000
@@ -80,35 +80,15 @@ complain(Reader *reader, const char *key, const char *expected)
 		reader->error = psprintf("not a describe: \"%s\" is not %s", key, expected);
 }
 
-/* A member; NULL when it is absent or null. */
-static json_object *
-member(json_object *parent, const char *key)
-{
-	json_object *value = NULL;
-
-	json_object_object_get_ex(parent, key, &value);
-	return value;
-}
-
-/* A palloc'd copy of a JSON string; NULL if it is none, or holds U+0000. */
-static char *
-string_copy(json_object *value)
-{
-	if (!json_object_is_type(value, json_type_string) ||
-		strlen(json_object_get_string(value)) != (size_t) json_object_get_string_len(value))
-		return NULL;
-	return pstrdup(json_object_get_string(value));
-}
-
 static char *
 read_string(Reader *reader, json_object *parent, const char *key)
 {
-	json_object *value = member(parent, key);
+	json_object *value = rest_member(parent, key);
 	char *copy;
 
 	if (value == NULL)
 		return NULL;
-	copy = string_copy(value);
+	copy = rest_string_copy(value);
 	if (copy == NULL)
 		complain(reader, key, "text");
 	return copy;
@@ -118,8 +98,8 @@ read_string(Reader *reader, json_object *parent, const char *key)
  * API names go into URLs, SOQL and JSON keys, so they must be what they claim
  * to be: letters, digits and underscores.
  */
-static bool
-is_api_name(const char *name, size_t len)
+bool
+describe_is_name(const char *name, size_t len)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
 
@@ -131,7 +111,7 @@ read_name(Reader *reader, json_object *parent, const char *key)
 {
 	char *name = read_string(reader, parent, key);
 
-	if (name == NULL || !is_api_name(name, strlen(name)))
+	if (name == NULL || !describe_is_name(name, strlen(name)))
 	{
 		complain(reader, key, "an API name");
 		return NULL;
@@ -142,7 +122,7 @@ read_name(Reader *reader, json_object *parent, const char *key)
 static bool
 read_bool(Reader *reader, json_object *parent, const char *key)
 {
-	json_object *value = member(parent, key);
+	json_object *value = rest_member(parent, key);
 
 	if (value != NULL && !json_object_is_type(value, json_type_boolean))
 		complain(reader, key, "true or false");
@@ -152,7 +132,7 @@ read_bool(Reader *reader, json_object *parent, const char *key)
 static int
 read_int(Reader *reader, json_object *parent, const char *key)
 {
-	json_object *value = member(parent, key);
+	json_object *value = rest_member(parent, key);
 	int64 number;
 
 	if (value == NULL)
@@ -170,7 +150,7 @@ read_int(Reader *reader, json_object *parent, const char *key)
 static json_object *
 read_array(Reader *reader, json_object *parent, const char *key, int *n)
 {
-	json_object *value = member(parent, key);
+	json_object *value = rest_member(parent, key);
 
 	*n = 0;
 	if (value == NULL)
@@ -204,7 +184,7 @@ read_reference_to(Reader *reader, json_object *json, SfField *field)
 	field->reference_to = palloc0(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
-		char *name = string_copy(json_object_array_get_idx(array, i));
+		char *name = rest_string_copy(json_object_array_get_idx(array, i));
 
 		if (name == NULL)
 		{
@@ -249,7 +229,7 @@ read_picklist(Reader *reader, json_object *json, SfField *field)
 static bool
 read_default_boolean(json_object *json)
 {
-	json_object *value = member(json, "defaultValue");
+	json_object *value = rest_member(json, "defaultValue");
 
 	if (json_object_is_type(value, json_type_boolean))
 		return json_object_get_boolean(value);
@@ -326,7 +306,7 @@ api_name(json_object *value)
 {
 	const char *name = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
 
-	return name != NULL && is_api_name(name, (size_t) json_object_get_string_len(value)) ? name : NULL;
+	return name != NULL && describe_is_name(name, (size_t) json_object_get_string_len(value)) ? name : NULL;
 }
 
 /* Does an object of this name hold the history of the one named object (reference, section 7.4)? */
@@ -352,7 +332,7 @@ is_history_of(const char *name, const char *object)
 static json_object *
 history_relationship(json_object *json, const char *object)
 {
-	json_object *children = member(json, "childRelationships");
+	json_object *children = rest_member(json, "childRelationships");
 	size_t n = json_object_is_type(children, json_type_array) ? json_object_array_length(children) : 0;
 
 	for (size_t i = 0; i < n; i++)
@@ -362,8 +342,8 @@ history_relationship(json_object *json, const char *object)
 
 		if (!json_object_is_type(child, json_type_object))
 			continue;
-		name = api_name(member(child, "childSObject"));
-		if (name != NULL && api_name(member(child, "field")) != NULL && is_history_of(name, object))
+		name = api_name(rest_member(child, "childSObject"));
+		if (name != NULL && api_name(rest_member(child, "field")) != NULL && is_history_of(name, object))
 			return child;
 	}
 	return NULL;
@@ -376,8 +356,8 @@ read_history(json_object *json, SfObject *object)
 
 	if (child == NULL)
 		return;
-	object->history_object = string_copy(member(child, "childSObject"));
-	object->history_parent = string_copy(member(child, "field"));
+	object->history_object = rest_string_copy(rest_member(child, "childSObject"));
+	object->history_parent = rest_string_copy(rest_member(child, "field"));
 }
 
 static SfObject *
@@ -439,7 +419,7 @@ copy_members(json_object *from, const char *const *keys, int nkeys)
 
 	for (int i = 0; i < nkeys; i++)
 	{
-		json_object *value = member(from, keys[i]);
+		json_object *value = rest_member(from, keys[i]);
 
 		if (value != NULL)
 			json_object_object_add(to, keys[i], json_object_get(value));
@@ -457,7 +437,7 @@ reduce_picklist(json_object *values)
 	{
 		json_object *entry = json_object_array_get_idx(values, i);
 
-		if (json_object_get_boolean(member(entry, "active")))
+		if (json_object_get_boolean(rest_member(entry, "active")))
 			json_object_array_add(reduced, copy_members(entry, keys, lengthof(keys)));
 	}
 	return reduced;
@@ -467,7 +447,7 @@ static void
 reduce_history(json_object *json, json_object *reduced)
 {
 	static const char *const keys[] = {"childSObject", "field"};
-	json_object *child = history_relationship(json, json_object_get_string(member(json, "name")));
+	json_object *child = history_relationship(json, json_object_get_string(rest_member(json, "name")));
 	json_object *children;
 
 	if (child == NULL)
@@ -482,13 +462,13 @@ static json_object *
 reduce_object(json_object *json)
 {
 	json_object *reduced = copy_members(json, object_keys, lengthof(object_keys));
-	json_object *fields = member(json, "fields");
+	json_object *fields = rest_member(json, "fields");
 	json_object *reduced_fields = json_object_new_array();
 
 	for (size_t i = 0; i < json_object_array_length(fields); i++)
 	{
 		json_object *field = json_object_array_get_idx(fields, i);
-		json_object *values = member(field, "picklistValues");
+		json_object *values = rest_member(field, "picklistValues");
 		json_object *copy = copy_members(field, field_keys, lengthof(field_keys));
 
 		if (values != NULL && json_object_array_length(values) > 0)
@@ -512,8 +492,7 @@ describe_reduce(const char *json, size_t len, char **error)
 	{
 		json_object *reduced = reduce_object(reply);
 
-		text = pstrdup(
-			json_object_to_json_string_ext(reduced, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+		text = rest_json_text(reduced);
 		json_object_put(reduced);
 	}
 	json_object_put(reply);
@@ -535,4 +514,20 @@ bool
 describe_required(const SfField *field)
 {
 	return field->createable && !field->nillable && !field->defaulted_on_create;
+}
+
+bool
+describe_is_number(const SfField *field)
+{
+	switch (field->type)
+	{
+		case SF_INT:
+		case SF_LONG:
+		case SF_DOUBLE:
+		case SF_CURRENCY:
+		case SF_PERCENT:
+			return true;
+		default:
+			return false;
+	}
 }

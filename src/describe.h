@@ -24,6 +24,12 @@ extern char *describe_reduce(const char *json, size_t len, char **error);
 /* Field by API name, ignoring case; NULL if the object has none such. */
 extern const SfField *describe_field(const SfObject *object, const char *name);
 
+/* Does the field hold numbers, which are sent bare? */
+extern bool describe_is_number(const SfField *field);
+
+/* Has a text the form of an API name: letters, digits and underscores? */
+extern bool describe_is_name(const char *name, size_t len);
+
 /* Required when a record is created (reference, section 3.3). */
 extern bool describe_required(const SfField *field);
 

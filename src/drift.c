@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 
 #include "api.h"
+#include "bitmap.h"
 #include "drift.h"
 #include "source.h"
 #include "sql.h"
@@ -258,11 +259,11 @@ make_notice(const Mapping *mapping)
 static void
 queue_column(const Mapping *mapping, AttrNumber attnum)
 {
-	int bit = attnum - 1;
-	uint8 *bitmap = palloc0(bit / 8 + 1);
+	int len = bitmap_length(attnum);
+	uint8 *bitmap = palloc0(len);
 
-	bitmap[bit / 8] = 1 << (bit % 8);
-	(void) api_start_backfill(mapping->id, source_row_count(mapping, NULL), bitmap, bit / 8 + 1);
+	bitmap_add(bitmap, attnum);
+	(void) api_start_backfill(mapping->id, source_row_count(mapping, NULL), bitmap, len);
 }
 
 /* A row without a record is sent whole when it gets one, or is gone. */
@@ -283,12 +284,12 @@ static const char missed_query[] =
 static void
 queue_missed_as(SqlScope *scope, const Mapping *mapping, AttrNumber attnum, AttrNumber changed)
 {
-	int bit = changed - 1;
-	uint8 *bitmap = palloc0(bit / 8 + 1);
+	int len = bitmap_length(changed);
+	uint8 *bitmap = palloc0(len);
 
-	bitmap[bit / 8] = 1 << (bit % 8);
-	SQL_RUN(scope, missed_query, sql_arg_int(mapping->id), sql_arg_int(attnum),
-			sql_arg_bytes(bitmap, bit / 8 + 1), sql_arg_int(changed));
+	bitmap_add(bitmap, changed);
+	SQL_RUN(scope, missed_query, sql_arg_int(mapping->id), sql_arg_int(attnum), sql_arg_bytes(bitmap, len),
+			sql_arg_int(changed));
 }
 
 /* Of an expression it was its columns that changed. */
@@ -442,22 +443,14 @@ drift_follow(const Mapping *mapping)
  * Changes while in quarantine
  */
 
-static bool
-bit_is_set(const DriftChange *change, AttrNumber attnum)
-{
-	int bit = attnum - 1;
-
-	return bit / 8 < change->changed_len && (change->changed[bit / 8] & (1 << (bit % 8))) != 0;
-}
-
 /* Did the column change, or what it is made of? */
 static bool
 is_changed(const Mapping *mapping, const DriftChange *change, const MappingColumn *column)
 {
 	for (int i = 0; i < column->ninputs; i++)
-		if (bit_is_set(change, mapping->columns[column->inputs[i]].attnum))
+		if (bitmap_has(change->changed, change->changed_len, mapping->columns[column->inputs[i]].attnum))
 			return true;
-	return bit_is_set(change, column->attnum);
+	return bitmap_has(change->changed, change->changed_len, column->attnum);
 }
 
 static const char note_query[] =

@@ -12,6 +12,7 @@
 #define SFSYNC_EXPRESSION_H
 
 #include "access/attnum.h"
+#include "subxact.h"
 #include "utils/rel.h"
 
 typedef struct Expression
@@ -44,7 +45,6 @@ extern void expression_follow_renames(void);
  * palloc'd.  Cancellation, lack of resources, and errors that are not of the
  * user's code are thrown on.
  */
-typedef void (*ExpressionStep)(void *arg);
-extern char *expression_guard(ExpressionStep step, void *arg);
+extern char *expression_guard(SubxactStep step, void *arg);
 
 #endif /* SFSYNC_EXPRESSION_H */

@@ -14,7 +14,7 @@
 
 #include "fence.h"
 #include "mapping.h"
-#include "secret.h"
+#include "options.h"
 #include "sfsync.h"
 #include "shmem.h"
 #include "sql.h"
@@ -187,9 +187,7 @@ take_over(SqlScope *scope, const char *server)
 	for (int i = 0; i < lengthof(adopt_queries); i++)
 		SQL_RUN(scope, adopt_queries[i], sql_arg_name(server));
 	n = SQL_RUN(scope, renumbered_query, sql_arg_name(server));
-	renumbered = MemoryContextAlloc(scope->caller, sizeof(int) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		renumbered[i] = sql_int(i, 1);
+	renumbered = sql_column_ints(scope, 1);
 	for (int m = 0; m < n; m++)
 		for (int i = 0; i < lengthof(renumber_queries); i++)
 			SQL_RUN(scope, renumber_queries[i], sql_arg_int(renumbered[m]));

@@ -314,9 +314,7 @@ lock_sources(void)
 		&scope,
 		"SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT source::oid FROM sfsync.mapping)"
 		" ORDER BY 1");
-	tables = MemoryContextAlloc(scope.caller, sizeof(Oid) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		tables[i] = sql_oid(i, 1);
+	tables = sql_column_oids(&scope, 1);
 	sql_close(&scope);
 	for (int i = 0; i < n; i++)
 	{

@@ -26,8 +26,8 @@ refused(const Foreground *session, const char *problem, const char *hint)
 					errdetail("%s", sql_from_utf8(problem)), errhint("%s", hint)));
 }
 
-static HttpReply *
-perform(Foreground *session, HttpRequest *request)
+HttpReply *
+foreground_perform(Foreground *session, HttpRequest *request)
 {
 	request->ca_file = session->options->ca_file;
 	request->connect_timeout = sfsync_connect_timeout;
@@ -46,41 +46,45 @@ forget_token(Foreground *session)
 	session->token = NULL;
 }
 
-static void
-log_in(Foreground *session)
+bool
+foreground_take_token(Foreground *session, AuthCall *call, char **error)
 {
-	Credentials *credentials = credentials_load(session->options->serverid, session->owner);
-	HttpRequest request = {0};
+	HttpRequest request = {
+		.method = "POST", .url = call->url, .body = call->body, .body_len = call->body_len};
 	HttpReply *reply;
-	char *error;
 	ErrorScope scope;
-	AuthCall *call = auth_call(session->options, credentials, (int64) time(NULL), &error);
 	MemoryContext caller;
 
-	credentials_wipe(credentials);
-	forget_token(session);
-	if (!call)
-		refused(session, error, "Use an RSA key of 2048 bits or more in PEM format, without a passphrase.");
-	request.method = "POST";
-	request.url = call->url;
 	request.content_type = "application/x-www-form-urlencoded";
-	request.body = call->body;
-	request.body_len = call->body_len;
-	reply = perform(session, &request);
+	reply = foreground_perform(session, &request);
 	auth_call_wipe(call);
 	caller = MemoryContextSwitchTo(session->context);
 	if (reply->outcome == HTTP_REPLIED)
 		session->token = auth_parse(reply->status, reply->body, reply->body_len, session->options->login_url,
-									&scope, &error);
+									&scope, error);
 	else
-		error = reply->error;
+		*error = reply->error;
 	MemoryContextSwitchTo(caller);
-	if (!session->token)
+	return session->token != NULL;
+}
+
+static void
+log_in(Foreground *session)
+{
+	Credentials *credentials = credentials_load(session->options->serverid, session->owner);
+	char *error;
+	AuthCall *call = auth_call(session->options, credentials, (int64) time(NULL), &error);
+
+	credentials_wipe(credentials);
+	forget_token(session);
+	if (!call)
+		refused(session, error, FOREGROUND_KEY_HINT);
+	if (!foreground_take_token(session, call, &error))
 		refused(session, error, "Run sfsync.check_connection and follow its hints.");
 }
 
 void
-foreground_open(Foreground *session, Oid serverid, Oid owner)
+foreground_start(Foreground *session, Oid serverid, Oid owner)
 {
 	session->options = server_options(serverid);
 	session->owner = owner;
@@ -89,6 +93,12 @@ foreground_open(Foreground *session, Oid serverid, Oid owner)
 	if (!session->client)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not make a client for HTTP"),
 						errdetail("Out of memory or of file descriptors.")));
+}
+
+void
+foreground_open(Foreground *session, Oid serverid, Oid owner)
+{
+	foreground_start(session, serverid, owner);
 	log_in(session);
 }
 
@@ -148,7 +158,7 @@ ask_once(Foreground *session, const RestCall *call)
 		request.body = call->body;
 		request.body_len = call->body_len;
 	}
-	return perform(session, &request);
+	return foreground_perform(session, &request);
 }
 
 const HttpReply *

@@ -9,7 +9,7 @@
 #include "auth.h"
 #include "http.h"
 #include "rest.h"
-#include "secret.h"
+#include "credentials.h"
 
 typedef struct Foreground
 {
@@ -21,7 +21,7 @@ typedef struct Foreground
 	HttpReply *reply; /* the last one; not palloc'd */
 } Foreground;
 
-/* Logs in.  The caller closes it in a PG_FINALLY, whatever happens. */
+/* Logs in.  session is zeroed before; the caller closes it in a PG_FINALLY, whatever happens. */
 extern void foreground_open(Foreground *session, Oid serverid, Oid owner);
 extern void foreground_close(Foreground *session);
 
@@ -32,5 +32,17 @@ extern void foreground_close(Foreground *session);
  * good until the next one.
  */
 extern const HttpReply *foreground_ask(Foreground *session, const RestCall *call);
+
+/*
+ * The same step by step, for who tells what goes wrong otherwise: open without
+ * a login; ask once, whatever comes back, with the server's CA and the timeouts
+ * filled in; ask for a token (the call is wiped), or false and a sentence.
+ */
+extern void foreground_start(Foreground *session, Oid serverid, Oid owner);
+extern HttpReply *foreground_perform(Foreground *session, HttpRequest *request);
+extern bool foreground_take_token(Foreground *session, AuthCall *call, char **error);
+
+/* What to do about a private key of which auth_call can't make use. */
+#define FOREGROUND_KEY_HINT "Use an RSA key of 2048 bits or more in PEM format, without a passphrase."
 
 #endif /* SFSYNC_FOREGROUND_H */

@@ -325,9 +325,7 @@ mappings_of(Oid source, int *n)
 	sql_open(&scope, true);
 	*n = SQL_RUN(&scope, "SELECT id FROM sfsync.mapping WHERE source::oid = $1 ORDER BY name",
 				 sql_arg_oid(source));
-	ids = MemoryContextAlloc(scope.caller, sizeof(int) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-		ids[i] = sql_int(i, 1);
+	ids = sql_column_ints(&scope, 1);
 	sql_close(&scope);
 	if (*n == 0)
 		ereport(ERROR,

@@ -1,7 +1,7 @@
 /*
  * http.h
- *		libcurl behind submit, wait on one descriptor, collect.  The only
- *		module that includes curl.  Errors are values: nothing here throws but
+ *		libcurl behind submit, wait on one descriptor, collect.  No other
+ *		module includes curl.  Errors are values: nothing here throws but
  *		http_perform, which checks for interrupts.
  */
 #ifndef SFSYNC_HTTP_H

@@ -138,7 +138,7 @@ reap(Database *database, TimestampTz now)
 	if (!database->handle)
 		return;
 	status = GetBackgroundWorkerPid(database->handle, &pid);
-	report = shmem_report(database->oid);
+	report = shmem_report(database->oid, status == BGWH_STOPPED);
 	if (report.state == SLOT_RUNNING)
 	{
 		database->proved = true;
@@ -172,7 +172,7 @@ wants_worker(Database *database, TimestampTz now)
 
 	if (database->handle || !database->seen || now < database->next_start)
 		return false;
-	report = shmem_report(database->oid);
+	report = shmem_report(database->oid, true);
 	if (report.kept_away || report.state == SLOT_RUNNING || report.state == SLOT_STARTING)
 		return false;
 	if (report.state == SLOT_REQUESTED)

@@ -20,6 +20,16 @@ lexical_is_blank(char c)
 	return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
+int
+lexical_characters(const char *text)
+{
+	int n = 0;
+
+	for (; *text != '\0'; text++)
+		n += ((unsigned char) *text & 0xC0) != 0x80;
+	return n;
+}
+
 char *
 lexical_trim(const char *text, size_t len)
 {
@@ -277,8 +287,9 @@ lexical_date_seconds(const LexicalDate *date)
 	return (days - 719468) * DAY_SECONDS;
 }
 
-LexicalDate
-lexical_date_at(int64 seconds)
+/* The day with these seconds. */
+static LexicalDate
+date_at(int64 seconds)
 {
 	int64 days = seconds / DAY_SECONDS - (seconds % DAY_SECONDS < 0) + 719468;
 	int64 era = days / 146097 - (days % 146097 < 0);
@@ -298,7 +309,7 @@ lexical_date_at(int64 seconds)
 char *
 lexical_instant(int64 seconds, const char *rest)
 {
-	LexicalDate date = lexical_date_at(seconds);
+	LexicalDate date = date_at(seconds);
 	int second = (int) (seconds % DAY_SECONDS);
 
 	if (second < 0)

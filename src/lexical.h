@@ -11,6 +11,9 @@
 /* A blank of ASCII, which Salesforce trims off both ends of a text (trap 7). */
 extern bool lexical_is_blank(char c);
 
+/* Characters of UTF-8 text: bytes that don't continue one. */
+extern int lexical_characters(const char *text);
+
 /* A copy without blanks of ASCII at both ends. */
 extern char *lexical_trim(const char *text, size_t len);
 
@@ -49,9 +52,8 @@ extern bool lexical_read_time(const char **text, int *milliseconds);
 /* Z, +hh, +hhmm or +hh:mm at the front of *text; seconds east of Greenwich. */
 extern bool lexical_read_zone(const char **text, int *offset);
 
-/* Seconds from 1970 to midnight UTC of the day, and the day with these. */
+/* Seconds from 1970 to midnight UTC of the day. */
 extern int64 lexical_date_seconds(const LexicalDate *date);
-extern LexicalDate lexical_date_at(int64 seconds);
 
 /* YYYY-MM-DDTHH:MM:SS of the instant in UTC, then the rest as given. */
 extern char *lexical_instant(int64 seconds, const char *rest);

@@ -6,17 +6,10 @@
 
 #include "mb/pg_wchar.h"
 
+#include "bitmap.h"
 #include "coerce.h"
 #include "datum.h"
 #include "payload.h"
-
-static bool
-column_changed(const MappingColumn *column, const uint8 *changed, int changed_len)
-{
-	int bit = column->attnum - 1;
-
-	return bit / 8 < changed_len && (changed[bit / 8] & (1 << (bit % 8))) != 0;
-}
 
 static bool
 field_changed(const Mapping *mapping, const MappingField *field, const uint8 *changed, int changed_len)
@@ -24,7 +17,7 @@ field_changed(const Mapping *mapping, const MappingField *field, const uint8 *ch
 	if (!changed)
 		return true;
 	for (int i = 0; i < field->ninputs; i++)
-		if (column_changed(&mapping->columns[field->inputs[i]], changed, changed_len))
+		if (bitmap_has(changed, changed_len, mapping->columns[field->inputs[i]].attnum))
 			return true;
 	return false;
 }
@@ -40,7 +33,7 @@ field_begins(const Mapping *mapping, const MappingField *field, const uint8 *cha
 		return false;
 	for (int i = 0; i < field->ninputs; i++)
 		if (field->inputs[i] != field->column &&
-			column_changed(&mapping->columns[field->inputs[i]], changed, changed_len))
+			bitmap_has(changed, changed_len, mapping->columns[field->inputs[i]].attnum))
 			return false;
 	return true;
 }
@@ -206,17 +199,7 @@ payload_updated_at(const Mapping *mapping, const SourceRow *row, int64 otherwise
 bool
 payload_key_is_number(const Mapping *mapping)
 {
-	switch (mapping->key_field->type)
-	{
-		case SF_INT:
-		case SF_LONG:
-		case SF_DOUBLE:
-		case SF_CURRENCY:
-		case SF_PERCENT:
-			return true;
-		default:
-			return false;
-	}
+	return describe_is_number(mapping->key_field);
 }
 
 char *

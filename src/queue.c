@@ -390,15 +390,31 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 
 static const char by_key_query[] = "SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY;
 
-/* The index on at_keys is asked key by key: for all at once it takes time by their square. */
+/*
+ * The index on at_keys is asked key by key (for all at once it takes time by
+ * their square), and for all mappings: no other is to be read along with it.
+ */
+#define AT_KEY "(SELECT * FROM sfsync.record WHERE at_keys && ARRAY[u.key] OFFSET 0)"
+
 static const char at_keys_query[] =
 	"SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY " UNION ALL SELECT " RECORD_COLUMNS
-	" FROM (SELECT DISTINCT o.record_key FROM pg_catalog.unnest($2) AS u(k) CROSS JOIN LATERAL"
-	" (SELECT record_key FROM sfsync.record WHERE mapping = $1 AND at_keys && ARRAY[u.k]) o) m"
+	" FROM (SELECT DISTINCT o.record_key FROM pg_catalog.unnest($2) AS u(key) CROSS JOIN LATERAL " AT_KEY " o"
+	" WHERE o.mapping = $1) m"
 	" JOIN sfsync.record r ON r.mapping = $1 AND r.record_key = m.record_key"
 	" WHERE r.record_key NOT IN (SELECT pg_catalog.unnest($2))"
 	" UNION ALL SELECT " RECORD_COLUMNS " FROM sfsync.record r WHERE r.mapping = $1 AND r.displaced_by = '0'"
 	" AND r.key = ANY ($3) AND r.record_key <> ALL ($2) AND NOT r.at_keys && $2";
+
+/* Has the mapping records that Salesforce may have under other keys?  Few have: then bitmaps may be scanned. */
+static bool
+any_moves(SqlScope *scope, SqlArg mapping)
+{
+	if (SQL_RUN(scope, "SELECT FROM sfsync.record WHERE mapping = $1 AND at_keys IS NOT NULL LIMIT 1",
+				mapping) == 0)
+		return false;
+	sql_allow_bitmaps();
+	return true;
+}
 
 RecordRow *
 records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nkeys, int *n)
@@ -408,18 +424,55 @@ records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nk
 	SqlArg id = sql_arg_int(mapping);
 
 	sql_open(&scope, false);
-	if (SQL_RUN(&scope, "SELECT FROM sfsync.record WHERE mapping = $1 AND at_keys IS NOT NULL LIMIT 1", id) ==
-		0)
-		*n = SQL_RUN(&scope, by_key_query, id, sql_arg_texts(record_keys, nkeys));
-	else
-	{
-		sql_allow_bitmaps();
+	if (any_moves(&scope, id))
 		*n =
 			SQL_RUN(&scope, at_keys_query, id, sql_arg_texts(record_keys, nkeys), sql_arg_texts(keys, nkeys));
-	}
+	else
+		*n = SQL_RUN(&scope, by_key_query, id, sql_arg_texts(record_keys, nkeys));
 	rows = take_records(&scope, CurrentMemoryContext, *n);
 	sql_close(&scope);
 	return rows;
+}
+
+#define OWNERS_BY_ID                                                                                             \
+	"SELECT u.i::pg_catalog.int4 - 1, r.record_key, true FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(id, i)" \
+	" CROSS JOIN LATERAL (SELECT record_key FROM sfsync.record WHERE mapping = $1 AND salesforce_id = u.id LIMIT 1) r"
+
+static const char by_id_query[] = OWNERS_BY_ID;
+
+static const char owner_query[] = OWNERS_BY_ID
+	" UNION ALL"
+	" SELECT u.i::pg_catalog.int4 - 1, r.record_key, false FROM pg_catalog.unnest($3) WITH ORDINALITY AS u(key, i)"
+	" CROSS JOIN LATERAL " AT_KEY
+	" r WHERE r.mapping = $1 AND NOT (r.salesforce_id LIKE '?%' AND r.record_key LIKE ' %')";
+
+RecordOwners *
+record_owners(int mapping, char *const *ids, char *const *record_keys, int n)
+{
+	RecordOwners *owners = palloc0(sizeof(RecordOwners) * Max(n, 1));
+	SqlArg id = sql_arg_int(mapping);
+	SqlScope scope;
+	int found;
+
+	sql_open(&scope, false);
+	if (any_moves(&scope, id))
+		found = SQL_RUN(&scope, owner_query, id, sql_arg_texts(ids, n), sql_arg_texts(record_keys, n));
+	else
+		found = SQL_RUN(&scope, by_id_query, id, sql_arg_texts(ids, n));
+	for (int i = 0; i < found; i++)
+	{
+		RecordOwners *its = &owners[sql_int(i, 1)];
+		char *row = sql_text(&scope, i, 2);
+		MemoryContext statement = MemoryContextSwitchTo(scope.caller);
+
+		if (sql_bool(i, 3))
+			its->row = row;
+		else
+			its->waiting = lappend(its->waiting, row);
+		MemoryContextSwitchTo(statement);
+	}
+	sql_close(&scope);
+	return owners;
 }
 
 static const char record_put_query[] =
@@ -451,8 +504,7 @@ record_put(int mapping, char *const *record_keys, char *const *keys, char *const
 static const char record_meet_query[] =
 	"INSERT INTO sfsync.record AS r (mapping, record_key, key, salesforce_id, at_keys)"
 	" SELECT $1, u.record_key, u.key, u.id, CASE WHEN u.at_key <> u.record_key THEN ARRAY[u.at_key] END"
-	" FROM unnest($2, $3, $4, $5) AS u(record_key, key, id, at_key) WHERE NOT EXISTS (SELECT FROM sfsync.record o"
-	" WHERE o.mapping = $1 AND o.salesforce_id = u.id AND o.at_keys IS NOT NULL AND o.at_keys && ARRAY[u.at_key])"
+	" FROM unnest($2, $3, $4, $5) AS u(record_key, key, id, at_key)"
 	" ON CONFLICT (mapping, record_key) DO UPDATE SET key = excluded.key, salesforce_id = excluded.salesforce_id,"
 	" memory = NULL, replaced = NULL, at_keys = excluded.at_keys WHERE r.salesforce_id <> excluded.salesforce_id";
 
@@ -623,6 +675,21 @@ record_split(const RecordMove *move)
 }
 
 void
+records_nowhere(int mapping, char *const *record_keys, int n)
+{
+	SqlScope scope;
+
+	if (n == 0)
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(&scope,
+			"UPDATE sfsync.record SET at_keys = '{}' WHERE mapping = $1 AND record_key = ANY ($2)"
+			" AND salesforce_id LIKE '?%' AND at_keys <> '{}'",
+			sql_arg_int(mapping), sql_arg_texts(record_keys, n));
+	sql_close(&scope);
+}
+
+void
 records_not_expected(int mapping, char *const *record_keys, int n)
 {
 	SqlScope scope;
@@ -766,7 +833,7 @@ intents_of_keys(int mapping, char *const *keys, int nkeys, int *n)
 
 	sql_open(&scope, false);
 	*n = SQL_RUN(&scope,
-				 "SELECT keys, fields, sent_at FROM sfsync.intent WHERE mapping = $1"
+				 "SELECT keys, fields, sent_at, state = 'verifying' FROM sfsync.intent WHERE mapping = $1"
 				 " AND state <> 'in_flight' AND keys && $2",
 				 sql_arg_int(mapping), sql_arg_texts(keys, nkeys));
 	rows = MemoryContextAllocZero(scope.caller, sizeof(IntentRow) * Max(*n, 1));
@@ -775,6 +842,7 @@ intents_of_keys(int mapping, char *const *keys, int nkeys, int *n)
 		rows[i].keys = sql_texts(&scope, i, 1, &rows[i].nkeys);
 		rows[i].fields = sql_texts(&scope, i, 2, &rows[i].nfields);
 		rows[i].sent_at = sql_time(i, 3);
+		rows[i].verifying = sql_bool(i, 4);
 	}
 	sql_close(&scope);
 	return rows;
@@ -810,6 +878,26 @@ intents_of_dead_worker(void)
 	sql_close(&scope);
 }
 
+static const char deleted_query[] =
+	"WITH old AS (SELECT * FROM sfsync.intent WHERE mapping = $1 AND state = 'unknown' AND operation <> 'delete'"
+	" AND keys && $2), rest AS (UPDATE sfsync.intent i SET keys = ARRAY(SELECT k FROM pg_catalog.unnest(i.keys) k"
+	" WHERE k <> ALL ($2)) FROM old WHERE i.id = old.id)"
+	" INSERT INTO sfsync.intent (mapping, operation, keys, fields, sent_at, state)"
+	" SELECT mapping, 'delete', ARRAY(SELECT DISTINCT k FROM pg_catalog.unnest(keys) k WHERE k = ANY ($2)), fields,"
+	" sent_at, 'unknown' FROM old";
+
+void
+intents_deleted(int mapping, char *const *keys, int n)
+{
+	SqlScope scope;
+
+	if (n == 0)
+		return;
+	sql_open(&scope, false);
+	SQL_RUN(&scope, deleted_query, sql_arg_int(mapping), sql_arg_texts(keys, n));
+	sql_close(&scope);
+}
+
 static const char verify_query[] =
 	"WITH old AS (UPDATE sfsync.intent SET state = 'verifying' WHERE state = 'unknown' AND sent_at <= $1 RETURNING *)"
 	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at, deleted,"
@@ -827,28 +915,28 @@ static const char verify_keys_query[] =
 	" FROM sfsync.intent i JOIN sfsync.mapping m ON m.id = i.mapping WHERE i.state = 'unknown' AND i.sent_at <= $1"
 	" AND m.external_id = ANY (i.fields) AND r.mapping = i.mapping AND r.key = ANY (i.keys)";
 
-/* Those that were looked at are over once nothing of theirs waits any more. */
+/* Those that were looked at are over once nothing of theirs waits any more, or for too long. */
 static const char verified_query[] =
-	"DELETE FROM sfsync.intent i WHERE i.state = 'verifying' AND i.sent_at <= $1 AND NOT EXISTS"
-	" (SELECT FROM sfsync.deferred d WHERE d.mapping = i.mapping AND d.key = ANY (i.keys) AND d.state = 'waiting')";
+	"DELETE FROM sfsync.intent i WHERE i.state = 'verifying' AND i.sent_at <= $1 AND (NOT EXISTS"
+	" (SELECT FROM sfsync.deferred d WHERE d.mapping = i.mapping AND d.key = ANY (i.keys) AND d.state = 'waiting')"
+	" OR i.sent_at <= $1 - interval '1 hour')";
+
+static const char next_verify_query[] =
+	"SELECT pg_catalog.min(CASE state WHEN 'unknown' THEN sent_at ELSE $1 + interval '10 s' END)"
+	" FROM sfsync.intent WHERE state <> 'in_flight'";
 
 TimestampTz
 intents_verify(TimestampTz before)
 {
 	SqlScope scope;
-	TimestampTz next = 0;
+	TimestampTz next;
 
 	sql_open(&scope, false);
-	SQL_RUN0(&scope, "SELECT pg_catalog.min(sent_at) FROM sfsync.intent WHERE state = 'unknown'");
-	next = sql_time(0, 1);
 	SQL_RUN(&scope, verified_query, sql_arg_time(before));
-	if (next != 0 && next <= before)
-	{
-		SQL_RUN(&scope, verify_keys_query, sql_arg_time(before));
-		SQL_RUN(&scope, verify_query, sql_arg_time(before));
-		SQL_RUN0(&scope, "SELECT pg_catalog.min(sent_at) FROM sfsync.intent WHERE state = 'unknown'");
-		next = sql_time(0, 1);
-	}
+	SQL_RUN(&scope, verify_keys_query, sql_arg_time(before));
+	SQL_RUN(&scope, verify_query, sql_arg_time(before));
+	SQL_RUN(&scope, next_verify_query, sql_arg_time(before));
+	next = sql_time(0, 1);
 	sql_close(&scope);
 	return next;
 }

@@ -122,6 +122,16 @@ extern RecordRow *records_of_keys(int mapping, char *const *record_keys, int nke
 extern RecordRow *records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nkeys,
 								  int *n);
 
+/* Whose a record that was found may be; rows are told by their record keys. */
+typedef struct RecordOwners
+{
+	char *row;     /* the one whose record it is known to be; NULL */
+	List *waiting; /* char *: those that may have a record with its key, yet to be found or to get another */
+} RecordOwners;
+
+/* By Id, and by record key; NULL keys have no row that waits. */
+extern RecordOwners *record_owners(int mapping, char *const *ids, char *const *record_keys, int n);
+
 /* A row's key changed: what is known of its record goes with it. */
 typedef struct RecordMove
 {
@@ -155,6 +165,9 @@ extern void record_expect(int mapping, const char *record_key, const char *key, 
  * looked for under that key first.  False: there is no such record.
  */
 extern bool record_split(const RecordMove *move);
+
+/* Records in name only, which were looked for under all their keys: there are none. */
+extern void records_nowhere(int mapping, char *const *record_keys, int n);
 
 /* Records in name only, of rows that are settled. */
 extern void records_not_expected(int mapping, char *const *record_keys, int n);
@@ -201,10 +214,17 @@ typedef struct IntentRow
 	char **fields;
 	int nfields;
 	TimestampTz sent_at;
+	bool verifying; /* too old to be carried out any more: its records are looked at */
 } IntentRow;
 
 extern IntentRow *intents_of_keys(int mapping, char *const *keys, int nkeys, int *n);
 extern void intent_remove(int64 id);
+
+/*
+ * Rows that are deleted in Salesforce by now: a request of unknown outcome may
+ * yet make their records anew, and what is to be looked at then is the delete.
+ */
+extern void intents_deleted(int mapping, char *const *keys, int n);
 extern void intent_unknown(int64 id);
 
 /* At start: what was in flight is unknown. */

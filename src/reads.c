@@ -1,21 +1,21 @@
 /*
  * reads.c
- *		Has records read before they are written: what Salesforce holds, what
- *		became of records that are gone, when fields were changed, and by whom.
+ *		Has records looked for, and read before they are written: what Salesforce
+ *		holds, what became of records that are gone, when fields were changed,
+ *		and by whom.
  *
  * What is read is kept with the unit, in a memory context of its own, and is
  * good for a moment only.
  */
 #include "compat.h"
 
-#include "access/xact.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "claim.h"
 #include "datum.h"
 #include "judge.h"
 #include "payload.h"
+#include "reply.h"
 
 /* A read that is older is repeated: the record may be another by now. */
 #define FRESH_MS 5000
@@ -236,7 +236,7 @@ copy_read(const RestRead *read, int nfields)
 static int64
 asked_at(const Request *request, const HttpReply *reply)
 {
-	TimestampTz answered = reply_server_time(reply);
+	TimestampTz answered = connection_clock(reply);
 
 	if (answered != 0)
 		return answered - (GetCurrentTimestamp() - request->started);
@@ -269,9 +269,8 @@ settle_retrieve(Delivery *delivery, Request *request, const HttpReply *reply, Ti
 	RestRead *reads = palloc0(sizeof(RestRead) * request->nunits);
 	char *error = NULL;
 
-	if (!rest_parse_retrieve(reply->body ? reply->body : "", reply->body_len, ids_of(request),
-							 request->nunits, (const char *const *) request->fields, request->nfields, reads,
-							 &error))
+	if (!rest_parse_retrieve(reply->body, reply->body_len, ids_of(request), request->nunits,
+							 (const char *const *) request->fields, request->nfields, reads, &error))
 	{
 		reply_failed(delivery, request, psprintf("the reply can't be understood: %s", error), now);
 		return;
@@ -293,63 +292,19 @@ page_failed(Delivery *delivery, Request *request, const RestPage *page, Timestam
 							  now);
 }
 
-static int
-find_key(const Request *request, const RestRead *reads, int nreads, const char *record_key, int *count)
+/* Which record is which unit's; what is certain is known from now on. */
+static Met *
+meet_found(const Request *request, const RestRead *reads, int nreads, bool all)
 {
-	int found = -1;
+	MemoryContext caller = CurrentMemoryContext;
+	Met *met;
 
-	*count = 0;
-	for (int r = 0; r < nreads; r++)
-		if (reads[r].key && strcmp(rest_record_key(reads[r].key, request->case_sensitive), record_key) == 0)
-		{
-			found = r;
-			(*count)++;
-		}
-	return found;
-}
-
-/* Index of the key under which the row's record was found, among the row's: one that it had before, else its own; -1. */
-static int
-find_row(const Request *request, const RestRead *reads, int nreads, int first, int nkeys, int *found,
-		 int *count)
-{
-	for (int k = 1; k <= nkeys; k++)
-	{
-		*found = find_key(request, reads, nreads, request->record_keys[first + k % nkeys], count);
-		if (*found >= 0)
-			return k % nkeys;
-	}
-	return -1;
-}
-
-/* Records that were found are known from now on. */
-static void
-meet_found(const Request *request, const RestRead *reads, int nreads)
-{
-	char **record_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **ids = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **at_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	int n = 0;
-	int first = 0;
-
-	for (int i = 0; i < request->nunits; i++)
-	{
-		const Unit *unit = request->outcomes[i].unit;
-		int found;
-		int count;
-		int k = find_row(request, reads, nreads, first, 1 + unit->nold, &found, &count);
-
-		if (k >= 0 && count == 1)
-		{
-			record_keys[n] = request->record_keys[first];
-			keys[n] = unit->key;
-			at_keys[n] = request->record_keys[first + k];
-			ids[n++] = reads[found].id;
-		}
-		first += 1 + unit->nold;
-	}
-	record_meet(request->mapping, record_keys, keys, ids, at_keys, n);
+	reply_begin();
+	MemoryContextSwitchTo(caller);
+	met = meet_records(request, reads, nreads, all);
+	reply_commit();
+	MemoryContextSwitchTo(caller);
+	return met;
 }
 
 /*
@@ -361,22 +316,30 @@ static void
 attach_found(Delivery *delivery, Request *request, const HttpReply *reply, const RestRead *reads, int nreads,
 			 bool all)
 {
-	int first = 0;
+	Met *met = meet_found(request, reads, nreads, all);
 
 	for (int i = 0; i < request->nunits; i++)
 	{
 		Unit *unit = request->outcomes[i].unit;
-		int found;
-		int count;
-		int k = find_row(request, reads, nreads, first, 1 + unit->nold, &found, &count);
+		const Met *its = &met[i];
 
-		first += 1 + unit->nold;
-		if (k == 0)
-			attach(delivery, request, unit, reply, count == 1 ? &reads[found] : NULL)->ambiguous = count > 1;
-		else if (all && k < 0)
+		if (its->read >= 0 && its->key == 0)
+			attach(delivery, request, unit, reply, its->ambiguous ? NULL : &reads[its->read])->ambiguous =
+				its->ambiguous;
+		else if (all && its->all && its->read < 0)
 			attach(delivery, request, unit, reply, NULL);
-		unit->looked_up = all;
+		unit->looked_up = all && its->all;
 	}
+}
+
+/* A page that brings nothing, and tells of another, would be asked for ever. */
+static bool
+is_stuck(Delivery *delivery, Request *request, const RestPage *page, int nreads, TimestampTz now)
+{
+	if (!page->next || nreads > 0)
+		return false;
+	reply_failed(delivery, request, "a page of a query is empty, and there is another", now);
+	return true;
 }
 
 static void
@@ -386,23 +349,42 @@ settle_find(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 	int nreads;
 	RestPage page = {0};
 
-	if (!rest_parse_find(reply->body ? reply->body : "", reply->body_len, request->external_id,
+	if (!rest_parse_find(reply->body, reply->body_len, request->external_id,
 						 (const char *const *) request->fields, request->nfields, &reads, &nreads, &page))
 	{
 		page_failed(delivery, request, &page, now);
 		return;
 	}
-	if (page.next && nreads == 0)
+	if (is_stuck(delivery, request, &page, nreads, now))
+		return;
+	attach_found(delivery, request, reply, reads, nreads, page.next == NULL);
+	reply_go_on(delivery, request);
+}
+
+/*
+ * Ids alone, for rows that are written without a look.  Where the answer goes
+ * on with another page, those not found yet are asked for again; so are those
+ * for whose keys there was no room.
+ */
+static void
+settle_lookup(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	RestRead *reads;
+	int nreads;
+	RestPage page = {0};
+	Met *met;
+
+	request->nkeys = Min(request->nkeys, request->call->taken);
+	if (!rest_parse_lookup(reply->body, reply->body_len, request->external_id, &reads, &nreads, &page))
 	{
-		reply_failed(delivery, request, "a page of a query is empty, and there is another", now);
+		page_failed(delivery, request, &page, now);
 		return;
 	}
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	meet_found(request, reads, nreads);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	attach_found(delivery, request, reply, reads, nreads, page.next == NULL);
+	if (is_stuck(delivery, request, &page, nreads, now))
+		return;
+	met = meet_found(request, reads, nreads, page.next == NULL);
+	for (int i = 0; i < request->nunits; i++)
+		request->outcomes[i].unit->looked_up = met[i].all && page.next == NULL;
 	reply_go_on(delivery, request);
 }
 
@@ -413,7 +395,7 @@ settle_gone(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 	int nreads;
 	RestPage page = {0};
 
-	if (!rest_parse_find_deleted(reply->body ? reply->body : "", reply->body_len, &reads, &nreads, &page))
+	if (!rest_parse_find_deleted(reply->body, reply->body_len, &reads, &nreads, &page))
 	{
 		page_failed(delivery, request, &page, now);
 		return;
@@ -443,7 +425,7 @@ settle_history(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 	RestPage page = {0};
 
 	/* without it the record's own time decides */
-	if (!rest_parse_history(reply->body ? reply->body : "", reply->body_len, request->history_parent,
+	if (!rest_parse_history(reply->body, reply->body_len, request->history_parent,
 							(const char *const *) request->fields, request->nfields, &changes, &nchanges,
 							&page))
 		nchanges = 0;
@@ -478,14 +460,12 @@ settle_users(Delivery *delivery, Request *request, const HttpReply *reply)
 	RestPage page = {0};
 	MemoryContext caller;
 
-	if (!rest_parse_users(reply->body ? reply->body : "", reply->body_len, &users, &nusers, &page))
+	if (!rest_parse_users(reply->body, reply->body_len, &users, &nusers, &page))
 		return; /* Ids alone have to do */
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	reply_begin();
 	for (int i = 0; i < nusers; i++)
 		conflicts_name(request->server, users[i].id, users[i].name);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	reply_commit();
 	caller = MemoryContextSwitchTo(delivery->context);
 	for (int i = 0; i < nusers; i++)
 	{
@@ -505,6 +485,9 @@ reads_settle(Delivery *delivery, Request *request, const HttpReply *reply, Times
 
 	switch (request->kind)
 	{
+		case REQUEST_LOOKUP:
+			settle_lookup(delivery, request, reply, now);
+			break;
 		case REQUEST_RETRIEVE:
 			settle_retrieve(delivery, request, reply, now);
 			break;

@@ -87,7 +87,8 @@ memory_find(const Memory *memory, uint64 field)
 	return NULL;
 }
 
-FieldMemory *
+/* Its entry, made when missing. */
+static FieldMemory *
 memory_entry(Memory *memory, uint64 field)
 {
 	FieldMemory *entry = memory_find(memory, field);

@@ -48,9 +48,6 @@ extern uint8 *memory_write(const Memory *memory, int *len);
 /* The entry of a field; NULL if there is none. */
 extern FieldMemory *memory_find(const Memory *memory, uint64 field);
 
-/* Its entry, made when missing. */
-extern FieldMemory *memory_entry(Memory *memory, uint64 field);
-
 typedef enum FieldDecision
 {
 	FIELD_LEAVE, /* nothing of ours to write */

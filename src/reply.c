@@ -233,8 +233,8 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 	ErrorScope scope = SCOPE_SERVER;
 	const RestResult *ailing;
 
-	if (!rest_parse_update_if(reply->body ? reply->body : "", reply->body_len, request->records,
-							  request->nunits, results, failed, error))
+	if (!rest_parse_update_if(reply->body, reply->body_len, request->records, request->nunits, results,
+							  failed, error))
 		return false;
 	ailing = reply_find_ailing(results, request->nunits, &scope);
 	reply_judge_server(delivery, request, ailing, scope, reply);
@@ -255,7 +255,7 @@ settle_guarded(Delivery *delivery, Request *request, const HttpReply *reply, cha
 static bool
 unpack(const Request *request, const HttpReply *reply, RestPart *parts, char **error)
 {
-	const char *body = reply->body ? reply->body : "";
+	const char *body = reply->body;
 
 	if (request->nparts > 1)
 		return rest_unpack(body, reply->body_len, request->nparts, parts, error);
@@ -337,119 +337,30 @@ write_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 		no_reply(delivery, request, psprintf("the reply can't be understood: %s", error), reply, now);
 }
 
+/* How many records one request may read; lookups go by the size of what is written. */
+static void
+note_read(const Request *request, int64 elapsed)
+{
+	if (request->kind != REQUEST_LOOKUP)
+		throttle_read(&request->connection->throttle, elapsed, request->nunits);
+}
+
 static void
 read_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	if (reply->timed_out)
-		throttle_read(&request->connection->throttle, -1, request->nunits);
+		note_read(request, -1);
 	if (reply->outcome != HTTP_REPLIED)
 		reply_failed(delivery, request, reply->error, now);
 	else if (reply->status != 200)
 		reply_refused(delivery, request, reply, now);
 	else
 	{
-		throttle_read(&request->connection->throttle, reply->elapsed, request->nunits);
+		note_read(request, reply->elapsed);
 		poison_passed(&request->connection->poison, request->mark, false);
 		connection_well(request->connection, reply->elapsed, 0, true);
 		reads_settle(delivery, request, reply, now);
 	}
-}
-
-/*
- * Ids by external ID
- */
-
-/* The record found under a key; NULL if there is none, or more than one. */
-static const RestFound *
-found_at(const RestFound *found, int nfound, const char *record_key, bool case_sensitive)
-{
-	const RestFound *match = NULL;
-
-	for (int f = 0; f < nfound; f++)
-	{
-		if (strcmp(rest_record_key(found[f].key, case_sensitive), record_key) != 0)
-			continue;
-		if (match)
-			return NULL;
-		match = &found[f];
-	}
-	return match;
-}
-
-/* A row's record is the one under a key that it had before; else the one under its own. */
-static void
-remember_found(Request *request, const RestFound *found, int nfound, bool case_sensitive)
-{
-	char **record_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **ids = palloc(sizeof(char *) * Max(request->nunits, 1));
-	char **at_keys = palloc(sizeof(char *) * Max(request->nunits, 1));
-	int n = 0;
-	int first = 0;
-
-	for (int i = 0; i < request->nunits; i++)
-	{
-		const Unit *unit = request->outcomes[i].unit;
-		int nkeys = Min(1 + unit->nold, request->nkeys - first);
-		const RestFound *match = NULL;
-
-		for (int k = 1; k <= nkeys && !match; k++)
-		{
-			at_keys[n] = request->record_keys[first + k % nkeys];
-			match = found_at(found, nfound, at_keys[n], case_sensitive);
-		}
-		if (match)
-		{
-			record_keys[n] = request->record_keys[first];
-			keys[n] = unit->key;
-			ids[n++] = match->id;
-		}
-		first += nkeys;
-	}
-	record_meet(request->mapping, record_keys, keys, ids, at_keys, n);
-}
-
-static void
-lookup_done(Delivery *delivery, Request *request, const RestFound *found, int nfound)
-{
-	Mapping *mapping;
-
-	reply_begin();
-	mapping = mapping_get(request->mapping);
-	if (mapping && mapping->key_field)
-		remember_found(request, found, nfound, mapping->key_field->case_sensitive);
-	reply_commit();
-	for (int i = 0; i < request->nunits; i++)
-		request->outcomes[i].unit->looked_up = true;
-	reply_go_on(delivery, request);
-}
-
-static void
-lookup_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
-{
-	RestFound *found;
-	int nfound;
-	char *next;
-	char *error = NULL;
-	RestError failure = {0};
-	int status = 0;
-
-	if (reply->outcome != HTTP_REPLIED)
-		reply_failed(delivery, request, reply->error, now);
-	else if (reply->status != 200)
-		reply_refused(delivery, request, reply, now);
-	else if (rest_parse_lookup(reply->body ? reply->body : "", reply->body_len, request->external_id, &found,
-							   &nfound, &next, &failure, &status, &error))
-	{
-		poison_passed(&request->connection->poison, request->mark, false);
-		connection_well(request->connection, reply->elapsed, 0, true);
-		lookup_done(delivery, request, found, nfound);
-	}
-	else if (error)
-		reply_failed(delivery, request, psprintf("the reply can't be understood: %s", error), now);
-	else
-		reply_mapping_refused(delivery, request,
-							  psprintf("query of %s failed: %s", request->object, failure.message), now);
 }
 
 /*
@@ -487,7 +398,7 @@ static void
 store_describe(Delivery *delivery, Request *request, const HttpReply *reply)
 {
 	char *error;
-	char *reduced = describe_reduce(reply->body ? reply->body : "", reply->body_len, &error);
+	char *reduced = describe_reduce(reply->body, reply->body_len, &error);
 
 	if (!reduced)
 	{
@@ -561,8 +472,7 @@ limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 		return;
 	}
 	poison_passed(&connection->poison, request->mark, false);
-	if (reply->status == 200 &&
-		rest_parse_limits(reply->body ? reply->body : "", reply->body_len, &used, &limit))
+	if (reply->status == 200 && rest_parse_limits(reply->body, reply->body_len, &used, &limit))
 		connection_note_usage(connection, used, limit, now);
 }
 
@@ -598,12 +508,10 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 		case REQUEST_DESCRIBE:
 			describe_reply(delivery, request, reply, now);
 			break;
-		case REQUEST_LOOKUP:
-			lookup_reply(delivery, request, reply, now);
-			break;
 		case REQUEST_BULK:
 			bulk_reply(delivery, request, reply, now);
 			break;
+		case REQUEST_LOOKUP:
 		case REQUEST_RETRIEVE:
 		case REQUEST_FIND:
 		case REQUEST_GONE:

@@ -8,6 +8,7 @@
 
 #include "api.h"
 #include "batch.h"
+#include "bitmap.h"
 #include "datum.h"
 #include "queue.h"
 #include "shmem.h"
@@ -93,16 +94,14 @@ columns_of(const Mapping *mapping, const char *field, int *len)
 
 	*len = 0;
 	for (int c = 0; c < mapping->ncolumns; c++)
-		*len = Max(*len, (mapping->columns[c].attnum + 7) / 8);
+		*len = Max(*len, bitmap_length(mapping->columns[c].attnum));
 	changed = palloc0(Max(*len, 1));
 	for (int f = 0; f < mapping->nfields; f++)
 		for (int c = 0; c < mapping->ncolumns; c++)
 			if (strcmp(mapping->fields[f].field->name, field) == 0 &&
 				mapping_field_uses(&mapping->fields[f], c))
 			{
-				int bit = mapping->columns[c].attnum - 1;
-
-				changed[bit / 8] |= 1 << (bit % 8);
+				bitmap_add(changed, mapping->columns[c].attnum);
 				any = true;
 			}
 	if (!any)

@@ -3,8 +3,9 @@
  *		Requests and replies of the REST API: collections, composite, query
  *		(reference, sections 4 to 7).  Pure: text in, text out.
  *
- * rest.c has the requests that write, rest_reply.c their replies, rest_read.c
- * both sides of reading, rest_form.c the forms of numbers, Ids, keys and times.
+ * rest.c has the requests that write, rest_reply.c their replies; rest_query.c
+ * those that read, rest_read.c their replies; rest_form.c has the forms of
+ * numbers, Ids, keys and times.
  * A time is in microseconds since 2000-01-01 UTC, like TimestampTz.
  *
  * All memory is palloc'd in the current context; json-c's own is freed before
@@ -27,6 +28,7 @@ typedef struct RestCall
 	char *path;         /* from /services on, encoded */
 	char *body;         /* NULL if none */
 	size_t body_len;
+	int taken; /* rest_lookup: for how many of the keys it asks, from the first */
 } RestCall;
 
 typedef struct RestField
@@ -132,11 +134,11 @@ extern bool rest_unpack(const char *body, size_t len, int ncalls, RestPart *part
 extern bool rest_parse_update_if(const char *body, size_t len, const RestRecord *records, int nrecords,
 								 RestResult *results, bool *precondition_failed, char **error);
 
-/* Text of Salesforce as it may stand in logs and views: one line, bounded, valid UTF-8. */
-extern char *rest_clean_text(const char *text, size_t len);
-
 /* Parse a request-level error: array or object, OAuth's form, HTML, nothing. */
 extern RestError rest_parse_error(int http_status, const char *body, size_t len);
+
+/* "CODE: message", for people; palloc'd. */
+extern char *rest_error_text(const RestError *error);
 
 /* Sforce-Limit-Info (section 2.3): the org-wide usage. */
 extern bool rest_parse_limit_info(const char *header, int64 *used, int64 *limit);
@@ -261,28 +263,19 @@ extern bool rest_parse_users(const char *body, size_t len, RestUser **users, int
 
 /*
  * Ids by external ID, as long SOQL inside one composite request (section 5.6):
- * SELECT Id, Ext FROM X WHERE Ext IN (...).  NULL when the keys are too long
- * for one request: ask for half of them.  Keys of a number field that are no
- * numbers are left out, as no record can have them.
+ * SELECT Id, Ext FROM X WHERE Ext IN (...).  It has room for call->taken of the
+ * keys, one at least.  Keys of a number field that are no numbers are left out,
+ * as no record can have them.
  */
 extern RestCall *rest_lookup(const char *api_version, const char *object, const char *ext_field,
 							 bool ext_is_number, const char *const *keys, int nkeys);
 
-typedef struct RestFound
-{
-	char *key; /* as Salesforce stores it */
-	char *id;
-} RestFound;
-
 /*
- * Parse the reply of rest_lookup.  False with *failure set (a sub-request
- * failed; *http_status is its) or with *error set (no such reply, or one that
- * lacks parts of the answer).  A next page is returned as *next (a path), NULL
- * if all is there; its reply, a plain query's, is parsed here too.  Keys that
- * come as JSON numbers are told as plain digits.
+ * Parse its reply, or that of a further page: Ids and keys alone.  A reply need
+ * not have all records at once: *page tells, as above.
  */
-extern bool rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestFound **found,
-							  int *nfound, char **next, RestError *failure, int *http_status, char **error);
+extern bool rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestRead **reads,
+							  int *nreads, RestPage *page);
 
 /* ------------------------------------------------------------------------
  * Forms
@@ -315,12 +308,5 @@ extern char *rest_plain_number(const char *text);
  * with Z or +hh:mm too.  False if it is anything else.
  */
 extern bool rest_parse_time(const char *text, int64 *time);
-
-/*
- * The whole text as one JSON value of bounded depth, valid UTF-8, nothing
- * behind it; NULL if it is anything else.  Free with json_object_put.
- */
-struct json_object;
-extern struct json_object *rest_parse_json(const char *text, size_t len);
 
 #endif /* SFSYNC_REST_H */

@@ -30,6 +30,12 @@ extern void rest_append_part(StringInfo body, int part, int nparts, const char *
 							 const RestCall *call);
 extern RestCall *rest_close_composite(StringInfo body, const char *api_version);
 
+/*
+ * The name under which the history has a standard lookup: Account for AccountId
+ * (section 7.4).  NULL if it is the field's own.  palloc'd.
+ */
+extern char *rest_history_name(const char *field);
+
 /* To the second, in UTC: as SOQL spells it (section 7.2), and RFC 1123 in English (section 4.5). */
 extern char *rest_soql_time(int64 time);
 extern char *rest_http_date(int64 time);
@@ -39,19 +45,7 @@ extern char *rest_http_date(int64 time);
  * ------------------------------------------------------------------------
  */
 
-/* A member; NULL when it is absent or null, or the parent is no object. */
-extern struct json_object *rest_member(struct json_object *parent, const char *key);
-
-/* A string without U+0000, in json-c's memory; NULL if the value is none. */
-extern const char *rest_plain_string(struct json_object *value);
-
-/* A string as it may stand in logs and views, no longer than max bytes; NULL if it is none. */
-extern char *rest_clean_string(struct json_object *value, size_t max);
-
-/* The first of an array of errors, or one bare (section 0.3). */
-extern bool rest_read_error_body(struct json_object *json, RestError *error);
-
-/* That of a part, which may lack a body. */
+/* The error of a part, which may lack a body. */
 extern RestError rest_part_error(int http_status, struct json_object *body);
 
 /*

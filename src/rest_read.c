@@ -1,370 +1,15 @@
 /*
  * rest_read.c
- *		Reading of records, their history and their users: requests and replies.
- *		Pure.
+ *		Replies of the REST API to requests that read: records, their history and
+ *		their users.  Pure.
  */
 #define SFSYNC_USE_JSON_C
 #include "compat.h"
 
 #include "rest_internal.h"
-
-#define SOQL_LIMIT 90000     /* characters; Salesforce takes 100,000 */
-#define ENCODED_LIMIT 400000 /* bytes of a query as it is sent */
-#define LITERAL_LIMIT 4000   /* characters of one (section 5.6) */
-#define LOOKUP_QUERIES 5     /* queries in a composite request (section 6) */
-
-#define NO_SUCH_CONDITION "Id = NULL"
-
-/* Salesforce knows times of the years 1700 to 4000 (section 3.4). */
-#define OLDEST_TIME INT64CONST(-9467020800000000)
-#define LATEST_TIME INT64CONST(63145440000000000)
+#include "rest_json.h"
 
 #define MAX_USER_NAME 255
-
-/* What RestRead always has. */
-static const char *const always_read[] = {"Id", "LastModifiedDate", "LastModifiedById", "SystemModstamp"};
-
-/* ------------------------------------------------------------------------
- * Requests
- * ------------------------------------------------------------------------
- */
-
-typedef struct NameList
-{
-	const char **names;
-	int n;
-} NameList;
-
-/* Add the names that are not there yet. */
-static void
-add_names(NameList *list, const char *const *names, int n)
-{
-	list->names = list->names == NULL ? palloc(sizeof(char *) * (n + 1))
-									  : repalloc(list->names, sizeof(char *) * (list->n + n + 1));
-	for (int i = 0; i < n; i++)
-	{
-		int j = 0;
-
-		while (j < list->n && pg_strcasecmp(list->names[j], names[i]) != 0)
-			j++;
-		if (j == list->n)
-			list->names[list->n++] = names[i];
-	}
-}
-
-static void
-append_json_strings(StringInfo out, const char *const *texts, int n)
-{
-	appendStringInfoChar(out, '[');
-	for (int i = 0; i < n; i++)
-	{
-		if (i > 0)
-			appendStringInfoChar(out, ',');
-		rest_append_json_string(out, texts[i]);
-	}
-	appendStringInfoChar(out, ']');
-}
-
-RestCall *
-rest_retrieve(const char *api_version, const char *object, const char *const *ids, int nids,
-			  const char *const *fields, int nfields)
-{
-	StringInfoData path;
-	StringInfoData body;
-	NameList list = {NULL, 0};
-
-	add_names(&list, always_read, lengthof(always_read));
-	add_names(&list, fields, nfields);
-	rest_start_path(&path, api_version, "/composite/sobjects/");
-	rest_append_encoded(&path, object);
-	initStringInfo(&body);
-	appendStringInfoString(&body, "{\"ids\":");
-	append_json_strings(&body, ids, nids);
-	appendStringInfoString(&body, ",\"fields\":");
-	append_json_strings(&body, list.names, list.n);
-	appendStringInfoChar(&body, '}');
-	pfree(list.names);
-	return rest_make_call("POST", &path, &body);
-}
-
-/* Characters of UTF-8 text: bytes that don't continue one. */
-static int
-count_characters(const char *text)
-{
-	int n = 0;
-
-	for (; *text != '\0'; text++)
-		n += ((unsigned char) *text & 0xC0) != 0x80;
-	return n;
-}
-
-typedef enum LiteralKind
-{
-	LITERAL_TEXT,
-	LITERAL_NUMBER,
-	LITERAL_ID
-} LiteralKind;
-
-/*
- * A value as a SOQL literal (section 7.2); NULL if no field can hold it.  One
- * such among many would fail the whole query.
- */
-static char *
-soql_literal(const char *value, LiteralKind kind)
-{
-	StringInfoData out;
-
-	if (count_characters(value) > LITERAL_LIMIT)
-		return NULL;
-	if (kind == LITERAL_NUMBER)
-		return rest_number_key(value);
-	if (kind == LITERAL_ID)
-	{
-		char *id = rest_id18(value);
-
-		return id != NULL ? psprintf("'%s'", id) : NULL;
-	}
-	initStringInfo(&out);
-	appendStringInfoChar(&out, '\'');
-	for (; *value != '\0'; value++)
-	{
-		unsigned char c = (unsigned char) *value;
-
-		if (c == '\'' || c == '"' || c == '\\')
-			appendStringInfo(&out, "\\%c", c);
-		else if (c < 0x20 || c == 0x7F)
-			appendStringInfo(&out, "\\u%04X", c);
-		else
-			appendStringInfoChar(&out, *value);
-	}
-	appendStringInfoChar(&out, '\'');
-	return out.data;
-}
-
-static int
-encoded_length(const char *text)
-{
-	StringInfoData out;
-	int length;
-
-	initStringInfo(&out);
-	rest_append_encoded(&out, text);
-	length = out.len;
-	pfree(out.data);
-	return length;
-}
-
-/*
- * "field IN (...)" with as many of the values as the query has room for; how
- * many these are.  Values that no record can have count, and are left out.
- */
-static int
-append_in(StringInfo soql, const char *field, LiteralKind kind, const char *const *values, int nvalues)
-{
-	int characters = count_characters(soql->data) + (int) strlen(field);
-	int encoded = 3 * characters;
-	bool empty = true;
-	int i;
-
-	for (i = 0; i < nvalues; i++)
-	{
-		char *literal = soql_literal(values[i], kind);
-
-		if (literal == NULL)
-			continue;
-		characters += count_characters(literal) + 1;
-		encoded += encoded_length(literal) + 3;
-		if (!empty && (characters > SOQL_LIMIT || encoded > ENCODED_LIMIT))
-		{
-			pfree(literal);
-			break;
-		}
-		if (empty)
-			appendStringInfo(soql, "%s IN (", field);
-		else
-			appendStringInfoChar(soql, ',');
-		appendStringInfoString(soql, literal);
-		pfree(literal);
-		empty = false;
-	}
-	appendStringInfoString(soql, empty ? NO_SUCH_CONDITION : ")");
-	return i;
-}
-
-static void
-start_select(StringInfo soql, const NameList *list, const char *object)
-{
-	initStringInfo(soql);
-	for (int i = 0; i < list->n; i++)
-		appendStringInfo(soql, "%s%s", i == 0 ? "SELECT " : ",", list->names[i]);
-	appendStringInfo(soql, " FROM %s WHERE ", object);
-	pfree(list->names);
-}
-
-static void
-append_query(StringInfo body, const char *api_version, const char *resource, const char *soql, int part,
-			 int nparts)
-{
-	StringInfoData path;
-	RestCall *call;
-
-	rest_start_path(&path, api_version, resource);
-	appendStringInfoString(&path, "?q=");
-	rest_append_encoded(&path, soql);
-	call = rest_make_call("GET", &path, NULL);
-	rest_append_part(body, part, nparts, NULL, call);
-	pfree(call->path);
-	pfree(call);
-}
-
-/* A query of any length goes inside a composite request (section 5.6). */
-static RestCall *
-query_call(const char *api_version, const char *resource, StringInfo soql)
-{
-	StringInfoData body;
-
-	rest_open_composite(&body);
-	append_query(&body, api_version, resource, soql->data, 0, 1);
-	pfree(soql->data);
-	return rest_close_composite(&body, api_version);
-}
-
-RestCall *
-rest_find(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
-		  const char *const *keys, int nkeys, const char *const *fields, int nfields, int *taken)
-{
-	StringInfoData soql;
-	NameList list = {NULL, 0};
-	LiteralKind key_kind = ext_is_number ? LITERAL_NUMBER : LITERAL_TEXT;
-
-	add_names(&list, always_read, lengthof(always_read));
-	add_names(&list, &ext_field, 1);
-	add_names(&list, fields, nfields);
-	start_select(&soql, &list, object);
-	*taken = append_in(&soql, ext_field, key_kind, keys, nkeys);
-	return query_call(api_version, "/query", &soql);
-}
-
-RestCall *
-rest_scan(const char *api_version, const char *object, const char *ext_field, const char *const *fields,
-		  int nfields)
-{
-	StringInfoData soql;
-	NameList list = {NULL, 0};
-
-	add_names(&list, always_read, lengthof(always_read));
-	add_names(&list, &ext_field, 1);
-	add_names(&list, fields, nfields);
-	start_select(&soql, &list, object);
-	appendStringInfo(&soql, "%s != null", ext_field);
-	return query_call(api_version, "/query", &soql);
-}
-
-RestCall *
-rest_find_deleted(const char *api_version, const char *object, bool has_master, const char *const *ids,
-				  int nids, int *taken)
-{
-	static const char *const further[] = {"IsDeleted", "MasterRecordId"};
-	StringInfoData soql;
-	NameList list = {NULL, 0};
-
-	add_names(&list, always_read, lengthof(always_read));
-	add_names(&list, further, has_master ? 2 : 1);
-	start_select(&soql, &list, object);
-	*taken = append_in(&soql, "Id", LITERAL_ID, ids, nids);
-	return query_call(api_version, "/queryAll", &soql);
-}
-
-/*
- * The name under which the history has a standard lookup: Account for AccountId
- * (section 7.4).  NULL if it is the field's own.
- */
-static char *
-history_name(const char *field)
-{
-	size_t len = strlen(field);
-
-	if (len <= 2 || strcmp(field + len - 2, "Id") != 0)
-		return NULL;
-	return pnstrdup(field, len - 2);
-}
-
-static void
-append_history_fields(StringInfo soql, const char *const *fields, int nfields)
-{
-	for (int i = 0; i < nfields; i++)
-	{
-		char *other = history_name(fields[i]);
-
-		appendStringInfo(soql, "%s'%s'", i == 0 ? "Field IN (" : ",", fields[i]);
-		if (other != NULL)
-			appendStringInfo(soql, ",'%s'", other);
-	}
-	appendStringInfoString(soql, nfields > 0 ? ") AND " : NO_SUCH_CONDITION " AND ");
-}
-
-RestCall *
-rest_history(const char *api_version, const char *history_object, const char *parent_field,
-			 const char *const *ids, int nids, const char *const *fields, int nfields, int64 since,
-			 int *taken)
-{
-	const char *const names[] = {parent_field, "Field", "CreatedDate", "CreatedById"};
-	StringInfoData soql;
-	NameList list = {NULL, 0};
-
-	add_names(&list, names, lengthof(names));
-	start_select(&soql, &list, history_object);
-	append_history_fields(&soql, fields, nfields);
-	if (since > OLDEST_TIME)
-		appendStringInfo(&soql, "CreatedDate >= %s AND ", rest_soql_time(Min(since, LATEST_TIME)));
-	*taken = append_in(&soql, parent_field, LITERAL_ID, ids, nids);
-	appendStringInfoString(&soql, " ORDER BY CreatedDate DESC");
-	return query_call(api_version, "/query", &soql);
-}
-
-RestCall *
-rest_users(const char *api_version, const char *const *ids, int nids, int *taken)
-{
-	static const char *const names[] = {"Id", "Name"};
-	StringInfoData soql;
-	NameList list = {NULL, 0};
-
-	add_names(&list, names, lengthof(names));
-	start_select(&soql, &list, "User");
-	*taken = append_in(&soql, "Id", LITERAL_ID, ids, nids);
-	return query_call(api_version, "/query", &soql);
-}
-
-RestCall *
-rest_lookup(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
-			const char *const *keys, int nkeys)
-{
-	StringInfoData soql[LOOKUP_QUERIES];
-	StringInfoData body;
-	LiteralKind key_kind = ext_is_number ? LITERAL_NUMBER : LITERAL_TEXT;
-	int nparts = 0;
-	int next = 0;
-
-	do
-	{
-		NameList list = {NULL, 0};
-
-		if (nparts == LOOKUP_QUERIES)
-			return NULL;
-		add_names(&list, always_read, 1);
-		add_names(&list, &ext_field, 1);
-		start_select(&soql[nparts], &list, object);
-		next += append_in(&soql[nparts++], ext_field, key_kind, keys + next, nkeys - next);
-	} while (next < nkeys);
-
-	rest_open_composite(&body);
-	for (int i = 0; i < nparts; i++)
-	{
-		append_query(&body, api_version, "/query", soql[i].data, i, nparts);
-		pfree(soql[i].data);
-	}
-	return rest_close_composite(&body, api_version);
-}
 
 /* ------------------------------------------------------------------------
  * Replies of queries
@@ -585,7 +230,7 @@ read_value(json_object *record, const char *field, FieldValue *result)
 			return result->text != NULL;
 		case json_type_string:
 			result->kind = FV_STRING;
-			result->text = rest_plain_string(value) != NULL ? pstrdup(rest_plain_string(value)) : NULL;
+			result->text = rest_string_copy(value);
 			return result->text != NULL;
 		default:
 			return false;
@@ -673,7 +318,7 @@ read_key(json_object *record, const char *ext_field, char **error)
 
 	find_member(record, ext_field, &value);
 	if (json_object_is_type(value, json_type_string))
-		key = rest_plain_string(value) != NULL ? pstrdup(rest_plain_string(value)) : NULL;
+		key = rest_string_copy(value);
 	else if (json_object_is_type(value, json_type_int) || json_object_is_type(value, json_type_double))
 		key = rest_number_key(json_object_get_string(value));
 	if (key == NULL)
@@ -695,6 +340,29 @@ rest_parse_find(const char *body, size_t len, const char *ext_field, const char 
 		if (ok)
 			result[i].key = read_key(records.items[i], ext_field, &page->error);
 		ok = ok && result[i].key != NULL;
+	}
+	*reads = ok ? result : NULL;
+	*nreads = ok ? records.n : 0;
+	return close_records(&records, ok, page);
+}
+
+bool
+rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestRead **reads, int *nreads,
+				  RestPage *page)
+{
+	Records records;
+	bool ok = open_records(&records, body, len, page);
+	RestRead *result = ok ? palloc0(sizeof(RestRead) * (records.n + 1)) : NULL;
+
+	for (int i = 0; i < records.n && ok; i++)
+	{
+		result[i].found = true;
+		result[i].id = read_id(records.items[i], "Id");
+		if (result[i].id == NULL)
+			page->error = pstrdup("a record of the reply has no valid Id");
+		else
+			result[i].key = read_key(records.items[i], ext_field, &page->error);
+		ok = page->error == NULL;
 	}
 	*reads = ok ? result : NULL;
 	*nreads = ok ? records.n : 0;
@@ -749,7 +417,7 @@ history_field(json_object *row, const char *const *fields, int nfields)
 	name = rest_plain_string(value);
 	for (int i = 0; i < nfields && name != NULL; i++)
 	{
-		char *other = history_name(fields[i]);
+		char *other = rest_history_name(fields[i]);
 
 		if (pg_strcasecmp(fields[i], name) == 0 || (other != NULL && pg_strcasecmp(other, name) == 0))
 			return i;
@@ -814,37 +482,4 @@ rest_parse_users(const char *body, size_t len, RestUser **users, int *nusers, Re
 	*users = ok ? result : NULL;
 	*nusers = ok ? records.n : 0;
 	return close_records(&records, ok, page);
-}
-
-/* ------------------------------------------------------------------------
- * Lookups
- * ------------------------------------------------------------------------
- */
-
-bool
-rest_parse_lookup(const char *body, size_t len, const char *ext_field, RestFound **found, int *nfound,
-				  char **next, RestError *failure, int *http_status, char **error)
-{
-	Records records;
-	RestPage page;
-	bool ok = open_records(&records, body, len, &page);
-	RestFound *result = ok ? palloc(sizeof(RestFound) * (records.n + 1)) : NULL;
-
-	for (int i = 0; i < records.n && ok; i++)
-	{
-		result[i].id = read_id(records.items[i], "Id");
-		if (result[i].id == NULL)
-			page.error = pstrdup("a record of the reply has no valid Id");
-		else
-			result[i].key = read_key(records.items[i], ext_field, &page.error);
-		ok = page.error == NULL;
-	}
-	*found = ok ? result : NULL;
-	*nfound = ok ? records.n : 0;
-	ok = close_records(&records, ok, &page);
-	*next = page.next;
-	*failure = page.failure;
-	*http_status = page.http_status;
-	*error = page.error;
-	return ok;
 }

@@ -1,132 +1,17 @@
 /*
  * rest_reply.c
- *		Replies of the REST API: hostile bytes into values.  Pure.
+ *		Replies of the REST API.  Pure.
  */
 #define SFSYNC_USE_JSON_C
 #include "compat.h"
 
-#include "mb/pg_wchar.h"
-
-#include "lexical.h"
 #include "rest_internal.h"
+#include "rest_json.h"
 
-#define MAX_DEPTH 32     /* of a reply's JSON */
 #define MAX_MESSAGE 1000 /* bytes of an error's message */
 #define MAX_CODE 100
 #define MAX_EXCERPT 200 /* bytes shown of a body that is not JSON */
 #define MAX_ERROR_FIELDS 100
-
-static bool
-is_ascii(const char *text, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		if ((unsigned char) text[i] >= 0x80)
-			return false;
-	return true;
-}
-
-/*
- * Strict: depth bounded, valid UTF-8, no bytes behind it (rest.h).
- */
-json_object *
-rest_parse_json(const char *text, size_t len)
-{
-	json_tokener *tokener;
-	json_object *json;
-
-	/* json-c takes white space behind a value for garbage */
-	while (len > 0 && lexical_is_blank(text[len - 1]))
-		len--;
-	if (len == 0 || len > PG_INT32_MAX || memchr(text, '\0', len) != NULL)
-		return NULL;
-
-	/* json-c's own check lets overlong forms and surrogates through */
-	if (pg_encoding_verifymbstr(PG_UTF8, text, (int) len) != (int) len)
-		return NULL;
-	tokener = json_tokener_new_ex(MAX_DEPTH);
-	if (tokener == NULL)
-		return NULL;
-
-	/*
-	 * Even strict, json-c takes NaN and Infinity for numbers; readers of numbers
-	 * ask for integers or go through rest_plain_number.  Strict, json-c 0.17 and
-	 * 0.18 take bytes over 127 for control characters.
-	 */
-	if (is_ascii(text, len))
-		json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
-	json = json_tokener_parse_ex(tokener, text, (int) len);
-	if (json_tokener_get_error(tokener) != json_tokener_success || json_tokener_get_parse_end(tokener) != len)
-	{
-		json_object_put(json);
-		json = NULL;
-	}
-	json_tokener_free(tokener);
-	return json;
-}
-
-json_object *
-rest_member(json_object *parent, const char *key)
-{
-	json_object *value = NULL;
-
-	if (json_object_is_type(parent, json_type_object))
-		json_object_object_get_ex(parent, key, &value);
-	return value;
-}
-
-const char *
-rest_plain_string(json_object *value)
-{
-	const char *text;
-
-	if (!json_object_is_type(value, json_type_string))
-		return NULL;
-	text = json_object_get_string(value);
-	return strlen(text) == (size_t) json_object_get_string_len(value) ? text : NULL;
-}
-
-/*
- * Text of Salesforce as it may stand in logs and views: one line, no control
- * characters, valid UTF-8, no longer than max bytes.
- */
-static char *
-clean_text(const char *text, size_t len, size_t max)
-{
-	bool valid;
-	size_t cut = Min(len, max);
-	char *clean;
-
-	/* not in the middle of a character */
-	while (cut > 0 && cut < len && ((unsigned char) text[cut] & 0xC0) == 0x80)
-		cut--;
-	valid = memchr(text, '\0', cut) == NULL && pg_encoding_verifymbstr(PG_UTF8, text, (int) cut) == (int) cut;
-	clean = palloc(cut + 1);
-	for (size_t i = 0; i < cut; i++)
-	{
-		unsigned char c = (unsigned char) text[i];
-
-		if (c < 0x20 || c == 0x7F)
-			clean[i] = ' ';
-		else
-			clean[i] = c >= 0x80 && !valid ? '?' : text[i];
-	}
-	clean[cut] = '\0';
-	return clean;
-}
-
-char *
-rest_clean_text(const char *text, size_t len)
-{
-	return clean_text(text, len, MAX_MESSAGE);
-}
-
-char *
-rest_clean_string(json_object *value, size_t max)
-{
-	if (!json_object_is_type(value, json_type_string))
-		return NULL;
-	return clean_text(json_object_get_string(value), (size_t) json_object_get_string_len(value), max);
-}
 
 static void
 read_error_fields(json_object *array, RestError *error)
@@ -174,8 +59,9 @@ read_error(json_object *json, RestError *error)
 	return true;
 }
 
-bool
-rest_read_error_body(json_object *json, RestError *error)
+/* The first of an array of errors, or one bare (section 0.3). */
+static bool
+read_error_body(json_object *json, RestError *error)
 {
 	if (json_object_is_type(json, json_type_array))
 		json = json_object_array_length(json) > 0 ? json_object_array_get_idx(json, 0) : NULL;
@@ -187,7 +73,7 @@ rest_parse_error(int http_status, const char *body, size_t len)
 {
 	RestError error;
 	json_object *json = len > 0 ? rest_parse_json(body, len) : NULL;
-	bool understood = rest_read_error_body(json, &error);
+	bool understood = read_error_body(json, &error);
 
 	json_object_put(json);
 	if (understood)
@@ -198,8 +84,14 @@ rest_parse_error(int http_status, const char *body, size_t len)
 		error.message = psprintf("HTTP %d without a body", http_status);
 	else
 		error.message = psprintf("HTTP %d with a body that is not Salesforce's: %s", http_status,
-								 clean_text(body, len, MAX_EXCERPT));
+								 rest_clean_front(body, len, MAX_EXCERPT));
 	return error;
+}
+
+char *
+rest_error_text(const RestError *error)
+{
+	return psprintf("%s: %s", error->code != NULL ? error->code : "UNKNOWN", error->message);
 }
 
 /* ------------------------------------------------------------------------
@@ -243,7 +135,7 @@ read_result(json_object *json, int index, RestResult *result, char **error)
 	if (json_object_get_boolean(success))
 		return read_success(json, index, result, error);
 	if (!json_object_is_type(rest_member(json, "errors"), json_type_array) ||
-		!rest_read_error_body(rest_member(json, "errors"), &result->error))
+		!read_error_body(rest_member(json, "errors"), &result->error))
 		result->error.message = pstrdup("Salesforce gave no reason");
 	return true;
 }
@@ -281,7 +173,7 @@ rest_part_error(int http_status, json_object *body)
 {
 	RestError error;
 
-	if (!rest_read_error_body(body, &error))
+	if (!read_error_body(body, &error))
 	{
 		memset(&error, 0, sizeof(error));
 		error.message = psprintf("HTTP %d without a reason", http_status);
@@ -338,10 +230,7 @@ rest_unpack(const char *body, size_t len, int ncalls, RestPart *results, char **
 	{
 		json_object *part = rest_composite_part(parts, i, &results[i].http_status);
 
-		results[i].body =
-			pstrdup(part == NULL ? ""
-								 : json_object_to_json_string_ext(part, JSON_C_TO_STRING_PLAIN |
-																			JSON_C_TO_STRING_NOSLASHESCAPE));
+		results[i].body = part == NULL ? pstrdup("") : rest_json_text(part);
 		results[i].body_len = strlen(results[i].body);
 	}
 	json_object_put(json);

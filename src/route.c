@@ -1,45 +1,26 @@
 /*
  * route.c
  *		The rules that join a table's columns to an object's fields.  Pure.
- *
- * Names are normalised once and looked up in a sorted index, so that a wide
- * table against a wide object takes no time worth noting.
  */
 #include "compat.h"
 
 #include "lib/stringinfo.h"
 
 #include "coerce.h"
+#include "names.h"
 #include "route.h"
 
-#define NAMES_SHOWN 3   /* in a detail, before "and n others" */
-#define NEAR_LENGTH 255 /* longer names have no nearest match */
+#define NAMES_SHOWN 3 /* in a detail, before "and n others" */
 
 #define NO_FIELD (-1)
 #define AMBIGUOUS (-2)
-
-/* The ways in which a name finds a field, in the order of the rules. */
-typedef enum KeyKind
-{
-	KEY_EXACT, /* API name, ignoring case */
-	KEY_NAME,  /* ignoring underscores too */
-	KEY_CUSTOM /* and without namespace and __c */
-} KeyKind;
-
-typedef struct FieldKey
-{
-	KeyKind kind;
-	char *key;
-	int field;        /* index into the object's fields */
-	const char *name; /* of that field, for a stable order */
-} FieldKey;
 
 /* What an automatic rule found for a column. */
 typedef struct Match
 {
 	RouteKind rule;
 	int field; /* or NO_FIELD, AMBIGUOUS */
-	const FieldKey *candidates;
+	const FieldName *candidates;
 	int ncandidates;
 	int next; /* next column with the same field, or -1 */
 	const RouteLookup *lookup;
@@ -54,8 +35,7 @@ typedef struct Resolver
 	int nrules;
 	const SfObject *object;
 	const char *external_id;
-	FieldKey *keys; /* by kind, key, name */
-	int nkeys;
+	NameIndex names;
 	bool *explicit_field; /* per field: an explicit rule fills it */
 	int *first_match;     /* per field: chain of columns, or -1 */
 	Match *matches;       /* per column */
@@ -63,128 +43,6 @@ typedef struct Resolver
 	int nroutes;
 	int maxroutes;
 } Resolver;
-
-/* ------------------------------------------------------------------------
- * The index of names
- * ------------------------------------------------------------------------
- */
-
-/* Lower case of ASCII, in any locale; underscores dropped unless kept. */
-static char *
-fold(const char *name, size_t len, bool keep_underscores)
-{
-	char *folded = palloc(len + 1);
-	size_t n = 0;
-
-	for (size_t i = 0; i < len; i++)
-	{
-		if (name[i] != '_' || keep_underscores)
-			folded[n++] = (char) pg_ascii_tolower((unsigned char) name[i]);
-	}
-	folded[n] = '\0';
-	return folded;
-}
-
-static int
-compare_keys(const void *a, const void *b)
-{
-	const FieldKey *x = a;
-	const FieldKey *y = b;
-	int order;
-
-	if (x->kind != y->kind)
-		return x->kind < y->kind ? -1 : 1;
-	order = strcmp(x->key, y->key);
-	return order != 0 ? order : strcmp(x->name, y->name);
-}
-
-static void
-add_key(Resolver *r, KeyKind kind, int field, const char *name, size_t len)
-{
-	FieldKey *key = &r->keys[r->nkeys++];
-
-	key->kind = kind;
-	key->field = field;
-	key->name = r->object->fields[field].name;
-	key->key = fold(name, len, kind == KEY_EXACT);
-}
-
-static bool
-ends_in_custom_suffix(const char *name, size_t len)
-{
-	return len > 3 && name[len - 3] == '_' && name[len - 2] == '_' &&
-		   (name[len - 1] == 'c' || name[len - 1] == 'C');
-}
-
-/* Foo__c is found as foo; of a package, ns__Foo__c, as foo and as ns_foo. */
-static void
-add_custom_keys(Resolver *r, int field)
-{
-	const char *name = r->object->fields[field].name;
-	size_t len = strlen(name);
-	const char *separator;
-
-	if (!r->object->fields[field].custom || !ends_in_custom_suffix(name, len))
-		return;
-	len -= 3;
-	add_key(r, KEY_CUSTOM, field, name, len);
-	separator = strstr(name, "__");
-	if (separator != NULL && separator > name && separator + 2 < name + len)
-		add_key(r, KEY_CUSTOM, field, separator + 2, len - (size_t) (separator + 2 - name));
-}
-
-static void
-build_index(Resolver *r)
-{
-	r->keys = palloc(sizeof(FieldKey) * (4 * r->object->nfields + 1));
-	for (int i = 0; i < r->object->nfields; i++)
-	{
-		const char *name = r->object->fields[i].name;
-
-		add_key(r, KEY_EXACT, i, name, strlen(name));
-		add_key(r, KEY_NAME, i, name, strlen(name));
-		add_custom_keys(r, i);
-	}
-	qsort(r->keys, r->nkeys, sizeof(FieldKey), compare_keys);
-}
-
-/* The entries with this key: the first, and how many there are. */
-static const FieldKey *
-find_keys(const Resolver *r, KeyKind kind, const char *key, int *n)
-{
-	FieldKey wanted = {kind, unconstify(char *, key), 0, ""};
-	int low = 0;
-	int high = r->nkeys;
-	int end;
-
-	while (low < high)
-	{
-		int middle = low + (high - low) / 2;
-
-		if (compare_keys(&r->keys[middle], &wanted) < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	for (end = low; end < r->nkeys; end++)
-	{
-		if (r->keys[end].kind != kind || strcmp(r->keys[end].key, key) != 0)
-			break;
-	}
-	*n = end - low;
-	return &r->keys[low];
-}
-
-static int
-find_field(const Resolver *r, const char *name)
-{
-	int n;
-	char *key = fold(name, strlen(name), true);
-	const FieldKey *found = find_keys(r, KEY_EXACT, key, &n);
-
-	pfree(key);
-	return n > 0 ? found->field : NO_FIELD;
-}
 
 static bool
 is_external_id(const Resolver *r, int field)
@@ -221,7 +79,7 @@ sort_rules(Resolver *r, const RouteRule *rules, int nrules)
 	r->explicit_field = palloc0(sizeof(bool) * (r->object->nfields + 1));
 	for (int i = 0; i < nrules; i++)
 	{
-		int field = rules[i].exclude ? NO_FIELD : find_field(r, rules[i].field);
+		int field = rules[i].exclude ? NO_FIELD : names_find_field(&r->names, rules[i].field);
 
 		if (field != NO_FIELD)
 			r->explicit_field[field] = true;
@@ -251,22 +109,25 @@ rules_of(const Resolver *r, int attnum, int *n)
 	return &r->rules[low];
 }
 
+static RouteKind
+rule_of(NameKind kind)
+{
+	return kind == NAME_CUSTOM ? ROUTE_CUSTOM_NAME : ROUTE_NAME;
+}
+
 /* By name, else by custom name.  More than one candidate: none is taken. */
 static void
 match_name(const Resolver *r, const char *name, Match *match)
 {
-	char *key = fold(name, strlen(name), false);
-
-	for (KeyKind kind = KEY_NAME; kind <= KEY_CUSTOM && *key != '\0'; kind++)
+	for (NameKind kind = NAME_LOOSE; kind <= NAME_CUSTOM; kind++)
 	{
-		match->candidates = find_keys(r, kind, key, &match->ncandidates);
+		match->candidates = names_find(&r->names, kind, name, &match->ncandidates);
 		if (match->ncandidates == 0)
 			continue;
-		match->rule = kind == KEY_NAME ? ROUTE_NAME : ROUTE_CUSTOM_NAME;
+		match->rule = rule_of(kind);
 		match->field = match->ncandidates == 1 ? match->candidates[0].field : AMBIGUOUS;
 		break;
 	}
-	pfree(key);
 }
 
 static bool
@@ -281,22 +142,6 @@ refers_to(const SfField *field, const char *object)
 	return false;
 }
 
-/* A name without what says that it refers: account_id, AccountId and Account__c are alike. */
-static char *
-fold_reference(const char *name)
-{
-	size_t len = strlen(name);
-	char *key;
-
-	if (ends_in_custom_suffix(name, len))
-		len -= 3;
-	key = fold(name, len, false);
-	len = strlen(key);
-	if (len > 2 && strcmp(key + len - 2, "id") == 0)
-		key[len - 2] = '\0';
-	return key;
-}
-
 /*
  * The lookup that a foreign key fills: the one that refers to the parent's
  * object, among several the one of the column's name.  False if the object has
@@ -306,7 +151,7 @@ static bool
 match_lookup(const Resolver *r, const RouteColumn *column, Match *match)
 {
 	const char *object = column->lookup->parent_object;
-	char *key = fold_reference(column->name);
+	char *key = names_fold_reference(column->name);
 	StringInfoData names;
 	int nfound = 0;
 	int nnamed = 0;
@@ -322,7 +167,7 @@ match_lookup(const Resolver *r, const RouteColumn *column, Match *match)
 		appendStringInfo(&names, "%s%s", nfound > 0 ? ", " : "", field->name);
 		if (nfound++ == 0)
 			match->field = i;
-		if (strcmp(fold_reference(field->name), key) == 0)
+		if (strcmp(names_fold_reference(field->name), key) == 0)
 		{
 			named = i;
 			nnamed++;
@@ -529,7 +374,7 @@ static void
 add_explicit(Resolver *r, int column, const RouteRule *rule)
 {
 	RouteKind kind = r->columns[column].expression ? ROUTE_EXPRESSION : ROUTE_EXPLICIT;
-	int field = find_field(r, rule->field);
+	int field = names_find_field(&r->names, rule->field);
 	Route *route;
 
 	if (field == NO_FIELD)
@@ -565,7 +410,7 @@ add_explicit(Resolver *r, int column, const RouteRule *rule)
 static void
 add_key_line(Resolver *r, int column)
 {
-	int field = find_field(r, r->external_id);
+	int field = names_find_field(&r->names, r->external_id);
 	Route *route;
 
 	if (field == NO_FIELD)
@@ -585,27 +430,6 @@ has_key_line(const Resolver *r, int column)
 	return last && last->key && last->column == column;
 }
 
-/* Would the rules by name lead from the column to a field of this name?  Else ROUTE_NONE. */
-static RouteKind
-rule_by_name(const char *column, const char *field)
-{
-	char *wanted = fold(column, strlen(column), false);
-	size_t len = strlen(field);
-	const char *separator = strstr(field, "__");
-
-	if (strcmp(fold(field, len, false), wanted) == 0)
-		return ROUTE_NAME;
-	if (!ends_in_custom_suffix(field, len))
-		return ROUTE_NONE;
-	len -= 3;
-	if (strcmp(fold(field, len, false), wanted) == 0)
-		return ROUTE_CUSTOM_NAME;
-	if (separator > field && separator + 2 < field + len &&
-		strcmp(fold(separator + 2, field + len - separator - 2, false), wanted) == 0)
-		return ROUTE_CUSTOM_NAME;
-	return ROUTE_NONE;
-}
-
 /* No field matches, but one did: is it gone? */
 static bool
 add_missing(Resolver *r, int index)
@@ -615,12 +439,14 @@ add_missing(Resolver *r, int index)
 	for (int i = 0; i < column->nformer; i++)
 	{
 		const char *field = column->former[i].field;
-		RouteKind rule = column->lookup ? ROUTE_FOREIGN_KEY : rule_by_name(column->name, field);
+		NameKind kind = NAME_LOOSE;
 		Route *route;
 
-		if (rule == ROUTE_NONE || find_field(r, field) != NO_FIELD)
+		if ((!column->lookup && !names_alike(column->name, field, &kind)) ||
+			names_find_field(&r->names, field) != NO_FIELD)
 			continue;
-		route = add_route(r, index, rule, ROUTE_QUARANTINED, NULL);
+		route =
+			add_route(r, index, column->lookup ? ROUTE_FOREIGN_KEY : rule_of(kind), ROUTE_QUARANTINED, NULL);
 		route->field_name = pstrdup(field);
 		quarantine(route, "not visible",
 				   psprintf("field %s is not visible on %s any more: it was deleted, or hidden from the "
@@ -722,7 +548,7 @@ route_resolve(const RouteColumn *columns, int ncolumns, const RouteRule *rules, 
 	r.maxroutes = 2 * ncolumns + nrules + 1;
 	r.routes = palloc(sizeof(Route) * r.maxroutes);
 
-	build_index(&r);
+	r.names = names_index(object);
 	sort_rules(&r, rules, nrules);
 	match_columns(&r);
 	for (int i = 0; i < ncolumns; i++)
@@ -772,74 +598,4 @@ route_status_name(RouteStatus status)
 			return "quarantined";
 	}
 	return NULL;
-}
-
-/* ------------------------------------------------------------------------
- * Nearest match
- * ------------------------------------------------------------------------
- */
-
-/* Edit distance (insert, delete, replace) of two short texts. */
-static int
-distance(const char *a, const char *b)
-{
-	int row[NEAR_LENGTH + 1];
-	int blen = (int) strlen(b);
-
-	for (int j = 0; j <= blen; j++)
-		row[j] = j;
-	for (int i = 1; a[i - 1] != '\0'; i++)
-	{
-		int diagonal = row[0];
-
-		row[0] = i;
-		for (int j = 1; j <= blen; j++)
-		{
-			int replace = diagonal + (a[i - 1] != b[j - 1]);
-
-			diagonal = row[j];
-			row[j] = Min(replace, Min(row[j], row[j - 1]) + 1);
-		}
-	}
-	return row[blen];
-}
-
-/* Case, underscores and __c are what people leave out: they don't count. */
-static char *
-fold_for_nearest(const char *name)
-{
-	size_t len = strlen(name);
-
-	if (ends_in_custom_suffix(name, len))
-		len -= 3;
-	return fold(name, len, false);
-}
-
-const char *
-nearest_match(const char *name, const char *const *candidates, int n)
-{
-	char *wanted = fold_for_nearest(name);
-	int len = (int) strlen(wanted);
-	int best = Min((len + 2) / 4, 3) + 1;
-	const char *nearest = NULL;
-
-	for (int i = 0; i < n && len <= NEAR_LENGTH; i++)
-	{
-		char *candidate = fold_for_nearest(candidates[i]);
-		int length_difference = abs((int) strlen(candidate) - len);
-
-		if (strlen(candidate) <= NEAR_LENGTH && length_difference < best)
-		{
-			int d = distance(wanted, candidate);
-
-			if (d < best)
-			{
-				best = d;
-				nearest = candidates[i];
-			}
-		}
-		pfree(candidate);
-	}
-	pfree(wanted);
-	return nearest;
 }

@@ -114,7 +114,4 @@ extern Route *route_resolve(const RouteColumn *columns, int ncolumns, const Rout
 extern const char *route_kind_name(RouteKind kind); /* NULL for ROUTE_NONE */
 extern const char *route_status_name(RouteStatus status);
 
-/* Nearest of the candidates to name by edit distance, NULL if none is near. */
-extern const char *nearest_match(const char *name, const char *const *candidates, int n);
-
 #endif /* SFSYNC_ROUTE_H */

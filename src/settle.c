@@ -472,6 +472,19 @@ name_dead_parents(SqlScope *scope, const Outcome *outcomes, int n)
 				sql_arg_texts(children, nchildren));
 }
 
+static void
+note_deletes(const Mapping *mapping, const Outcome *outcomes, int n)
+{
+	char **keys = palloc(sizeof(char *) * n);
+	int nkeys = 0;
+
+	for (int i = 0; i < n; i++)
+		if (outcomes[i].unit->deleted &&
+			(outcomes[i].kind == OUTCOME_SYNCED || outcomes[i].kind == OUTCOME_DELETED))
+			keys[nkeys++] = outcomes[i].unit->key;
+	intents_deleted(mapping->id, keys, nkeys);
+}
+
 bool
 queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 {
@@ -500,6 +513,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		settle_keys(mapping, outcomes, n);
 		forget_expected(mapping, outcomes, n);
 		settle_conflicts(mapping, outcomes, n);
+		note_deletes(mapping, outcomes, n);
 		resolve_dead_letters(&scope, mapping, outcomes, n);
 		add_dead_letters(&scope, mapping, outcomes, n);
 		name_dead_parents(&scope, outcomes, n);

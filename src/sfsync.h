@@ -11,7 +11,6 @@
 
 /* Of the extension's objects that this library works with; as default_version in the control file. */
 #define SFSYNC_VERSION "1.0"
-#define SFSYNC_WRAPPER "sfsync"
 
 /* Settings (design, section 2.5); times in milliseconds. */
 extern bool sfsync_enabled;
@@ -42,7 +41,7 @@ extern Oid sfsync_relation(const char *name);
 /*
  * Work on the extension's own tables is done as the extension's owner, so
  * that neither writers of mapped tables nor users of functions need rights on
- * them.  Undone by sfsync_leave_owner, and by an abort of the (sub)transaction.
+ * them.  Undone by sfsync_leave, and by an abort of the (sub)transaction.
  */
 typedef struct OwnerContext
 {

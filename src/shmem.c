@@ -196,8 +196,8 @@ wake_worker(void)
 	LWLockRelease(shared->lock);
 }
 
-void
-shmem_wake_launcher(void)
+static void
+wake_launcher(void)
 {
 	uint32 launcher;
 
@@ -223,7 +223,7 @@ request_worker(void)
 		pg_atomic_write_u32(&slot->woken, 1);
 	}
 	LWLockRelease(shared->lock);
-	shmem_wake_launcher();
+	wake_launcher();
 }
 
 static void
@@ -277,7 +277,7 @@ let_in(Oid database)
 	if (slot && slot->keep_away == 0 && slot->state == SLOT_KEPT)
 		slot->state = SLOT_FREE;
 	LWLockRelease(shared->lock);
-	shmem_wake_launcher();
+	wake_launcher();
 }
 
 void
@@ -306,7 +306,7 @@ after_locks(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *ar
 	if (isCommit && start_pending)
 		request_worker();
 	if (isCommit && launcher_pending)
-		shmem_wake_launcher();
+		wake_launcher();
 	wake_pending = start_pending = launcher_pending = restart_pending = false;
 	foreach(lc, kept_away)
 		let_in(lfirst_oid(lc));
@@ -333,7 +333,7 @@ worker_detach(int code, Datum arg)
 	my_slot->state = SLOT_REQUESTED;
 	my_slot = NULL;
 	LWLockRelease(shared->lock);
-	shmem_wake_launcher();
+	wake_launcher();
 }
 
 bool
@@ -402,7 +402,7 @@ shmem_launcher_attach(void)
 }
 
 SlotReport
-shmem_report(Oid database)
+shmem_report(Oid database, bool ended)
 {
 	SlotReport report = {SLOT_FREE, false, false};
 	Slot *slot;
@@ -414,7 +414,7 @@ shmem_report(Oid database)
 		report.state = slot->state;
 		report.kept_away = slot->keep_away > 0;
 		report.found_absent = slot->found_absent;
-		if (slot->found_absent && slot->state == SLOT_REQUESTED && slot->keep_away == 0)
+		if (ended && slot->found_absent && slot->state == SLOT_REQUESTED && slot->keep_away == 0)
 			slot->state = SLOT_FREE;
 	}
 	LWLockRelease(shared->lock);

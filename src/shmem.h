@@ -52,7 +52,6 @@ extern bool shmem_worker_must_leave(void);
 
 /* Launcher. */
 extern void shmem_launcher_attach(void);
-extern void shmem_wake_launcher(void);
 
 /* What the launcher needs to know of a database. */
 typedef struct SlotReport
@@ -62,7 +61,11 @@ typedef struct SlotReport
 	bool found_absent;
 } SlotReport;
 
-extern SlotReport shmem_report(Oid database);
+/*
+ * ended: no worker is left there.  What the last one found is told then for the
+ * last time, so it must not be asked for before.
+ */
+extern SlotReport shmem_report(Oid database, bool ended);
 extern bool shmem_mark_starting(Oid database);
 extern void shmem_mark_ended(Oid database);
 

@@ -21,6 +21,7 @@
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
+#include "bitmap.h"
 #include "datum.h"
 #include "expression.h"
 #include "sfsync.h"
@@ -426,9 +427,7 @@ append_not_null(StringInfo sql, const Mapping *mapping, const SourceChoice *choi
 
 	for (int c = 0; c < mapping->ncolumns; c++)
 	{
-		int bit = mapping->columns[c].attnum - 1;
-
-		if (bit / 8 >= choice->changed_len || !(choice->changed[bit / 8] & (1 << (bit % 8))))
+		if (!bitmap_has(choice->changed, choice->changed_len, mapping->columns[c].attnum))
 			continue;
 		appendStringInfo(sql, "%ss.%s IS NOT NULL", first ? " AND (" : " OR ",
 						 quote_identifier(mapping->columns[c].name));

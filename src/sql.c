@@ -482,3 +482,38 @@ sql_times(SqlScope *scope, uint64 row, int col, int *n)
 			times[i] = DatumGetTimestampTz(elements[i]);
 	return times;
 }
+
+/* Whole columns */
+
+char **
+sql_column(SqlScope *scope, int col)
+{
+	uint64 n = SPI_processed;
+	char **texts = MemoryContextAlloc(scope->caller, sizeof(char *) * Max(n, 1));
+
+	for (uint64 i = 0; i < n; i++)
+		texts[i] = sql_text(scope, i, col);
+	return texts;
+}
+
+int *
+sql_column_ints(SqlScope *scope, int col)
+{
+	uint64 n = SPI_processed;
+	int *ints = MemoryContextAlloc(scope->caller, sizeof(int) * Max(n, 1));
+
+	for (uint64 i = 0; i < n; i++)
+		ints[i] = sql_int(i, col);
+	return ints;
+}
+
+Oid *
+sql_column_oids(SqlScope *scope, int col)
+{
+	uint64 n = SPI_processed;
+	Oid *oids = MemoryContextAlloc(scope->caller, sizeof(Oid) * Max(n, 1));
+
+	for (uint64 i = 0; i < n; i++)
+		oids[i] = sql_oid(i, col);
+	return oids;
+}

@@ -83,4 +83,9 @@ extern uint8 *sql_bytes(SqlScope *scope, uint64 row, int col, int *len); /* -1 w
 extern char **sql_texts(SqlScope *scope, uint64 row, int col, int *n);   /* text[] or name[] */
 extern TimestampTz *sql_times(SqlScope *scope, uint64 row, int col, int *n); /* timestamptz[]; NULL */
 
+/* A column of all rows, of the statement that ran last, copied to the caller's context. */
+extern char **sql_column(SqlScope *scope, int col); /* as sql_text */
+extern int *sql_column_ints(SqlScope *scope, int col);
+extern Oid *sql_column_oids(SqlScope *scope, int col);
+
 #endif /* SFSYNC_SQL_H */

@@ -6,34 +6,20 @@
 #include "compat.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_type.h"
-#include "commands/event_trigger.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "storage/latch.h"
-#include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
-#include "utils/lsyscache.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 
 #include "api.h"
-#include "capture.h"
 #include "history.h"
-#include "payload.h"
-#include "queue.h"
-#include "secret.h"
+#include "options.h"
 #include "sfsync.h"
 #include "shmem.h"
-#include "source.h"
 #include "sql.h"
 
 /*
@@ -137,22 +123,14 @@ PG_FUNCTION_INFO_V1(sfsync_server_settings);
 Datum
 sfsync_server_settings(PG_FUNCTION_ARGS)
 {
-	SqlScope scope;
-	Oid *servers;
 	int n;
+	const char **names;
 
 	InitMaterializedSRF(fcinfo, 0);
-	sql_open(&scope, true);
-	n = SQL_RUN0(&scope,
-				 "SELECT s.oid FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w"
-				 " ON w.oid = s.srvfdw WHERE w.fdwname = 'sfsync' ORDER BY s.srvname");
-	servers = MemoryContextAlloc(scope.caller, sizeof(Oid) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		servers[i] = sql_oid(i, 1);
-	sql_close(&scope);
+	names = server_names(&n);
 	for (int i = 0; i < n; i++)
 	{
-		ServerOptions *options = server_options(servers[i]);
+		ServerOptions *options = server_options(GetForeignServerByName(names[i], false)->serverid);
 		const char *texts[3] = {options->name, "", options->environment};
 		Datum values[3] = {name_datum(options->name), Int32GetDatum(options->api_budget), 0};
 

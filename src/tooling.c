@@ -6,6 +6,7 @@
 #include "compat.h"
 
 #include "rest_internal.h"
+#include "rest_json.h"
 #include "tooling.h"
 
 #define MAX_NAME 40 /* of a field, without __c; and of a label */

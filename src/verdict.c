@@ -31,10 +31,11 @@ reply_set_dead(const Request *request, int i, const RestError *error, const Http
 		rest_payload(request->object, request->external_id, request->key_is_number, &request->records[i]);
 }
 
-char *
-reply_error_text(const RestError *error)
+static TimestampTz
+after_attempts(int attempts, double random)
 {
-	return psprintf("%s: %s", error->code ? error->code : "UNKNOWN", error->message);
+	return GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
+												 (int64) sfsync_retry_max_delay * 1000, attempts, random);
 }
 
 /* Records of one reply that failed as often are tried again together. */
@@ -45,10 +46,8 @@ reply_set_later(const Request *request, int i, const RestError *error, bool coun
 
 	outcome->kind = OUTCOME_DEFERRED;
 	outcome->count_attempt = count_attempt;
-	outcome->reason = reply_error_text(error);
-	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
-															(int64) sfsync_retry_max_delay * 1000,
-															outcome->unit->attempts, request->jitter);
+	outcome->reason = rest_error_text(error);
+	outcome->due_at = after_attempts(outcome->unit->attempts, request->jitter);
 }
 
 void
@@ -76,10 +75,8 @@ set_orphan(const Request *request, int i, const RestError *error)
 
 	outcome->kind = OUTCOME_DEFERRED;
 	outcome->count_attempt = attempts > outcome->unit->attempts;
-	outcome->reason = psprintf("%s: %s", error->code, error->message);
-	outcome->due_at = GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
-															(int64) sfsync_retry_max_delay * 1000,
-															Max(attempts, 1), connection_random());
+	outcome->reason = rest_error_text(error);
+	outcome->due_at = after_attempts(Max(attempts, 1), connection_random());
 	key = end ? pnstrdup(key + strlen(prefix), end - key - strlen(prefix)) : NULL;
 	for (int f = 0; f < record->nfields; f++)
 	{
@@ -223,7 +220,7 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 				set_refused(delivery, request, i, error, reply);
 			break;
 		case SCOPE_CONNECTION:
-			connection_block(request->connection, reply_error_text(error), GetCurrentTimestamp());
+			connection_block(request->connection, rest_error_text(error), GetCurrentTimestamp());
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		default:
@@ -234,20 +231,11 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 	}
 }
 
-TimestampTz
-reply_server_time(const HttpReply *reply)
-{
-	return reply->server_date == 0
-			   ? 0
-			   : (reply->server_date - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
-					 USECS_PER_SEC;
-}
-
 /* When Salesforce answered, by its clock. */
 static TimestampTz
 answered_at(const Request *request, const HttpReply *reply)
 {
-	TimestampTz at = reply_server_time(reply);
+	TimestampTz at = connection_clock(reply);
 
 	return at != 0 ? at : GetCurrentTimestamp() + request->connection->clock_skew;
 }
@@ -278,7 +266,7 @@ reply_judge_server(Delivery *delivery, Request *request, const RestResult *ailin
 
 	if (ailing)
 	{
-		trouble_of_server(connection, scope, reply_error_text(&ailing->error), reply->retry_after,
+		trouble_of_server(connection, scope, rest_error_text(&ailing->error), reply->retry_after,
 						  GetCurrentTimestamp());
 		return;
 	}
@@ -305,7 +293,7 @@ reply_judge_results(Delivery *delivery, Request *request, const RequestPart *par
 	if (poison_blames_mapping(&state->refusals, refused_for_all(request, part, results), part->n))
 	{
 		reply_set_again(request, part);
-		reply_block_refused(delivery, request, part, reply_error_text(&results[0].error),
+		reply_block_refused(delivery, request, part, rest_error_text(&results[0].error),
 							GetCurrentTimestamp());
 		return;
 	}
@@ -341,7 +329,7 @@ reply_set_results(Delivery *delivery, Request *request, const RequestPart *part,
 	const RestResult *ailing = reply_find_ailing(results, part->n, &scope);
 
 	if (ailing)
-		trouble_of_server(request->connection, scope, reply_error_text(&ailing->error), reply->retry_after,
+		trouble_of_server(request->connection, scope, rest_error_text(&ailing->error), reply->retry_after,
 						  GetCurrentTimestamp());
 	reply_judge_results(delivery, request, part, results, reply);
 }

@@ -1,10 +1,10 @@
-/* Headers of replies: http.c, which keeps its parsers to itself, and rest_reply.c */
-#include "../../src/http.c"
+/* Headers of replies: http_reply.c, which keeps its parsers to itself, and rest_reply.c */
+#include "../../src/http_reply.c"
 
 #include "fuzz.h"
 
 #include "rest.h"
-#include "secret.h"
+#include "url.h"
 
 static void
 check_usage(const HttpReply *reply)

@@ -139,22 +139,13 @@ users(const uint8_t *data, size_t size)
 static void
 lookup(const uint8_t *data, size_t size)
 {
-	RestFound *found = NULL;
+	RestRead *found = NULL;
 	int n = 0;
-	char *next = NULL;
-	RestError failure = {0};
-	int status = 0;
-	char *error = NULL;
+	RestPage page = {0};
+	bool good = rest_parse_lookup((const char *) data, size, "K__c", &found, &n, &page);
 
-	if (!rest_parse_lookup((const char *) data, size, "K__c", &found, &n, &next, &failure, &status, &error))
-	{
-		must(error != NULL || failure.message != NULL);
-		must_be_line(error);
-		must_be_line(failure.message);
-		return;
-	}
-	must_be_line(next);
-	for (int i = 0; i < n; i++)
+	check_page(good, &page);
+	for (int i = 0; good && i < n; i++)
 	{
 		must_be_text(found[i].key);
 		must(found[i].id != NULL);

@@ -5,6 +5,7 @@
 #include "describe.h"
 #include "rest.h"
 #include "tooling.h"
+#include "url.h"
 
 #define MOST_RECORDS 8
 

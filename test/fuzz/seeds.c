@@ -15,6 +15,7 @@
 #include "describe.h"
 #include "reconcile.h"
 #include "tooling.h"
+#include "url.h"
 
 #define MOST_BYTES 20000 /* longer ones are of no use to a fuzzer */
 #define MOST_SEEDS 200   /* of a driver and a test program: some tests make thousands */
@@ -130,9 +131,8 @@ WRAP("users", bool, rest_parse_users,
 	 (const char *body, size_t len, RestUser **users, int *nusers, RestPage *page),
 	 (body, len, users, nusers, page), body, len, 0, (void) prefix)
 WRAP("lookup", bool, rest_parse_lookup,
-	 (const char *body, size_t len, const char *ext, RestFound **found, int *nfound, char **next,
-	  RestError *failure, int *status, char **error),
-	 (body, len, ext, found, nfound, next, failure, status, error), body, len, 0, (void) prefix)
+	 (const char *body, size_t len, const char *ext, RestRead **reads, int *nreads, RestPage *page),
+	 (body, len, ext, reads, nreads, page), body, len, 0, (void) prefix)
 WRAP("bulk_info", bool, bulk_parse_info, (const char *body, size_t len, BulkInfo *info, char **error),
 	 (body, len, info, error), body, len, 0, (void) prefix)
 WRAP("bulk_error", RestError, bulk_parse_error, (const char *text), (text), text, strlen(text), 0,

@@ -5,6 +5,7 @@
 #include "coerce.h"
 #include "reconcile.h"
 #include "rest.h"
+#include "rest_json.h"
 
 static char *active[] = {"Gold", "Silver", "Blue; Light", "\xC3\x89t\xC3\xA9"};
 

@@ -225,7 +225,9 @@ change();
 poll_until(sub { change(); sql(q{SELECT state FROM sfsync.status}) eq 'throttled' }, 'at its share of the limit delivery is throttled');
 is(sql(q{SELECT detail ~ '1000', retry_at > now(), api_limit FROM sfsync.server_status}), 't|t|1000', 'with the reason and the time of the next look');
 sql(q{ALTER SYSTEM SET sfsync.retry_max_delay = '10min'; SELECT pg_reload_conf()});
-poll_query($node, q{SELECT retry_at > now() + interval '2 min' FROM sfsync.server_status}, 'by default the next look is in minutes');
+
+# changes, as a look that was still due by the old setting may have let all go that waited
+poll_until(sub { change(); sql(q{SELECT retry_at > now() + interval '2 min' FROM sfsync.server_status}) eq 't' }, 'by default the next look is in minutes');
 $mark = $sim->mark;
 change();
 is(sql(q{SELECT sfsync.wait_for_sync('500 ms')}), 'f', 'a throttled change waits');
@@ -346,6 +348,28 @@ $sim->post('schema', { object => 'Account', field => 'Site', action => 'show' })
 sql(q{SELECT sfsync.refresh_schema()});
 sql(q{UPDATE account SET site = 'shown' WHERE id BETWEEN 910001 AND 910020});
 in_step('a field that is back');
+
+#
+# Ten minutes later: what was given up for lost may have been carried out meanwhile
+#
+sql(q{DELETE FROM sfsync.intent});
+$sim->fault(name => 'lost', match => { kind => $writes }, times => 1, action => { hang => 3 });
+sql(q{INSERT INTO account (id, name, site) SELECT 920000 + i, 'late ' || i, 'ours' FROM generate_series(1, 6) i});
+$inserted += 6;
+in_step('a reply that is lost');
+is($sim->hits('lost'), 1, 'it was lost');
+poll_query($node, q{SELECT count(*) = 1 FROM sfsync.intent WHERE state = 'unknown'}, 'what became of it is not known');
+sql(q{DELETE FROM account WHERE id IN (920001, 920002); UPDATE account SET id = 920009 WHERE id = 920003});
+in_step('rows that are gone by then, and one that has another key');
+$sim->post('create', { object => 'Account', fields => { PG_Key__c => '920001', Name => 'late 1', Site => 'ours' }, user => 'integration' });
+$inserted++;
+$sim->post('edit', { object => 'Account', match => { PG_Key__c => '920004' }, fields => { Site => 'an older state' }, user => 'integration' });
+my $worker = worker_pid($node);
+sql(q{UPDATE sfsync.intent SET sent_at = sent_at - interval '11 minutes'});
+sql("SELECT pg_terminate_backend($worker)");
+poll_until(sub { my $new = worker_pid($node); $new && $new ne $worker }, 'the worker is back');
+poll_query($node, q{SELECT count(*) = 0 FROM sfsync.intent}, 'its records were looked at, and nothing is in doubt any more');
+in_step('a late write is made good');
 
 #
 # End

@@ -773,6 +773,16 @@ is(sql(q{SELECT count(*) FROM sfsync.deferred WHERE state = 'held'}), '0', 'noth
   or diag(sql(q{SELECT json_agg(d) FROM (SELECT mapping, key, reason FROM sfsync.deferred WHERE state = 'held' LIMIT 5) d}));
 is(sql(q{SELECT sum(pending), sum(in_flight) FROM sfsync.status}), '0|0', 'nothing is pending');
 
+# Ten minutes later, what was in doubt is looked at once more, and there is nothing to mend: all requests have ended.
+my $doubtful = sql(q{SELECT count(*) FROM sfsync.intent WHERE state = 'unknown'});
+sql(q{UPDATE sfsync.intent SET sent_at = sent_at - interval '11 minutes' WHERE state = 'unknown'});
+sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sfsync worker'});
+poll_query($node, q{SELECT count(*) = 0 FROM sfsync.intent}, "ten minutes later nothing is in doubt ($doubtful requests were)", seconds => $settle);
+wait_for_sync($node, 'what was in doubt was looked at', seconds => $settle) or diag_waiting();
+agree('after ten minutes', 0);
+is(sql(q{SELECT count(*) FROM sfsync.deferred WHERE state = 'held'}), '0', 'nothing is held then')
+  or diag(sql(q{SELECT json_agg(d) FROM (SELECT mapping, key, reason FROM sfsync.deferred WHERE state = 'held' LIMIT 5) d}));
+
 # After a look at each record nothing is explained but by what users are shown.
 sql("SELECT sfsync.backfill('$_')") foreach sort keys %mappings;
 wait_for_sync($node, 'each record was looked at', seconds => $settle) or diag_waiting();

@@ -3,6 +3,7 @@
 #include "unit.h"
 
 #include "bulk.h"
+#include "rest_json.h"
 
 #define JOB "7505fEXAMPLE4C2AAM"
 #define JOB18 "7505f0000000001AAA"

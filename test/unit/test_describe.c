@@ -336,10 +336,52 @@ bounds_depth(void **state)
 	assert_null(describe_parse("{\"name\":\"X\0\"}", 13, &error));
 }
 
+/* Names that are given, and those of a describe, go into URLs and queries: nothing but ASCII. */
+static void
+names(void **state)
+{
+	static const char *const good[] = {"Account", "a", "PG_Key__c", "ns__Foo2__c"};
+	static const char *const bad[] = {"",
+									  "a b",
+									  "a-b",
+									  "a.b",
+									  "Stra\xdf"
+									  "e",
+									  "Stra\xc3\x9f"
+									  "e",
+									  "a'",
+									  "a\n"};
+	char longest[257];
+
+	for (int i = 0; i < lengthof(good); i++)
+		assert_true(describe_is_name(good[i], strlen(good[i])));
+	for (int i = 0; i < lengthof(bad); i++)
+		assert_false(describe_is_name(bad[i], strlen(bad[i])));
+	memset(longest, 'a', 256);
+	longest[256] = '\0';
+	assert_false(describe_is_name(longest, 256));
+	longest[255] = '\0';
+	assert_true(describe_is_name(longest, 255));
+}
+
+static void
+numbers(void **state)
+{
+	for (SfType type = SF_ID; type <= SF_OTHER; type++)
+	{
+		SfField field = {.type = type};
+
+		assert_int_equal(describe_is_number(&field), type == SF_INT || type == SF_LONG || type == SF_DOUBLE ||
+														 type == SF_CURRENCY || type == SF_PERCENT);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(names),
+		cmocka_unit_test(numbers),
 		cmocka_unit_test(parses_a_reply),
 		cmocka_unit_test(required_fields),
 		cmocka_unit_test(reduces),

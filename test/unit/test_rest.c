@@ -4,6 +4,7 @@
 
 #include "lib/stringinfo.h"
 #include "rest.h"
+#include "rest_json.h"
 
 #define ID1 "001xx0000004GxDAAU"
 #define ID2 "001xx0000004GxEAAU"
@@ -543,6 +544,7 @@ lookup_of_many_keys(void **state)
 	char *soql[25];
 	int parts;
 	int next = 0;
+	int taken;
 
 	(void) state;
 	for (int i = 0; i < 2000; i++)
@@ -560,22 +562,22 @@ lookup_of_many_keys(void **state)
 	}
 	assert_int_equal(next, 2000);
 
-	/* too much for one request: said so, not cut */
+	/* too much for one request: how many it asks for, and the others by another */
 	for (int i = 0; i < 2000; i++)
 		keys[i] = psprintf("%0255d", i);
-	assert_null(rest_lookup("66.0", "Account", "Pg_Id__c", false, keys, 2000));
-	assert_non_null(rest_lookup("66.0", "Account", "Pg_Id__c", false, keys, 1000));
+	taken = rest_lookup("66.0", "Account", "Pg_Id__c", false, keys, 2000)->taken;
+	assert_in_range(taken, 1000, 1999);
+	assert_int_equal(rest_lookup("66.0", "Account", "Pg_Id__c", false, keys, taken)->taken, taken);
+	assert_int_equal(rest_lookup("66.0", "Account", "Pg_Id__c", false, keys + taken, 2000 - taken)->taken,
+					 2000 - taken);
 }
 
 typedef struct Looked
 {
 	bool ok;
-	RestFound *found;
+	RestRead *found;
 	int nfound;
-	char *next;
-	RestError failure;
-	int http_status;
-	char *error;
+	RestPage page;
 } Looked;
 
 static Looked
@@ -583,8 +585,7 @@ parse_lookup(const char *body, size_t len)
 {
 	Looked l;
 
-	l.ok = rest_parse_lookup(body, len, "pg_id__c", &l.found, &l.nfound, &l.next, &l.failure, &l.http_status,
-							 &l.error);
+	l.ok = rest_parse_lookup(body, len, "pg_id__c", &l.found, &l.nfound, &l.page);
 	return l;
 }
 
@@ -607,13 +608,13 @@ lookup_reply(void **state)
 
 	(void) state;
 	assert_true(l.ok);
-	assert_null(l.error);
+	assert_null(l.page.error);
 	assert_int_equal(l.nfound, 3);
 	assert_string_equal(l.found[0].key, "k1");
 	assert_string_equal(l.found[0].id, ID1);
 	assert_string_equal(l.found[1].key, "42");
 	assert_string_equal(l.found[2].key, "1200");
-	assert_string_equal(l.next, NEXT);
+	assert_string_equal(l.page.next, NEXT);
 
 	/* the next page is a plain query's; Ids become 18 characters long */
 	l = parse_lookup(page, strlen(page));
@@ -621,7 +622,7 @@ lookup_reply(void **state)
 	assert_int_equal(l.nfound, 1);
 	assert_string_equal(l.found[0].key, "K 2");
 	assert_string_equal(l.found[0].id, ID1);
-	assert_null(l.next);
+	assert_null(l.page.next);
 
 	l = parse_lookup(empty, strlen(empty));
 	assert_true(l.ok);
@@ -639,16 +640,16 @@ lookup_failure(void **state)
 
 	(void) state;
 	assert_false(l.ok);
-	assert_null(l.error);
-	assert_int_equal(l.http_status, 400);
-	assert_string_equal(l.failure.code, "INVALID_FIELD");
-	assert_string_equal(l.failure.message, " SELECT x No such column");
+	assert_null(l.page.error);
+	assert_int_equal(l.page.http_status, 400);
+	assert_string_equal(l.page.failure.code, "INVALID_FIELD");
+	assert_string_equal(l.page.failure.message, " SELECT x No such column");
 	assert_int_equal(l.nfound, 0);
 	l = parse_lookup(silent, strlen(silent));
 	assert_false(l.ok);
-	assert_int_equal(l.http_status, 503);
-	assert_null(l.failure.code);
-	assert_string_equal(l.failure.message, "HTTP 503 without a reason");
+	assert_int_equal(l.page.http_status, 503);
+	assert_null(l.page.failure.code);
+	assert_string_equal(l.page.failure.message, "HTTP 503 without a reason");
 }
 
 static void
@@ -704,10 +705,10 @@ lookup_bad_replies(void **state)
 	{
 		Looked l = parse_lookup(bad[i], strlen(bad[i]));
 
-		if (l.ok || l.error == NULL)
+		if (l.ok || l.page.error == NULL)
 			fail_msg("accepted: %s", bad[i]);
 		assert_null(l.found);
-		assert_null(l.next);
+		assert_null(l.page.next);
 		assert_int_equal(l.nfound, 0);
 	}
 }

@@ -3,6 +3,7 @@
 
 #include <time.h>
 
+#include "names.h"
 #include "route.h"
 
 static SfField

@@ -1,16 +1,11 @@
 /*
- * secret.c
- *		Options of servers and user mappings, and the files that hold secrets.
+ * options.c
+ *		Options of servers and user mappings.
  *
  * The validator sees options when they are set; they are checked again when
  * they are read, since the catalogs may hold what an older version accepted.
  */
 #include "compat.h"
-
-#ifndef FRONTEND
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "access/reloptions.h"
 #include "catalog/pg_foreign_data_wrapper.h"
@@ -21,138 +16,16 @@
 #include "foreign/foreign.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
-#endif
 
-#include "secret.h"
+#include "names.h"
+#include "options.h"
+#include "secret_file.h"
+#include "sfsync.h"
+#include "sql.h"
+#include "url.h"
 
-/* ----------------------------------------------------------------
- * URLs (pure)
- * ----------------------------------------------------------------
- */
-
-/* Exactly four decimal numbers, the first 127: no spelling that resolvers stretch. */
-static bool
-is_loopback_v4(const char *host, size_t len)
-{
-	int octets = 0;
-	size_t i = 0;
-
-	while (i < len)
-	{
-		int value = 0;
-		size_t start = i;
-
-		while (i < len && host[i] >= '0' && host[i] <= '9' && i - start < 3)
-			value = value * 10 + host[i++] - '0';
-		if (i == start || value > 255 || (host[start] == '0' && i - start > 1) ||
-			(octets == 0 && value != 127))
-			return false;
-		octets++;
-		if (i == len)
-			break;
-		if (host[i] != '.' || octets == 4)
-			return false;
-		i++;
-		if (i == len)
-			return false;
-	}
-	return octets == 4;
-}
-
-static bool
-is_loopback_host(const char *host, size_t len)
-{
-	return (len == 9 && pg_strncasecmp(host, "localhost", 9) == 0) ||
-		   (len == 5 && strncmp(host, "[::1]", 5) == 0) || is_loopback_v4(host, len);
-}
-
-/* A name, an IPv4 address, or an IPv6 address in brackets. */
-static bool
-is_host(const char *host, size_t len)
-{
-	bool v6 = len > 2 && host[0] == '[' && host[len - 1] == ']';
-	size_t i;
-
-	if (len == 0 || len > 255)
-		return false;
-	if (v6)
-		return strspn(host + 1, "0123456789abcdefABCDEF:.") == len - 2;
-	for (i = 0; i < len; i++)
-	{
-		if (!((host[i] >= 'a' && host[i] <= 'z') || (host[i] >= 'A' && host[i] <= 'Z') ||
-			  (host[i] >= '0' && host[i] <= '9') || host[i] == '-' || host[i] == '_' ||
-			  (host[i] == '.' && i > 0 && host[i - 1] != '.')))
-			return false;
-	}
-	return true;
-}
-
-static bool
-is_port(const char *port, size_t len)
-{
-	int value = 0;
-	size_t i;
-
-	if (len == 0 || len > 5)
-		return false;
-	for (i = 0; i < len; i++)
-	{
-		if (port[i] < '0' || port[i] > '9')
-			return false;
-		value = value * 10 + port[i] - '0';
-	}
-	return value > 0 && value <= 65535;
-}
-
-const char *
-url_refused(const char *url)
-{
-	bool https = pg_strncasecmp(url, "https://", 8) == 0;
-	const char *host;
-	const char *c;
-	size_t authority;
-	size_t host_len;
-
-	if (!https && pg_strncasecmp(url, "http://", 7) != 0)
-		return "it does not begin with https://";
-	for (c = url; *c != '\0'; c++)
-	{
-		if (*c <= 0x20 || *c >= 0x7f || *c == '\\')
-			return "it has a character that is not allowed in a URL";
-	}
-	host = url + (https ? 8 : 7);
-	authority = strcspn(host, "/?#");
-	if (memchr(host, '@', authority) != NULL)
-		return "it has a user name";
-	if (strpbrk(host, "?#") != NULL)
-		return "it has a query or a fragment";
-	if (host[0] == '[')
-		host_len = strcspn(host, "]") + 1;
-	else
-		host_len = strcspn(host, ":/");
-	if (host_len > authority || !is_host(host, host_len))
-		return "it has no valid host name";
-	if (host_len < authority &&
-		(host[host_len] != ':' || !is_port(host + host_len + 1, authority - host_len - 1)))
-		return "it has no valid port";
-	if (!https && !is_loopback_host(host, host_len))
-		return "http is only for loopback addresses";
-	return NULL;
-}
-
-#ifndef FRONTEND
-
-/* ----------------------------------------------------------------
- * The options
- * ----------------------------------------------------------------
- */
-
-#define SECRET_FILE_MAX (64 * 1024)
 #define MIN_API_VERSION 60
 
 typedef enum OptionKind
@@ -213,9 +86,13 @@ static const char *const flow_names[] = {
 	[AUTH_REFRESH_TOKEN] = "refresh_token",
 };
 
-extern const char *nearest_match(const char *name, const char *const *candidates, int n);
+const char *
+auth_flow_name(AuthFlow flow)
+{
+	return flow_names[flow];
+}
 
-static const char *
+const char *
 option_value(List *options, const char *name)
 {
 	ListCell *cell;
@@ -230,9 +107,8 @@ option_value(List *options, const char *name)
 	return NULL;
 }
 
-/* ----------------------------------------------------------------
+/*
  * Single values
- * ----------------------------------------------------------------
  */
 
 static void
@@ -296,106 +172,19 @@ check_api_version(const Option *option, const char *value)
 		bad_value(option, value, "Accepted are versions from 60.0, written like 66.0.");
 }
 
-/* ----------------------------------------------------------------
- * Files
- * ----------------------------------------------------------------
- */
-
-/*
- * Nobody but us may know what the file holds.  As with libpq's keys, root may
- * let a group of ours read a file of its own.
- */
-static void
-check_secret_file(const char *path, const struct stat *st)
-{
-	mode_t forbidden = st->st_uid == 0 ? (S_IWGRP | S_IXGRP | S_IRWXO) : (S_IRWXG | S_IRWXO);
-
-	if (!S_ISREG(st->st_mode))
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a regular file", path)));
-	if (st->st_uid != geteuid() && st->st_uid != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("file \"%s\" belongs to another user", path),
-				 errdetail(
-					 "A file that holds a secret must belong to the user who runs the server, or to root.")));
-	if (st->st_mode & forbidden)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("file \"%s\" can be read or changed by others", path),
-			 errdetail(
-				 "A file that holds a secret must have permissions 0600 or less, or 0640 or less if root owns it."),
-			 errhint("Use: chmod 600 %s", path)));
-}
-
 /* The file may come later; if it is there, it must be fit. */
 static void
 check_path(const Option *option, const char *value)
 {
-	struct stat st;
-
 	if (!superuser())
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("permission denied to set option \"%s\"", option->name),
 						errdetail("Only superusers may name files that the server reads.")));
 	if (!is_absolute_path(value))
 		bad_value(option, value, "Accepted are absolute paths.");
-	if (option->kind == OPTION_SECRET_PATH && stat(value, &st) == 0)
-		check_secret_file(value, &st);
+	if (option->kind == OPTION_SECRET_PATH)
+		secret_file_check(value);
 }
-
-static char *
-read_all(int fd, const char *path, size_t size)
-{
-	char *data = palloc(size + 1);
-	size_t len = 0;
-
-	while (len < size)
-	{
-		ssize_t n = read(fd, data + len, size - len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			ereport(ERROR, (errcode_for_file_access(), errmsg("could not read file \"%s\": %m", path)));
-		if (n == 0)
-			break;
-		len += n;
-	}
-	data[len] = '\0';
-	while (len > 0 && (data[len - 1] == '\n' || data[len - 1] == '\r'))
-		data[--len] = '\0';
-	if (len == 0 || memchr(data, '\0', len) != NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("file \"%s\" holds no secret", path),
-						errdetail("The file must hold text and nothing else.")));
-	return data;
-}
-
-static char *
-read_secret_file(const char *path)
-{
-	struct stat st;
-	char *data;
-	int fd;
-
-	/* Not to be held up by a FIFO: what kind it is shows once it is open. */
-	fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK);
-	if (fd < 0)
-		ereport(ERROR, (errcode_for_file_access(), errmsg("could not open file \"%s\": %m", path)));
-	if (fstat(fd, &st) < 0)
-		ereport(ERROR, (errcode_for_file_access(), errmsg("could not stat file \"%s\": %m", path)));
-	check_secret_file(path, &st);
-	if (st.st_size > SECRET_FILE_MAX)
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("file \"%s\" is too large", path),
-						errdetail("A secret has at most %d bytes.", SECRET_FILE_MAX)));
-	data = read_all(fd, path, st.st_size);
-	CloseTransientFile(fd);
-	return data;
-}
-
-/* ----------------------------------------------------------------
- * The validator
- * ----------------------------------------------------------------
- */
 
 static void
 check_value(const Option *option, const char *value)
@@ -436,6 +225,10 @@ check_value(const Option *option, const char *value)
 			break;
 	}
 }
+
+/*
+ * The validator
+ */
 
 static const Option *
 find_option(const Option *list, int n, const char *name)
@@ -514,8 +307,8 @@ flow_of(List *options)
 	return value == NULL ? AUTH_CLIENT_CREDENTIALS : parse_flow(&mapping_option_list[0], value);
 }
 
-static void
-check_mapping_options(List *options)
+AuthFlow
+options_check_user_mapping(List *options)
 {
 	AuthFlow flow = flow_of(options);
 
@@ -540,6 +333,7 @@ check_mapping_options(List *options)
 			require_secret(options, "refresh_token", flow);
 			break;
 	}
+	return flow;
 }
 
 static void
@@ -558,9 +352,6 @@ check_list(List *options, const Option *list, int n, const char *where)
 	}
 }
 
-/* PostgreSQL 15's macro doesn't export the function itself. */
-extern PGDLLEXPORT Datum sfsync_options_validator(PG_FUNCTION_ARGS);
-
 PG_FUNCTION_INFO_V1(sfsync_options_validator);
 
 Datum
@@ -578,7 +369,7 @@ sfsync_options_validator(PG_FUNCTION_ARGS)
 	else if (catalog == UserMappingRelationId)
 	{
 		check_list(options, mapping_option_list, lengthof(mapping_option_list), "an sfsync user mapping");
-		check_mapping_options(options);
+		(void) options_check_user_mapping(options);
 	}
 	else
 		check_list(options, NULL, 0,
@@ -586,12 +377,29 @@ sfsync_options_validator(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* ----------------------------------------------------------------
- * Reading servers
- * ----------------------------------------------------------------
+/*
+ * Reading
  */
 
 /* Ours by its validator: the wrapper may have been renamed. */
+static const char names_query[] =
+	"SELECT s.srvname FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw"
+	" JOIN pg_catalog.pg_proc p ON p.oid = w.fdwvalidator JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
+	" WHERE p.proname = 'options_validator' AND n.nspname = '" SFSYNC_SCHEMA "' ORDER BY s.srvname";
+
+const char **
+server_names(int *n)
+{
+	SqlScope scope;
+	char **names;
+
+	sql_open(&scope, true);
+	*n = SQL_RUN0(&scope, names_query);
+	names = sql_column(&scope, 1);
+	sql_close(&scope);
+	return (const char **) names;
+}
+
 static bool
 is_our_wrapper(Oid fdwid)
 {
@@ -604,7 +412,7 @@ is_our_wrapper(Oid fdwid)
 	name = get_func_name(validator);
 	schema = get_namespace_name(get_func_namespace(validator));
 	return name != NULL && schema != NULL && strcmp(name, "options_validator") == 0 &&
-		   strcmp(schema, "sfsync") == 0;
+		   strcmp(schema, SFSYNC_SCHEMA) == 0;
 }
 
 static const char *
@@ -629,16 +437,6 @@ server_boolean(List *options, const char *name)
 	const Option *option = find_option(server_option_list, lengthof(server_option_list), name);
 
 	return parse_boolean(option, server_value(options, name, "false"));
-}
-
-static char *
-without_slashes(const char *url)
-{
-	size_t len = strlen(url);
-
-	while (len > 0 && url[len - 1] == '/')
-		len--;
-	return pnstrdup(url, len);
 }
 
 /* Sandboxes have their own audience; their hosts tell. */
@@ -681,7 +479,7 @@ server_options(Oid serverid)
 
 	result->serverid = serverid;
 	result->name = pstrdup(server->servername);
-	result->login_url = without_slashes(login_url);
+	result->login_url = url_without_slashes(login_url);
 	result->api_version = pstrdup(server_value(options, "api_version", "66.0"));
 	check_api_version(&server_option_list[1], result->api_version);
 	result->api_budget = server_integer(options, "api_budget", "80");
@@ -697,53 +495,8 @@ server_options(Oid serverid)
 	return result;
 }
 
-/* ----------------------------------------------------------------
- * Reading credentials
- * ----------------------------------------------------------------
- */
-
-static bool
-has_user_mapping(Oid userid, Oid serverid)
-{
-	return SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid), ObjectIdGetDatum(serverid));
-}
-
-static UserMapping *
-find_user_mapping(Oid serverid, Oid userid)
-{
-	if (!has_user_mapping(userid, serverid) && !has_user_mapping(InvalidOid, serverid))
-	{
-		ForeignServer *server = GetForeignServer(serverid);
-		char *role = GetUserNameFromId(userid, true);
-
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("there is no user mapping for role \"%s\" on server \"%s\"", role ? role : "?",
-					server->servername),
-			 errdetail(
-				 "The credentials for Salesforce come from the user mapping of the role, else from that of PUBLIC."),
-			 errhint(
-				 "Use: CREATE USER MAPPING FOR %s SERVER %s OPTIONS (client_id '...', client_secret_file '...')",
-				 role ? quote_identifier(role) : "PUBLIC", quote_identifier(server->servername))));
-	}
-	return GetUserMapping(userid, serverid);
-}
-
-/* The secret, inline or from its file; NULL if neither is set. */
-static char *
-load_secret(List *options, const char *name)
-{
-	const char *path = option_value(options, psprintf("%s_file", name));
-
-	if (path != NULL)
-		return read_secret_file(path);
-	return copy_or_null(option_value(options, name));
-}
-
-/* The list is a copy of what is in the catalog. */
-static void
-wipe_options(List *options)
+void
+options_wipe_secrets(List *options)
 {
 	ListCell *cell;
 
@@ -757,51 +510,3 @@ wipe_options(List *options)
 			explicit_bzero(value, strlen(value));
 	}
 }
-
-Credentials *
-credentials_load(Oid serverid, Oid userid)
-{
-	UserMapping *mapping = find_user_mapping(serverid, userid);
-	Credentials *result = palloc0(sizeof(Credentials));
-	List *options = mapping->options;
-
-	/* Without the validator's check of paths: those were set by a superuser. */
-	check_mapping_options(options);
-	result->flow = flow_of(options);
-	result->client_id = pstrdup(option_value(options, "client_id"));
-	if (result->flow == AUTH_JWT_BEARER)
-	{
-		result->username = pstrdup(option_value(options, "username"));
-		result->private_key = load_secret(options, "private_key");
-	}
-	else
-		result->client_secret = load_secret(options, "client_secret");
-	if (result->flow == AUTH_REFRESH_TOKEN)
-		result->refresh_token = load_secret(options, "refresh_token");
-	wipe_options(options);
-	return result;
-}
-
-static void
-wipe(char **text)
-{
-	if (*text == NULL)
-		return;
-	explicit_bzero(*text, strlen(*text));
-	pfree(*text);
-	*text = NULL;
-}
-
-void
-credentials_wipe(Credentials *credentials)
-{
-	if (credentials == NULL)
-		return;
-	wipe(&credentials->client_secret);
-	wipe(&credentials->private_key);
-	wipe(&credentials->refresh_token);
-	wipe(&credentials->username);
-	wipe(&credentials->client_id);
-}
-
-#endif /* FRONTEND */
