@@ -235,7 +235,8 @@ CREATE TABLE sfsync.record (
 );
 CREATE INDEX record_salesforce_id ON sfsync.record (mapping, salesforce_id);
 CREATE INDEX record_moving ON sfsync.record USING gin (at_keys) WITH (fastupdate = off) WHERE at_keys IS NOT NULL;
-CREATE INDEX record_moves ON sfsync.record (mapping) WHERE at_keys IS NOT NULL;
+-- says whether there are any; a predicate that no condition on the elements implies, for those are record_moving's
+CREATE INDEX record_moves ON sfsync.record (mapping) WHERE pg_catalog.cardinality(at_keys) >= 0;
 CREATE INDEX record_displaced ON sfsync.record (mapping, key) WHERE displaced_by IS NOT NULL;
 COMMENT ON TABLE sfsync.record IS 'records known to be in Salesforce; record_key is the key as Salesforce compares it';
 COMMENT ON COLUMN sfsync.record.memory IS

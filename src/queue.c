@@ -409,8 +409,10 @@ static const char at_keys_query[] =
 static bool
 any_moves(SqlScope *scope, SqlArg mapping)
 {
-	if (SQL_RUN(scope, "SELECT FROM sfsync.record WHERE mapping = $1 AND at_keys IS NOT NULL LIMIT 1",
-				mapping) == 0)
+	if (SQL_RUN(
+			scope,
+			"SELECT FROM sfsync.record WHERE mapping = $1 AND pg_catalog.cardinality(at_keys) >= 0 LIMIT 1",
+			mapping) == 0)
 		return false;
 	sql_allow_bitmaps();
 	return true;
