@@ -48,14 +48,15 @@ keep_notes(Outcome *outcome, const Outcome *noted)
 	if (!noted->memory)
 		return;
 	outcome->memory = palloc(sizeof(Memory));
-	outcome->memory->n = noted->memory->n;
-	outcome->memory->fields = palloc(sizeof(FieldMemory) * Max(noted->memory->n, 1));
-	memcpy(outcome->memory->fields, noted->memory->fields, sizeof(FieldMemory) * noted->memory->n);
+	*outcome->memory = memory_copy(noted->memory);
 	outcome->nwrote = noted->nwrote;
 	outcome->wrote = palloc(size);
 	outcome->wrote_values = palloc(size);
-	memcpy(outcome->wrote, noted->wrote, sizeof(uint64) * noted->nwrote);
-	memcpy(outcome->wrote_values, noted->wrote_values, sizeof(uint64) * noted->nwrote);
+	for (int i = 0; i < noted->nwrote; i++)
+	{
+		outcome->wrote[i] = noted->wrote[i];
+		outcome->wrote_values[i] = noted->wrote_values[i];
+	}
 }
 
 /*

@@ -201,10 +201,8 @@ bulk_units(const Delivery *delivery, int mapping)
 uint8 *
 bulk_memory_write(const Outcome *outcome, int *len)
 {
-	Memory memory = {outcome->memory->n, NULL};
+	Memory memory = memory_copy(outcome->memory);
 
-	memory.fields = palloc(sizeof(FieldMemory) * Max(memory.n, 1));
-	memcpy(memory.fields, outcome->memory->fields, sizeof(FieldMemory) * memory.n);
 	for (int i = 0; i < outcome->nwrote; i++)
 		memory_wrote(&memory, outcome->wrote[i], outcome->wrote_values[i], 0);
 	return memory_write(&memory, len);

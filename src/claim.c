@@ -975,7 +975,7 @@ may_send(Claim *claim, MappingQueue *queue)
  * within which everything decided here is settled.
  */
 static bool
-claim_once(Delivery *delivery, MappingDelivery *state, MappingQueue *queue)
+claim_once(Delivery *delivery, MappingDelivery *state, const Mapping *mapping, MappingQueue *queue)
 {
 	Claim claim = {.delivery = delivery, .state = state};
 	MemoryContext caller = CurrentMemoryContext;
@@ -984,13 +984,13 @@ claim_once(Delivery *delivery, MappingDelivery *state, MappingQueue *queue)
 
 	claim.context = AllocSetContextCreate(delivery->turn_context, "sfsync request", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(claim.context);
-	claim.mapping = mapping_get(state->id);
-	if (!delivery_lock_source(claim.mapping))
+	if (delivery_lock_source(mapping))
+		claim.mapping = mapping_get(state->id);
+	if (!claim.mapping) /* locked by others, or dropped by them just now */
 	{
 		MemoryContextSwitchTo(caller);
 		return false;
 	}
-	claim.mapping = mapping_get(state->id);
 	claim.connection = connection_get(claim.mapping->serverid, claim.mapping->owner);
 	if (may_send(&claim, queue) && ready(&claim))
 	{
@@ -1014,10 +1014,11 @@ void
 claim(Delivery *delivery, MappingDelivery *state, void *arg)
 {
 	ClaimRound *round = arg;
+	const Mapping *mapping = mapping_get(state->id);
 
 	round->progress = false;
-	if (mapping_get(state->id))
-		round->progress = claim_once(delivery, state, round->queue);
+	if (mapping)
+		round->progress = claim_once(delivery, state, mapping, round->queue);
 	else
 		discard_units(delivery, round->queue);
 }

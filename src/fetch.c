@@ -373,6 +373,8 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
 		return;
 	wanted.mapping = mapping_get(job->mapping);
+	if (!wanted.mapping)
+		return;
 	wanted.last_key = last ? last->last_key : job->last_key;
 	if (!job->filter)
 		read_keys(&wanted);

@@ -221,8 +221,11 @@ typedef struct Orphan
 static void
 drop_orphan(const Orphan *orphan, bool cascade)
 {
+	const Mapping *mapping = mapping_get(orphan->id);
 	int64 given_up;
 
+	if (!mapping) /* somebody else has just ended it */
+		return;
 	if (!cascade)
 		ereport(
 			ERROR,
@@ -230,7 +233,7 @@ drop_orphan(const Orphan *orphan, bool cascade)
 			 errmsg("cannot drop server %s because other objects depend on it", orphan->server),
 			 errdetail("sfsync mapping %s depends on server %s", orphan->name, orphan->server),
 			 errhint("End the mapping with sfsync.drop_mapping, or use DROP ... CASCADE to end it too.")));
-	given_up = api_drop_mapping(mapping_get(orphan->id), true);
+	given_up = api_drop_mapping(mapping, true);
 	ereport(NOTICE,
 			(errmsg("drop cascades to sfsync mapping %s", orphan->name),
 			 given_up == 0 ? 0

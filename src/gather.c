@@ -102,37 +102,24 @@ choose_fields(Comparison *comparison)
 	}
 }
 
-/*
- * The mapping, and how keys of parents compare.  To read a parent may have the
- * mapping read again, as another: then all over.
- */
+/* The mapping, and how keys of parents compare. */
 static void
 read_mapping(Comparison *comparison, int id)
 {
-	int serial = -1;
-	Mapping *mapping = mapping_get(id);
+	const Mapping *mapping = mapping_get(id);
 
-	while (mapping && mapping->serial != serial)
-	{
-		int n = mapping->nfields;
-		int *parents = palloc0(sizeof(int) * Max(n, 1));
-
-		serial = mapping->serial;
-		comparison->fields = palloc0(sizeof(ComparedField) * Max(n, 1));
-		for (int i = 0; i < n; i++)
-			parents[i] = mapping->fields[i].lookup ? mapping->fields[i].relation.parent_mapping : 0;
-		for (int i = 0; i < n; i++)
-		{
-			const Mapping *parent = parents[i] ? mapping_get(parents[i]) : NULL;
-
-			comparison->fields[i].case_sensitive =
-				parent && parent->key_field && parent->key_field->case_sensitive;
-		}
-		mapping = mapping_get(id);
-	}
 	if (!mapping)
 		elog(ERROR, "the mapping has just been dropped");
 	comparison->mapping = mapping;
+	comparison->fields = palloc0(sizeof(ComparedField) * Max(mapping->nfields, 1));
+	for (int i = 0; i < mapping->nfields; i++)
+	{
+		const MappingField *field = &mapping->fields[i];
+		const Mapping *parent = field->lookup ? mapping_get(field->relation.parent_mapping) : NULL;
+
+		comparison->fields[i].case_sensitive =
+			parent && parent->key_field && parent->key_field->case_sensitive;
+	}
 }
 
 void

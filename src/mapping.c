@@ -16,8 +16,10 @@
 #include "utils/syscache.h"
 
 #include "capture.h"
+#include "datum.h"
 #include "mapping_load.h"
 #include "names.h"
+#include "rest.h"
 #include "sql.h"
 
 typedef struct Cached
@@ -132,8 +134,9 @@ mapping_get(int id)
 		memset((char *) cached + sizeof(int), 0, sizeof(Cached) - sizeof(int));
 	if (cached->valid)
 		return cached->mapping;
+	/* who got it before goes on with it: a row may refer to a row of the same table */
 	if (cached->mapping)
-		MemoryContextDelete(cached->mapping->context);
+		MemoryContextSetParent(cached->mapping->context, TopTransactionContext);
 	cached->mapping = NULL;
 	cached->valid = true; /* an invalidation while loading clears it again */
 	PG_TRY();
@@ -158,6 +161,12 @@ mapping_field_uses(const MappingField *field, int column)
 		if (field->inputs[i] == column)
 			return true;
 	return false;
+}
+
+char *
+mapping_record_key(const Mapping *mapping, const char *key)
+{
+	return rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive);
 }
 
 void

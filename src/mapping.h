@@ -104,13 +104,16 @@ extern void mapping_init(void);
 
 /*
  * A mapping from this backend's cache, read again when anything it depends on
- * has changed.  NULL if there is none (any more).  Valid until the next call
- * of a mapping_ function that reads, or the end of the transaction.
+ * has changed.  NULL if there is none (any more).  Valid until the end of the
+ * transaction, also when it has been read again meanwhile.
  */
 extern Mapping *mapping_get(int id);
 
 /* The column with that name; -1 if there is none. */
 extern int mapping_column(const Mapping *mapping, const char *name);
+
+/* The form in which Salesforce compares the key of a row; palloc'd. */
+extern char *mapping_record_key(const Mapping *mapping, const char *key);
 
 /* How messages call a column or expression: column "price", expression price * 1.2. */
 extern char *mapping_column_label(const MappingColumn *column);

@@ -58,6 +58,16 @@ memory_read(const uint8 *bytes, int len)
 	return memory;
 }
 
+Memory
+memory_copy(const Memory *memory)
+{
+	Memory copy = {memory->n, palloc(sizeof(FieldMemory) * Max(memory->n, 1))};
+
+	for (int i = 0; i < memory->n; i++)
+		copy.fields[i] = memory->fields[i];
+	return copy;
+}
+
 /* The lowest bit of a time, a microsecond, tells whose the value is. */
 uint8 *
 memory_write(const Memory *memory, int *len)

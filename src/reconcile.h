@@ -45,6 +45,9 @@ typedef struct Memory
 extern Memory memory_read(const uint8 *bytes, int len);
 extern uint8 *memory_write(const Memory *memory, int *len);
 
+/* With entries of its own. */
+extern Memory memory_copy(const Memory *memory);
+
 /* The entry of a field; NULL if there is none. */
 extern FieldMemory *memory_find(const Memory *memory, uint64 field);
 

@@ -16,7 +16,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(simulator new_node connect_salesforce poll_until poll_query wait_for_sync
-  log_since same_records same_state session worker_pid seconds_of account_table);
+  log_since same_records same_state session worker_pid seconds_of account_table count_lines);
 
 my $json = JSON::PP->new->canonical->allow_nonref;
 my $root = abs_path(dirname(__FILE__) . '/../..');
@@ -164,6 +164,15 @@ CONF
 	$node->append_conf('postgresql.conf', $options{conf}) if $options{conf};
 	$node->start unless $options{dont_start};
 	return $node;
+}
+
+# Before a process is killed: have all end properly, so that the lines they ran are counted.
+sub count_lines
+{
+	my ($node) = @_;
+
+	$node->restart if $ENV{SFSYNC_COVERAGE};
+	return;
 }
 
 # The extension, a server for the simulator, and a user mapping.

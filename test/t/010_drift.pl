@@ -336,6 +336,7 @@ poll_query($node, q{SELECT retry_at IS NOT NULL AND problem LIKE 'field Forbidde
 is(log_count(qr/worker .*field Forbidden__c could not be created/), 1, 'told once in the log');
 $sim->clear_faults;
 # a worker that is killed amid the steps begins anew
+count_lines($node);
 $sim->fault(name => 'slow', match => { path => '/sobjects/FieldPermissions' }, times => 1, action => { hang => 60 });
 sql(q{SELECT sfsync.refresh_schema()});
 poll_until(sub { $sim->hits('slow') == 1 }, 'permitted: it is tried again when asked to');

@@ -165,8 +165,9 @@ sub crash
 {
 	my ($name, $kind, $apply) = @_;
 	my $before = $sim->mark;
-	my $pid = worker_pid($node);
 
+	count_lines($node);
+	my $pid = worker_pid($node);
 	$sim->clear_faults;
 	$sim->fault(name => 'hang', match => { kind => $kind }, times => 1, action => { hang => 20, apply => $apply ? \1 : \0 });
 	sql(qq{UPDATE invoice SET notes = '$name' WHERE id <= 600});
@@ -341,6 +342,7 @@ poll_until(sub { requests_since($mark, qw(bulk_abort bulk_delete)) eq '1 1' }, '
 is($sim->count('Account'), 610, 'before it ran');
 
 # A job from before a crash remembers, too.
+count_lines($node);
 $sim->config(bulk_delay => 600);
 sql(q{INSERT INTO lead SELECT i, 'Lead ' || i, 'Acme', 'before a crash' FROM generate_series(1001, 1600) i});
 poll_query($node, q{SELECT count(*) FROM sfsync.bulk_job WHERE state = 'closed'}, 'another job', expected => '1');

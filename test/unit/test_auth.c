@@ -139,7 +139,11 @@ static void
 keys_refused(void **state)
 {
 	EVP_PKEY *key;
+	Credentials nobody = {AUTH_JWT_BEARER, "id", NULL, NULL, "key", NULL};
+	char *error = NULL;
 
+	assert_null(auth_call(&options, &nobody, 1000, &error));
+	assert_string_equal(error, "auth_flow jwt_bearer needs a username and a private key");
 	expect_key_refused(make_key(&key, "RSA", 1024, NULL),
 					   "the private key has 1024 bits, fewer than the 2048 that Salesforce takes");
 	EVP_PKEY_free(key);

@@ -529,6 +529,24 @@ memory_survives_its_bytes(void **state)
 	assert_int_equal(memory_read(bytes, len).n, 0);
 }
 
+static void
+a_copy_is_its_own(void **state)
+{
+	Memory memory = MEMORY(OURS_AT(PHONE, OURS, AT(10)));
+	Memory none = {0, NULL};
+	Memory copy = memory_copy(&memory);
+
+	(void) state;
+	memory.fields[0].at = AT(20);
+	assert_int_equal(copy.n, 1);
+	assert_true(copy.fields[0].field == PHONE);
+	assert_int_equal(copy.fields[0].at, AT(10));
+	copy = memory_copy(&none);
+	memory_wrote(&copy, SITE, WANTED, AT(30));
+	assert_int_equal(copy.n, 1);
+	assert_int_equal(none.n, 0);
+}
+
 /* Whose it is takes no more than a microsecond. */
 static void
 odd_times_keep_the_owner(void **state)
@@ -671,6 +689,7 @@ main(void)
 		cmocka_unit_test(what_cant_be_compared),
 		cmocka_unit_test(edited_since_a_delete),
 		cmocka_unit_test(memory_survives_its_bytes),
+		cmocka_unit_test(a_copy_is_its_own),
 		cmocka_unit_test(odd_times_keep_the_owner),
 		cmocka_unit_test(hostile_bytes),
 		cmocka_unit_test(last_write_is_the_newest_of_ours),
