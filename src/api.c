@@ -16,6 +16,7 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/tuplestore.h"
 
 #include "api.h"
 #include "capture.h"
@@ -343,7 +344,7 @@ api_start_filtered_backfill(int mapping, int64 rows, const char *filter)
 }
 
 /*
- * alter_mapping, set_delete_policy
+ * Changes of mappings
  */
 
 void
@@ -372,4 +373,22 @@ api_require_metadata(const Mapping *mapping)
 						errmsg("metadata of object %s are not cached yet", mapping->object),
 						errhint("The worker fetches them once it can log in; sfsync.status and "
 								"sfsync.check_connection tell what is in its way.")));
+}
+
+/*
+ * Results
+ */
+
+void
+api_put_row(ReturnSetInfo *result, int ncolumns, const char *const *texts, const Datum *values)
+{
+	Datum row[16];
+	bool nulls[16];
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		nulls[i] = texts[i] == NULL;
+		row[i] = values[i] ? values[i] : (nulls[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]));
+	}
+	tuplestore_putvalues(result->setResult, result->setDesc, row, nulls);
 }

@@ -75,6 +75,7 @@ extern void api_require_metadata(const Mapping *mapping);
 /* A row of a set-returning function: texts where values has nothing; NULL is null. */
 extern void api_put_row(ReturnSetInfo *result, int ncolumns, const char *const *texts, const Datum *values);
 
+/* Does the relation have a trigger of that name? */
 extern bool api_has_trigger(Oid relid, const char *name);
 
 /*

@@ -135,6 +135,7 @@ typedef struct WorkEvent
 	QueueRef ref;
 } WorkEvent;
 
+/* No work yet, palloc'd; all that it holds later is allocated in the context current then. */
 extern Work *batch_create(void);
 
 /* Units at hand, in flight included. */
@@ -191,6 +192,7 @@ typedef enum KeyStep
 	KEY_FREE
 } KeyStep;
 
+/* steps has room for n. */
 extern void batch_key_steps(const int *holders, int n, KeyStep *steps);
 
 /*
@@ -263,6 +265,7 @@ extern void batch_join_hold(Unit *unit, const char *reason);
  */
 extern int batch_pick(Work *work, MappingQueue *queue, int max, Unit **picked);
 
+/* The unit is in flight: it leaves the list of those that are ready. */
 extern void batch_start(Unit *unit);
 
 /* Still ready, but after all others of its mapping. */

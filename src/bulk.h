@@ -94,6 +94,7 @@ typedef enum BulkResultSet
 	BULK_FAILED
 } BulkResultSet;
 
+/* A job; ext_field is for upserts (section 9.2). */
 extern RestCall *bulk_create(const char *api_version, const char *object, BulkOperation operation,
 							 const char *ext_field);
 

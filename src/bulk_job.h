@@ -146,6 +146,7 @@ extern void bulk_reply(Delivery *delivery, Request *request, const HttpReply *re
  * Among the files of bulk jobs
  */
 
+/* A job without rows, gathering, among those of delivery; and its end: files are closed, units are not touched. */
 extern BulkJob *bulk_job_create(Delivery *delivery, const Mapping *mapping, Connection *connection,
 								BulkOperation operation);
 extern void bulk_job_free(Delivery *delivery, BulkJob *job);
@@ -188,6 +189,7 @@ typedef struct BulkStored
 	TimestampTz closed_at;
 } BulkStored;
 
+/* All jobs, by id; and the rows of one, as units in flight. */
 extern BulkStored *bulk_stored_jobs(int *n);
 extern void bulk_stored_rows(Delivery *delivery, BulkJob *job);
 

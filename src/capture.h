@@ -10,6 +10,7 @@
 #include "batch.h"
 #include "nodes/parsenodes.h"
 
+/* In the transaction callbacks: what was captured goes into the queue, or is cut off. */
 extern void capture_at_xact(XactEvent event);
 extern void capture_at_subxact(SubXactEvent event);
 

@@ -571,38 +571,26 @@ unknown_server(const char *name)
 							   quote_identifier(name))));
 }
 
-/* The mappings of the server, as the extension's owner; palloc'd in the caller's context. */
+/* The mappings of the server, by name. */
 static void
 load_mappings(Check *check)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	Oid types[1] = {NAMEOID};
-	Datum values[1];
-	OwnerContext saved;
-	uint64 i;
+	SqlScope scope;
 
-	sfsync_enter_owner(&saved);
-	SPI_connect();
-	values[0] = DirectFunctionCall1(namein, CStringGetDatum(check->session.options->name));
-	if (SPI_execute_with_args("SELECT name, object, external_id, on_delete FROM sfsync.mapping"
-							  " WHERE server OPERATOR(pg_catalog.=) $1 ORDER BY name",
-							  1, types, values, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the mappings of server \"%s\"", check->session.options->name);
-	check->nmappings = (int) SPI_processed;
-	check->mappings = MemoryContextAlloc(caller, sizeof(CheckedMapping) * Max(SPI_processed, 1));
-	for (i = 0; i < SPI_processed; i++)
+	sql_open(&scope, true);
+	check->nmappings = SQL_RUN(&scope,
+							   "SELECT name, object, external_id, on_delete FROM sfsync.mapping"
+							   " WHERE server = $1 ORDER BY name",
+							   sql_arg_name(check->session.options->name));
+	check->mappings = MemoryContextAlloc(scope.caller, sizeof(CheckedMapping) * Max(check->nmappings, 1));
+	for (int i = 0; i < check->nmappings; i++)
 	{
-		HeapTuple tuple = SPI_tuptable->vals[i];
-		TupleDesc desc = SPI_tuptable->tupdesc;
-		CheckedMapping *mapping = &check->mappings[i];
-
-		mapping->name = MemoryContextStrdup(caller, SPI_getvalue(tuple, desc, 1));
-		mapping->object = MemoryContextStrdup(caller, SPI_getvalue(tuple, desc, 2));
-		mapping->external_id = MemoryContextStrdup(caller, SPI_getvalue(tuple, desc, 3));
-		mapping->on_delete = MemoryContextStrdup(caller, SPI_getvalue(tuple, desc, 4));
+		check->mappings[i].name = sql_text(&scope, i, 1);
+		check->mappings[i].object = sql_text(&scope, i, 2);
+		check->mappings[i].external_id = sql_text(&scope, i, 3);
+		check->mappings[i].on_delete = sql_text(&scope, i, 4);
 	}
-	SPI_finish();
-	sfsync_leave(&saved);
+	sql_close(&scope);
 }
 
 static Oid

@@ -58,6 +58,7 @@ typedef struct Claim
 	int nintents;
 } Claim;
 
+/* A request of the claim's mapping, in the current context; without its call yet. */
 extern Request *claim_request(Claim *claim, RequestKind kind);
 
 /* Is a record of that key in flight, or about to be, under whatever key or mapping? */

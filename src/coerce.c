@@ -37,23 +37,24 @@ typedef struct Coercion
 	 KIND(SRC_DATE) | KIND(SRC_TIMESTAMPTZ) | KIND(SRC_TIME))
 #define NUMBER_KINDS (KIND(SRC_INTEGER) | KIND(SRC_NUMERIC) | KIND(SRC_FLOAT) | KIND(SRC_TEXT))
 
-/* The kinds that a type takes, and what to say of the others. */
+/* The kinds that a type takes, what to say of the others, and whether the front of a value can be kept. */
 typedef struct TypeRule
 {
 	int kinds;
 	const char *refusal;
+	bool truncates;
 } TypeRule;
 
 static const TypeRule type_rules[] = {
 	[SF_ID] = {0, "the Id of a record can't be written"},
 	[SF_REFERENCE] = {KIND(SRC_TEXT), "a lookup takes Salesforce Ids, from a text column"},
-	[SF_STRING] = {~0, NULL},
-	[SF_TEXTAREA] = {~0, NULL},
-	[SF_PHONE] = {SCALAR_KINDS, "a phone field takes text or numbers"},
-	[SF_URL] = {SCALAR_KINDS, "a URL field takes text"},
+	[SF_STRING] = {~0, NULL, true},
+	[SF_TEXTAREA] = {~0, NULL, true},
+	[SF_PHONE] = {SCALAR_KINDS, "a phone field takes text or numbers", true},
+	[SF_URL] = {SCALAR_KINDS, "a URL field takes text", true},
 	[SF_EMAIL] = {KIND(SRC_TEXT), "an e-mail field takes text"},
-	[SF_COMBOBOX] = {~0, NULL},
-	[SF_ENCRYPTED] = {~0, NULL},
+	[SF_COMBOBOX] = {~0, NULL, true},
+	[SF_ENCRYPTED] = {~0, NULL, true},
 	[SF_PICKLIST] = {SCALAR_KINDS, "a picklist takes single values"},
 	[SF_MULTIPICKLIST] = {SCALAR_KINDS | KIND(SRC_ARRAY), "a multi-select picklist takes text or an array"},
 	[SF_BOOLEAN] = {KIND(SRC_BOOL) | NUMBER_KINDS,
@@ -605,18 +606,7 @@ coerce_present(Coercion *c, char *text)
 static bool
 can_truncate(const Coercion *c)
 {
-	switch (c->field->type)
-	{
-		case SF_STRING:
-		case SF_TEXTAREA:
-		case SF_PHONE:
-		case SF_URL:
-		case SF_COMBOBOX:
-		case SF_ENCRYPTED:
-			return c->options->truncate && c->field->length > 0;
-		default:
-			return false;
-	}
+	return type_rules[c->field->type].truncates && c->options->truncate && c->field->length > 0;
 }
 
 static bool

@@ -343,12 +343,13 @@ connection_failed(Connection *connection, const char *trouble, int retry_after, 
 }
 
 void
-connection_limited(Connection *connection, const char *trouble, bool daily, int retry_after, TimestampTz now)
+connection_limited(Connection *connection, const char *trouble, ErrorScope limit, int retry_after,
+				   TimestampTz now)
 {
 	if (!connection->limit)
 		ereport(LOG, (errmsg("sfsync: server \"%s\" is throttled: %s", connection->options->name, trouble)));
 	set_text(connection, &connection->limit, trouble);
-	if (daily)
+	if (limit == SCOPE_DAILY_LIMIT)
 		throttle_daily_limit(&connection->throttle, now, retry_after, connection_random());
 	else
 		throttle_concurrent_limit(&connection->throttle, now, retry_after, connection_random());

@@ -64,11 +64,13 @@ extern bool connection_usable(Connection *connection, TimestampTz now, Timestamp
 /* Time from which it may be asked again; 0 at once. */
 extern TimestampTz connection_retry_at(const Connection *connection);
 
+/* An operator has to act; it is probed when sfsync.retry_max_delay is over. */
 extern void connection_block(Connection *connection, const char *reason, TimestampTz now);
+/* The server or the network failed: it backs off.  retry_after in seconds, -1 if not told. */
 extern void connection_failed(Connection *connection, const char *trouble, int retry_after, TimestampTz now);
 
-/* A limit of the org: of API calls a day, or of long requests at once. */
-extern void connection_limited(Connection *connection, const char *trouble, bool daily, int retry_after,
+/* A limit of the org: SCOPE_DAILY_LIMIT, of API calls, or SCOPE_CONCURRENT_LIMIT, of long requests at once. */
+extern void connection_limited(Connection *connection, const char *trouble, ErrorScope limit, int retry_after,
 							   TimestampTz now);
 
 /* A request with so many records (0: it wrote none) came back well. */

@@ -164,7 +164,7 @@ given_key(Relation rel, ArrayType *array)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("key column \"%s\" is nullable", name),
 				 errdetail(
 					 "Columns in argument \"key_columns\" must be NOT NULL: each row needs an external ID."),
-				 errhint("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL", RelationGetRelationName(rel),
+				 errhint("Use: ALTER TABLE %s ALTER COLUMN %s SET NOT NULL", RelationGetRelationName(rel),
 						 quote_identifier(name))));
 		if (bms_is_member(attnum, attnums))
 			ereport(ERROR, (errcode(ERRCODE_DUPLICATE_COLUMN),
@@ -201,20 +201,22 @@ choose_server(const char *name)
 					: errmsg("argument \"server\" is needed: there are %d sfsync servers", n),
 			 n == 0 ? 0 : errdetail("Accepted values are: %s.", api_list(names, n)),
 			 n == 0
-				 ? errhint("CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')")
+				 ? errhint(
+					   "Use: CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')")
 				 : 0));
 	for (int i = 0; i < n; i++)
 		if (strcmp(names[i], name) == 0)
 			return GetForeignServerByName(name, false);
 	nearest = nearest_match(name, names, n);
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" is no sfsync server", name),
-			 n == 0 ? errdetail("There is no sfsync server.")
-					: errdetail("Accepted values are: %s.", api_list(names, n)),
-			 nearest
-				 ? errhint("Perhaps you meant \"%s\".", nearest)
-				 : errhint("CREATE SERVER %s FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')",
-						   quote_identifier(name))));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" is no sfsync server", name),
+		 n == 0 ? errdetail("There is no sfsync server.")
+				: errdetail("Accepted values are: %s.", api_list(names, n)),
+		 nearest
+			 ? errhint("Perhaps you meant \"%s\".", nearest)
+			 : errhint("Use: CREATE SERVER %s FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')",
+					   quote_identifier(name))));
 }
 
 /* Canonical names of object and key field where they are known; and values for its fields. */

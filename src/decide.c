@@ -612,8 +612,8 @@ filter_changed(const Mapping *mapping, const Unit *unit, int64 *at)
 }
 
 /*
- * A row that newly passes is sent whole: what changed while it didn't pass was
- * passed over.  Its record may be there all the time: archived, or kept since
+ * A row that newly passes, if only since there is no filter any more, is sent
+ * whole: what changed while it didn't pass was passed over.  Its record may be there all the time: archived, or kept since
  * someone had edited it.
  */
 static void
@@ -622,7 +622,7 @@ welcome(const Mapping *mapping, Candidate *candidate)
 	const RecordRow *record = candidate_record(candidate);
 	int64 at;
 
-	if (mapping->filter && filter_changed(mapping, candidate->unit, &at) &&
+	if (filter_changed(mapping, candidate->unit, &at) &&
 		(!record || record->nreplaced > 0 || conflict_open_of_record(mapping, candidate->unit->key)))
 		batch_add_whole(candidate->unit, at);
 }
@@ -724,6 +724,8 @@ decide_unread(Claim *claim, Candidate *candidate)
 	/* what would be found under the key is another row's record */
 	if (!candidate_record(candidate) && candidate->unit->nold == 0 && must_free_key(claim, candidate))
 		return free_key(claim, candidate);
+	if (!claim->mapping->filter)
+		welcome(claim->mapping, candidate); /* it may have had one */
 	if (!is_moving(candidate) && nothing_mapped_changed(claim, candidate->unit))
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	return UNIT_READ;

@@ -163,8 +163,9 @@ delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, voi
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
 
-		/* someone configures at this moment: no fault of the mapping, the turn begins anew */
-		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
+		/* someone configures at this moment, or wants us gone: no fault of the mapping, the turn begins anew */
+		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
+			error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
 		delivery_block(delivery, state,
 					   error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message,

@@ -159,6 +159,7 @@ typedef struct Delivery
 	List *users;   /* RestUser *: names of Salesforce's users, as far as they were asked for */
 } Delivery;
 
+/* Once, in the worker; in a long-lived context of its own. */
 extern Delivery *deliver_create(HttpClient *http);
 
 /*
@@ -213,6 +214,7 @@ typedef struct ClaimRound
 	bool progress;
 } ClaimRound;
 
+/* arg: a ClaimRound. */
 extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
 
 /* connection_may_send(), beside the requests that are prepared. */

@@ -43,6 +43,7 @@ typedef struct DriftChange
 	TimestampTz event_at;
 } DriftChange;
 
+/* Within settling. */
 extern void drift_note(const Mapping *mapping, const DriftChange *changes, int n);
 
 #endif /* SFSYNC_DRIFT_H */

@@ -125,7 +125,7 @@ static const char clock_query[] =
 	"SELECT 'server ' || server || ': clock', CASE WHEN pg_catalog.abs(skew) > 30 THEN 'warning' ELSE 'ok' END,"
 	" CASE WHEN pg_catalog.abs(skew) <= 1 THEN 'in step' ELSE 'Salesforce''s clock is '"
 	" || pg_catalog.round(pg_catalog.abs(skew)) || ' s ' || CASE WHEN skew > 0 THEN 'ahead' ELSE 'behind' END END,"
-	" CASE WHEN pg_catalog.abs(skew) > 30 THEN 'Synchronise this server''s clock: logins by JWT depend on it.' END"
+	" CASE WHEN pg_catalog.abs(skew) > 30 THEN 'Synchronize this server''s clock: logins by JWT depend on it.' END"
 	" FROM (SELECT server, extract(epoch FROM clock_skew) AS skew FROM sfsync.server_status"
 	" WHERE clock_skew IS NOT NULL) s ORDER BY server";
 

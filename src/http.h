@@ -80,6 +80,7 @@ extern void http_pump(HttpClient *client);
 extern HttpReply *http_collect(HttpClient *client);
 extern void http_reply_free(HttpReply *reply);
 
+/* Requests that were submitted and whose replies are not collected. */
 extern int http_in_flight(HttpClient *client);
 
 /*

@@ -7,6 +7,7 @@
 #ifndef SFSYNC_LAUNCHER_H
 #define SFSYNC_LAUNCHER_H
 
+/* In _PG_init under shared_preload_libraries. */
 extern void launcher_install(void);
 
 #endif /* SFSYNC_LAUNCHER_H */

@@ -16,8 +16,10 @@
 #include "utils/syscache.h"
 
 #include "capture.h"
+#include "datum.h"
 #include "mapping_load.h"
 #include "names.h"
+#include "rest.h"
 #include "sql.h"
 
 typedef struct Cached
@@ -159,6 +161,12 @@ mapping_field_uses(const MappingField *field, int column)
 		if (field->inputs[i] == column)
 			return true;
 	return false;
+}
+
+char *
+mapping_record_key(const Mapping *mapping, const char *key)
+{
+	return rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive);
 }
 
 void

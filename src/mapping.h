@@ -112,6 +112,9 @@ extern Mapping *mapping_get(int id);
 /* The column with that name; -1 if there is none. */
 extern int mapping_column(const Mapping *mapping, const char *name);
 
+/* The form in which Salesforce compares the key of a row; palloc'd. */
+extern char *mapping_record_key(const Mapping *mapping, const char *key);
+
 /* How messages call a column or expression: column "price", expression price * 1.2. */
 extern char *mapping_column_label(const MappingColumn *column);
 

@@ -98,12 +98,6 @@ note_keys(Moving *moving, const WorkEvent *event, bool overlapped)
 	moving->to[moving->n++] = pstrdup(event->key);
 }
 
-static char *
-record_key_of(const Mapping *mapping, const char *key)
-{
-	return rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive);
-}
-
 /*
  * What is at hand of a row whose record isn't known tells where it may be: under
  * its key and those that it had before, or nowhere, since it was never sent.
@@ -118,10 +112,10 @@ expect_record(const Moving *moving, const Mapping *mapping, const char *key)
 	int n = 0;
 
 	if (!unsent)
-		at_keys[n++] = record_key_of(mapping, key);
+		at_keys[n++] = mapping_record_key(mapping, key);
 	for (int i = 0; i < nold; i++)
-		at_keys[n++] = record_key_of(mapping, unit->old_keys[i]);
-	record_expect(mapping->id, record_key_of(mapping, key), key, at_keys, n);
+		at_keys[n++] = mapping_record_key(mapping, unit->old_keys[i]);
+	record_expect(mapping->id, mapping_record_key(mapping, key), key, at_keys, n);
 }
 
 /* Where rows may have the same key for a moment: does what is at hand tell of another at the key? */
@@ -139,8 +133,8 @@ move_record(const Moving *moving, const Mapping *mapping, const WorkEvent *event
 {
 	RecordMove move = {mapping->id, event->old_key, event->key};
 
-	move.from_record_key = record_key_of(mapping, event->old_key);
-	move.to_record_key = record_key_of(mapping, event->key);
+	move.from_record_key = mapping_record_key(mapping, event->old_key);
+	move.to_record_key = mapping_record_key(mapping, event->key);
 	move.case_sensitive = mapping->key_field->case_sensitive;
 	move.overlaps = mapping->key_overlaps;
 	move.xid = event->ref.xid;

@@ -29,6 +29,7 @@ typedef struct NotedMapping
 	int64 deletes; /* noted, those of rolled back subtransactions among them */
 } NotedMapping;
 
+/* Note a change of the current (sub)transaction; old_key: NULL if it has none; changed_len < 0: no bitmap. */
 extern void notes_add(int mapping, char operation, const char *key, const char *old_key, const uint8 *changed,
 					  int changed_len);
 

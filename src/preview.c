@@ -39,9 +39,9 @@ record_known(const Mapping *mapping, const char *key, char *const *old_keys, int
 	char **record_keys = palloc(sizeof(char *) * (nold + 1));
 	int n;
 
-	record_keys[0] = rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive);
+	record_keys[0] = mapping_record_key(mapping, key);
 	for (int i = 0; i < nold; i++)
-		record_keys[i + 1] = rest_record_key(datum_key_utf8(old_keys[i]), mapping->key_field->case_sensitive);
+		record_keys[i + 1] = mapping_record_key(mapping, old_keys[i]);
 	(void) records_of_keys(mapping->id, record_keys, nold + 1, &n);
 	return n > 0;
 }

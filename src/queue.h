@@ -95,6 +95,7 @@ extern bool *deferred_circles(int mapping, char *const *keys, const int32 *paren
 /* The rows of these keys. */
 extern DeferredRow *deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n);
 
+/* Forget what is deferred of the row: it is at hand. */
 extern void deferred_remove(int mapping, const char *key);
 
 /*
@@ -116,6 +117,7 @@ typedef struct RecordRow
 	bool shares_key; /* not stored under its key: Salesforce takes that for another row's */
 } RecordRow;
 
+/* The records known under these record keys, without those in name only; in no order. */
 extern RecordRow *records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n);
 
 /* The same, and those that may have one of these keys in Salesforce. */
@@ -203,6 +205,7 @@ extern void record_replaced(int mapping, const char *record_key, const char *rep
  * Intents
  */
 
+/* A request that is about to be sent: the rows and fields that it writes.  Its id. */
 extern int64 intent_add(int mapping, const char *operation, char *const *keys, int nkeys, char *const *fields,
 						int nfields);
 
@@ -217,6 +220,7 @@ typedef struct IntentRow
 	bool verifying; /* too old to be carried out any more: its records are looked at */
 } IntentRow;
 
+/* Of these rows; the reply tells (remove), or nobody will (unknown). */
 extern IntentRow *intents_of_keys(int mapping, char *const *keys, int nkeys, int *n);
 extern void intent_remove(int64 id);
 
@@ -318,6 +322,7 @@ typedef struct BackfillJob
 	TimestampTz filter_changed_at; /* it applies the mapping's filter since then; else 0 */
 } BackfillJob;
 
+/* By id. */
 extern BackfillJob *backfills_running(int *n);
 
 /* Has a backfill of all rows been done? */
@@ -348,6 +353,7 @@ typedef struct MappingCounters
 	char *last_error;
 } MappingCounters;
 
+/* Add to what the views count; last_error replaces what was, unless it is NULL. */
 extern void mapping_state_add(int mapping, const MappingCounters *counters);
 
 /* NULL: not blocked. */
@@ -366,6 +372,7 @@ typedef struct ServerState
 	int64 clock_skew; /* microseconds */
 } ServerState;
 
+/* What is NULL or unknown in it stays as it was; calls are added. */
 extern void server_state_put(const ServerState *state);
 
 /* Cached metadata: describe NULL means that Salesforce doesn't know the object. */

@@ -55,8 +55,7 @@ add_keys(Request *request, const Claim *claim, const Unit *unit)
 		const char *key = k < 0 ? unit->key : unit->old_keys[k];
 
 		request->keys[request->nkeys] = pstrdup(key);
-		request->record_keys[request->nkeys++] =
-			rest_record_key(datum_key_utf8(key), claim->mapping->key_field->case_sensitive);
+		request->record_keys[request->nkeys++] = mapping_record_key(claim->mapping, key);
 	}
 }
 

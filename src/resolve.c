@@ -136,7 +136,7 @@ push_source(int64 id, const OpenConflict *conflict)
 		queue_event(mapping, id, EVENT_UPDATE, key, changed, len);
 		return;
 	}
-	record_forget(mapping->id, rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive));
+	record_forget(mapping->id, mapping_record_key(mapping, key));
 	queue_event(mapping, id, EVENT_INSERT, key, NULL, -1);
 }
 
@@ -148,7 +148,7 @@ let_go(const OpenConflict *conflict)
 	char *key = source_key_from_json(mapping, sql_arg_jsonb(conflict->source_key).value);
 
 	if (!source_read(mapping, &key, 1)->found)
-		record_forget(mapping->id, rest_record_key(datum_key_utf8(key), mapping->key_field->case_sensitive));
+		record_forget(mapping->id, mapping_record_key(mapping, key));
 }
 
 PG_FUNCTION_INFO_V1(sfsync_resolve_conflict);

@@ -102,6 +102,7 @@ extern RestCall *rest_update_if(const char *api_version, const char *const *head
 								const char *ext_field, bool ext_is_number, const RestRecord *records,
 								const int64 *unmodified_since, int nrecords);
 
+/* Metadata of an object (section 3), usage (section 2.2), versions (section 2.1, without a token). */
 extern RestCall *rest_describe(const char *api_version, const char *object);
 extern RestCall *rest_limits(const char *api_version);
 extern RestCall *rest_versions(void);
@@ -258,6 +259,7 @@ typedef struct RestUser
 	char *name; /* one line, bounded */
 } RestUser;
 
+/* Names of users by Id. */
 extern RestCall *rest_users(const char *api_version, const char *const *ids, int nids, int *taken);
 extern bool rest_parse_users(const char *body, size_t len, RestUser **users, int *nusers, RestPage *page);
 

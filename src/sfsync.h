@@ -51,6 +51,7 @@ typedef struct OwnerContext
 	bool read_only;
 } OwnerContext;
 
+/* An error where the extension is not installed. */
 extern void sfsync_enter_owner(OwnerContext *saved);
 
 /*

@@ -8,6 +8,8 @@
  */
 #include "compat.h"
 
+#include <signal.h>
+
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
@@ -468,6 +470,7 @@ shmem_keep_away(Oid database, int patience)
 	TimestampTz start = GetCurrentTimestamp();
 	Slot *slot;
 	MemoryContext caller;
+	bool canceled = false;
 
 	if (!shared)
 		return;
@@ -487,18 +490,26 @@ shmem_keep_away(Oid database, int patience)
 	/*
 	 * The worker leaves within a moment of its latch.  A worker that is just
 	 * starting looks for keep_away when it attaches; the server itself waits
-	 * five seconds for a process to leave a database.
+	 * five seconds for a process to leave a database.  One that waits for a lock
+	 * of this very transaction is told to give up, lest they wait for each other.
 	 */
 	for (;;)
 	{
+		bool late = patience >= 0 && TimestampDifferenceExceeds(start, GetCurrentTimestamp(), patience);
 		int procno;
 
 		LWLockAcquire(shared->lock, LW_SHARED);
 		procno = slot->state == SLOT_RUNNING ? slot->procno : -1;
+		if (procno >= 0 && late && !canceled)
+			kill(GetPGProcByNumber(procno)->pid, SIGINT);
 		LWLockRelease(shared->lock);
-		if (procno < 0 ||
-			(patience >= 0 && TimestampDifferenceExceeds(start, GetCurrentTimestamp(), patience)))
+		if (procno < 0 || (late && canceled))
 			break;
+		if (late)
+		{
+			canceled = true;
+			start = GetCurrentTimestamp();
+		}
 		set_latch_of(procno);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

@@ -41,6 +41,7 @@ extern void shmem_restart_worker_at_commit(void);
 /* Have the launcher look for new databases, at commit. */
 extern void shmem_wake_launcher_at_commit(void);
 
+/* In the transaction callback. */
 extern void shmem_at_xact(XactEvent event);
 
 /* Worker: take and leave the database's slot.  False if another worker has it. */

@@ -208,22 +208,33 @@ sql_arg_bytes(const uint8 *value, int len)
 	return arg(BYTEAOID, PointerGetDatum(bytes), false);
 }
 
+/* nulls may be NULL: none is. */
+static SqlArg
+array_arg(Oid array_type, Oid type, Datum *elements, bool *nulls, int n)
+{
+	int lower = 1;
+	int16 len;
+	bool byval;
+	char align;
+	ArrayType *array;
+
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	array = construct_md_array(elements, nulls, 1, &n, &lower, type, len, byval, align);
+	return arg(array_type, PointerGetDatum(array), false);
+}
+
 SqlArg
 sql_arg_texts(char *const *values, int n)
 {
 	Datum *elements = palloc(sizeof(Datum) * Max(n, 1));
 	bool *nulls = palloc(sizeof(bool) * Max(n, 1));
-	int lower = 1;
 
 	for (int i = 0; i < n; i++)
 	{
 		nulls[i] = values[i] == NULL;
 		elements[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(values[i]);
 	}
-	return arg(
-		TEXTARRAYOID,
-		PointerGetDatum(construct_md_array(elements, nulls, 1, &n, &lower, TEXTOID, -1, false, TYPALIGN_INT)),
-		false);
+	return array_arg(TEXTARRAYOID, TEXTOID, elements, nulls, n);
 }
 
 SqlArg
@@ -233,9 +244,7 @@ sql_arg_names(char *const *values, int n)
 
 	for (int i = 0; i < n; i++)
 		elements[i] = DirectFunctionCall1(namein, CStringGetDatum(values[i]));
-	return arg(NAMEARRAYOID,
-			   PointerGetDatum(construct_array(elements, n, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR)),
-			   false);
+	return array_arg(NAMEARRAYOID, NAMEOID, elements, NULL, n);
 }
 
 SqlArg
@@ -245,9 +254,7 @@ sql_arg_ints(const int32 *values, int n)
 
 	for (int i = 0; i < n; i++)
 		elements[i] = Int32GetDatum(values[i]);
-	return arg(INT4ARRAYOID,
-			   PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32), true, TYPALIGN_INT)),
-			   false);
+	return array_arg(INT4ARRAYOID, INT4OID, elements, NULL, n);
 }
 
 SqlArg
@@ -257,9 +264,7 @@ sql_arg_smallints(const int16 *values, int n)
 
 	for (int i = 0; i < n; i++)
 		elements[i] = Int16GetDatum(values[i]);
-	return arg(INT2ARRAYOID,
-			   PointerGetDatum(construct_array(elements, n, INT2OID, sizeof(int16), true, TYPALIGN_SHORT)),
-			   false);
+	return array_arg(INT2ARRAYOID, INT2OID, elements, NULL, n);
 }
 
 SqlArg
@@ -269,10 +274,7 @@ sql_arg_xids(const uint64 *values, int n)
 
 	for (int i = 0; i < n; i++)
 		elements[i] = FullTransactionIdGetDatum(FullTransactionIdFromU64(values[i]));
-	return arg(XID8ARRAYOID,
-			   PointerGetDatum(construct_array(elements, n, XID8OID, sizeof(FullTransactionId),
-											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)),
-			   false);
+	return array_arg(XID8ARRAYOID, XID8OID, elements, NULL, n);
 }
 
 SqlArg
@@ -282,10 +284,7 @@ sql_arg_times(const TimestampTz *values, int n)
 
 	for (int i = 0; i < n; i++)
 		elements[i] = TimestampTzGetDatum(values[i]);
-	return arg(TIMESTAMPTZARRAYOID,
-			   PointerGetDatum(construct_array(elements, n, TIMESTAMPTZOID, sizeof(TimestampTz),
-											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)),
-			   false);
+	return array_arg(TIMESTAMPTZARRAYOID, TIMESTAMPTZOID, elements, NULL, n);
 }
 
 SqlArg
@@ -293,8 +292,6 @@ sql_arg_byteas(uint8 *const *values, const int *lengths, int n)
 {
 	Datum *elements = palloc0(sizeof(Datum) * Max(n, 1));
 	bool *nulls = palloc(sizeof(bool) * Max(n, 1));
-	int dims[1] = {n};
-	int lower[1] = {1};
 
 	for (int i = 0; i < n; i++)
 	{
@@ -302,10 +299,7 @@ sql_arg_byteas(uint8 *const *values, const int *lengths, int n)
 		if (!nulls[i])
 			elements[i] = sql_arg_bytes(values[i], lengths[i]).value;
 	}
-	return arg(BYTEAARRAYOID,
-			   PointerGetDatum(
-				   construct_md_array(elements, nulls, 1, dims, lower, BYTEAOID, -1, false, TYPALIGN_INT)),
-			   false);
+	return array_arg(BYTEAARRAYOID, BYTEAOID, elements, nulls, n);
 }
 
 char *

@@ -26,20 +26,6 @@
  * Helpers of the views
  */
 
-void
-api_put_row(ReturnSetInfo *result, int ncolumns, const char *const *texts, const Datum *values)
-{
-	Datum row[16];
-	bool nulls[16];
-
-	for (int i = 0; i < ncolumns; i++)
-	{
-		nulls[i] = texts[i] == NULL;
-		row[i] = values[i] ? values[i] : (nulls[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]));
-	}
-	tuplestore_putvalues(result->setResult, result->setDesc, row, nulls);
-}
-
 static Datum
 name_datum(const char *name)
 {

@@ -39,6 +39,7 @@ typedef struct Throttle
 	int successes;        /* fast ones in a row, towards more concurrency */
 } Throttle;
 
+/* Nothing is known of the server yet. */
 extern void throttle_init(Throttle *throttle, const ThrottleSettings *settings);
 
 /* New settings; keeps the state within them. */

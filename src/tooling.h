@@ -50,6 +50,10 @@ extern NewField tooling_number(int precision, int scale);
 /* These values and others; text where Salesforce takes no such values. */
 extern NewField tooling_picklist(char **labels, int nlabels);
 
+/*
+ * The steps (section 11): make the field; find the permission set, or make it;
+ * grant the field to it; assign it to the user.
+ */
 extern RestCall *tooling_create_field(const char *api_version, const char *object, const char *name,
 									  const char *label, const NewField *field);
 extern RestCall *tooling_find_permission_set(const char *api_version);

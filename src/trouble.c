@@ -19,7 +19,7 @@ trouble_of_server(Connection *connection, ErrorScope scope, const char *text, in
 	if (scope == SCOPE_SESSION)
 		connection_drop_token(connection);
 	if (scope == SCOPE_CONCURRENT_LIMIT || scope == SCOPE_DAILY_LIMIT)
-		connection_limited(connection, text, scope == SCOPE_DAILY_LIMIT, retry_after, now);
+		connection_limited(connection, text, scope, retry_after, now);
 	else
 		connection_failed(connection, text, retry_after, now);
 }

@@ -80,7 +80,9 @@ SELECT sfsync.compare(NULL);
 SELECT sfsync.compare('customer', NULL);
 SELECT sfsync.compare('customer'); -- no metadata yet
 ALTER SYSTEM SET sfsync.history = 'everything';
-ALTER SYSTEM SET sfsync.history_retention = '-1s';
+\set VERBOSITY sqlstate
+ALTER SYSTEM SET sfsync.history_retention = '-1s'; -- told differently by each version
+\set VERBOSITY default
 SET sfsync.history = 'all';
 
 -- who may what

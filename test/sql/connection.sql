@@ -116,6 +116,8 @@ RESET ROLE;
 -- a renamed wrapper is ours still
 ALTER FOREIGN DATA WRAPPER sfsync RENAME TO regress_sfsync_renamed;
 SELECT check_name, ok FROM sfsync.check_connection('crm') LIMIT 1;
+SELECT * FROM sfsync.check_connection('crn');
+SELECT count(*) > 0 AS listed FROM sfsync.server_settings() WHERE server = 'crm';
 ALTER FOREIGN DATA WRAPPER regress_sfsync_renamed RENAME TO sfsync;
 
 -- clean up

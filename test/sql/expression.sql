@@ -23,7 +23,8 @@ BEGIN
 		GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
 		RETURN NEXT state || ': ' || message;
 		IF detail <> '' THEN RETURN NEXT '  detail: ' || detail; END IF;
-		IF hint <> '' THEN RETURN NEXT '  hint: ' || hint; END IF;
+		-- PostgreSQL 18 spells it differently
+		IF hint <> '' THEN RETURN NEXT '  hint: ' || replace(hint, '"DateStyle"', '"datestyle"'); END IF;
 	END;
 END $$;
 -- the statement on which the position that is told counts
@@ -78,11 +79,15 @@ SELECT mapping, column_name, column_type, field, rule, status, detail FROM sfsyn
 
 -- settings of the session change nothing
 SET DateStyle = 'SQL, DMY';
+-- of which PostgreSQL 19 has no more
+SELECT current_setting('server_version_num')::integer < 190000 AS old \gset
+\if :old
 SET standard_conforming_strings = off;
 SET escape_string_warning = off;
+\endif
 SET transform_null_equals = on;
 SET quote_all_identifiers = on;
-SELECT try_map(e) FROM unnest(ARRAY['name || ''a\\\\b''', '''1/2/2026''::date', 'name = NULL']) e;
+SELECT try_map(e) FROM unnest(ARRAY[E'name || ''a\\\\b''', '''1/2/2026''::date', 'name = NULL']) e;
 SELECT expression FROM sfsync.rule;
 RESET ALL;
 SET client_min_messages = warning;

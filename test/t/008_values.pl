@@ -350,7 +350,7 @@ my @columns = (
 	[ 'integer', q{(random() * 1999999998 - 999999999)::integer}, 'Int__c', ':v', 'number' ],
 	[ 'bigint', q{(random() * 1999999999999999998 - 999999999999999999)::bigint % 1000000000000000000}, 'Number__c', ':v', 'number' ],
 	[ 'oid', q{(random() * 4294967295)::bigint::oid}, number_field(18, 0), ':v::bigint', 'number' ],
-	[ 'xid8', q{digits(15)::xid8}, number_field(18, 0), ':v::text', 'number' ],
+	[ 'xid8', q{('1' || digits(14))::xid8}, number_field(18, 0), ':v::text', 'number' ],
 	[ 'numeric', q{number(15, 40)}, 'Number_2__c', rounded(2), 'number' ],
 	[ 'numeric', q{number(12, 40)}, 'Number_5__c', rounded(5), 'number' ],
 	[ 'numeric', q{number(15, 3)}, 'Currency__c', rounded(2), 'number' ],

@@ -213,21 +213,24 @@ my $directory = abs_path(PostgreSQL::Test::Utils::tempdir());
 
 sub certificate
 {
-	my ($name, $days, $names, $ca) = @_;
+	my ($name, $names, $ca, @validity) = @_;
 
 	system_or_bail('openssl', 'req', '-newkey', 'rsa:2048', '-nodes', '-subj', "/CN=$name", '-keyout', "$directory/$name.key", '-out', "$directory/$name.csr");
 	unlink "$directory/$name.ext";
 	append_to_file("$directory/$name.ext", "subjectAltName=$names\n" . ($ca ? '' : "basicConstraints=critical,CA:TRUE\n"));
-	system_or_bail('openssl', 'x509', '-req', '-in', "$directory/$name.csr", '-days', $days, '-extfile', "$directory/$name.ext", '-out', "$directory/$name.crt",
+	system_or_bail('openssl', 'x509', '-req', '-in', "$directory/$name.csr", @validity ? @validity : ('-days', 2), '-extfile', "$directory/$name.ext", '-out', "$directory/$name.crt",
 		$ca ? ('-CA', "$directory/$ca.crt", '-CAkey', "$directory/$ca.key", '-CAcreateserial') : ('-signkey', "$directory/$name.key"));
 	return;
 }
 
-certificate('authority', 2, 'DNS:authority.example');
-certificate('good', 2, 'IP:127.0.0.1', 'authority');
-certificate('elsewhere', 2, 'DNS:acme.my.salesforce.com', 'authority');
-certificate('expired', -1, 'IP:127.0.0.1', 'authority');
-certificate('selfsigned', 2, 'IP:127.0.0.1');
+# OpenSSL takes dates since 3.4, and no negative number of days since 3.5
+my @expired = qx(openssl x509 -help 2>&1) =~ /-not_after/ ? ('-not_before', '20200101000000Z', '-not_after', '20200102000000Z') : ('-days', -1);
+
+certificate('authority', 'DNS:authority.example');
+certificate('good', 'IP:127.0.0.1', 'authority');
+certificate('elsewhere', 'DNS:acme.my.salesforce.com', 'authority');
+certificate('expired', 'IP:127.0.0.1', 'authority', @expired);
+certificate('selfsigned', 'IP:127.0.0.1');
 foreach my $case ([ 'good', 1, '' ], [ 'elsewhere', 0, qr/name|match/ ], [ 'expired', 0, qr/expired/ ], [ 'selfsigned', 0, qr/certificate/ ], [ 'untrusted', 0, qr/certificate/ ])
 {
 	my ($name, $good, $pattern) = @$case;

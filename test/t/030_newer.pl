@@ -109,7 +109,7 @@ sql(q{UPDATE product SET remark = 'longer'});
 in_step('changes of what it is made of now are followed');
 
 refused('a virtual column as key', q{SELECT sfsync.create_mapping('product', 'Account', 'PG_Key__c', 'delete', name => 'other', key_columns => '{annual_revenue}')},
-	qr/must be just the columns of a unique constraint/);
+	qr/key column "annual_revenue" is nullable/);
 sql(q{SELECT sfsync.drop_mapping('product'); DROP TABLE product});
 $sim->post('reset', {});
 

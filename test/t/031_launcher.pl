@@ -40,4 +40,28 @@ my $seconds = SfSync::seconds_of(
 diag(sprintf 'after %.3f s', $seconds);
 is(scalar(() = log_since($node, $since) =~ /starting background worker process "sfsync worker/g), 1, 'and only there');
 
+#
+# DROP EXTENSION in a transaction that the worker waits for
+#
+$node->safe_psql('last', q{
+CREATE EXTENSION sfsync;
+CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'http://127.0.0.1:1');
+CREATE USER MAPPING FOR PUBLIC SERVER crm OPTIONS (client_id 'key', client_secret 'secret')});
+account_table($node, database => 'last');
+$node->safe_psql('last', q{INSERT INTO account (id, name) VALUES (1, 'one')});
+poll_query($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'sfsync worker' AND datname = 'last'}, 'a worker is there', expected => '1');
+
+my $session = session($node, database => 'last');
+$session->query('BEGIN');
+$session->query('LOCK TABLE account');
+$session->query(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sfsync worker' AND datname = 'last'});
+poll_query($node, q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.backend_type = 'sfsync worker'}, 'the next one waits for the table', expected => '1');
+$session->query('DROP TABLE account');
+$session->query('SET LOCAL client_min_messages = error; DROP EXTENSION sfsync CASCADE');
+$session->query('COMMIT');
+is($session->errors, '', 'both are dropped');
+$session->quit;
+is($node->safe_psql('last', q{SELECT count(*) FROM pg_extension WHERE extname = 'sfsync'}), '0', 'and gone');
+poll_query($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'sfsync worker' AND datname = 'last'}, 'the worker too', expected => '0');
+
 done_testing();

@@ -1,4 +1,4 @@
-/* Reading of records, requests and replies: rest_read.c, and times: rest_form.c */
+/* Reading of records, requests and replies: rest_query.c, rest_read.c, and times: rest_form.c */
 #define SFSYNC_USE_JSON_C
 #include "unit.h"
 

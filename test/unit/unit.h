@@ -13,6 +13,12 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+/* cmocka 2 has one for each signedness, and deprecates the old name */
+#ifdef assert_uint_in_range
+#undef assert_in_range
+#define assert_in_range(value, minimum, maximum) assert_uint_in_range(value, minimum, maximum)
+#endif
+
 #include "compat.h"
 
 /* A line that TAP shows but does not judge. */
