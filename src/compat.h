@@ -59,6 +59,13 @@
 #define BEGIN_TABLE_SCAN(rel, snapshot) table_beginscan(rel, snapshot, 0, NULL)
 #endif
 
+/* a descriptor that is made by hand is to be finished from PostgreSQL 19 on */
+#if PG_VERSION_NUM >= 190000
+#define FINISH_TUPLE_DESC(desc) TupleDescFinalize(desc)
+#else
+#define FINISH_TUPLE_DESC(desc) ((void) 0)
+#endif
+
 /*
  * What a process waits for, as pg_stat_activity shows it: extensions name their
  * waits from PostgreSQL 17 on.  The number of a name is asked for once.

@@ -137,6 +137,7 @@ compare_begin(Comparison *comparison, int mapping)
 	comparison->desc = CreateTemplateTupleDesc(NCOLS);
 	for (int i = 0; i < NCOLS; i++)
 		TupleDescInitEntry(comparison->desc, i + 1, NULL, types[i], -1, 0);
+	FINISH_TUPLE_DESC(comparison->desc);
 	comparison->input = MakeSingleTupleTableSlot(comparison->desc, &TTSOpsVirtual);
 	comparison->slot = MakeSingleTupleTableSlot(comparison->desc, &TTSOpsMinimalTuple);
 	comparison->context = CurrentMemoryContext;
