@@ -183,7 +183,7 @@ COMMENT ON COLUMN sfsync.queue.operation IS
 'I insert, U update, W whole row, changed at no known time, D delete, K update that changed the key (old_key), H delete that is to be held, P row that left with a partition (old_key)';
 COMMENT ON COLUMN sfsync.queue.changed IS 'bitmap of the attribute numbers whose values changed (bit attnum - 1)';
 COMMENT ON COLUMN sfsync.queue.actor IS 'role that the session of the change had logged in as';
-CREATE INDEX queue_order ON sfsync.queue (xid, n);
+CREATE INDEX queue_order ON sfsync.queue (xid, n) WITH (deduplicate_items = off); -- there are none
 -- else a publication FOR ALL TABLES would make the worker's deletes fail
 ALTER TABLE sfsync.queue REPLICA IDENTITY FULL;
 
@@ -234,7 +234,9 @@ CREATE TABLE sfsync.record (
 	PRIMARY KEY (mapping, record_key)
 );
 CREATE INDEX record_salesforce_id ON sfsync.record (mapping, salesforce_id);
-CREATE INDEX record_moving ON sfsync.record USING gin (at_keys) WHERE at_keys IS NOT NULL;
+CREATE INDEX record_moving ON sfsync.record USING gin (at_keys) WITH (fastupdate = off) WHERE at_keys IS NOT NULL;
+-- says whether there are any; a predicate that no condition on the elements implies, for those are record_moving's
+CREATE INDEX record_moves ON sfsync.record (mapping) WHERE pg_catalog.cardinality(at_keys) >= 0;
 CREATE INDEX record_displaced ON sfsync.record (mapping, key) WHERE displaced_by IS NOT NULL;
 COMMENT ON TABLE sfsync.record IS 'records known to be in Salesforce; record_key is the key as Salesforce compares it';
 COMMENT ON COLUMN sfsync.record.memory IS

@@ -60,6 +60,7 @@ capture_invalidate(Oid relid)
 	HASH_SEQ_STATUS scan;
 	Captured *captured;
 
+	notes_invalidate(relid);
 	if (!captured_relations)
 		return;
 	hash_seq_init(&scan, captured_relations);

@@ -22,6 +22,7 @@
 #include "delete_policy.h"
 #include "drift.h"
 #include "judge.h"
+#include "keymap.h"
 #include "payload.h"
 #include "sfsync.h"
 
@@ -34,31 +35,33 @@ case_sensitive(const Mapping *mapping)
 	return mapping->key_field->case_sensitive;
 }
 
-static bool
-writes_record(List *requests, const char *object, const char *record_key)
+static const char in_flight[] = "in flight"; /* what such a key is of, in claim->keys */
+
+static void
+add_written(Claim *claim, List *requests)
 {
 	ListCell *lc;
 
 	foreach(lc, requests)
 	{
-		Request *request = lfirst(lc);
+		const Request *request = lfirst(lc);
 
-		if (request->nunits == 0 || strcmp(request->object, object) != 0)
+		if (request->nunits == 0 || strcmp(request->object, claim->mapping->object) != 0)
 			continue;
 		for (int i = 0; i < request->nunits; i++)
-			if (strcmp(request->outcomes[i].record_key, record_key) == 0 ||
-				(request->outcomes[i].holder_key && strcmp(request->outcomes[i].holder_key, record_key) == 0))
-				return true;
+		{
+			(void) keymap_add(claim->keys, request->outcomes[i].record_key, in_flight);
+			if (request->outcomes[i].holder_key)
+				(void) keymap_add(claim->keys, request->outcomes[i].holder_key, in_flight);
+		}
 	}
-	return false;
 }
 
 bool
 claim_record_in_flight(const Claim *claim, const char *record_key)
 {
-	return bulk_jobs_write(claim->delivery, claim->mapping->object, record_key) ||
-		   writes_record(claim->delivery->requests, claim->mapping->object, record_key) ||
-		   writes_record(claim->delivery->outgoing, claim->mapping->object, record_key);
+	return keymap_find(claim->keys, record_key) == in_flight ||
+		   bulk_jobs_write(claim->delivery, claim->mapping->object, record_key);
 }
 
 bool
@@ -91,23 +94,24 @@ static void
 gather(Claim *claim, Unit **units, int n)
 {
 	claim->candidates = palloc0(sizeof(Candidate) * Max(n, 1));
+	claim->keys = keymap_create(CurrentMemoryContext, n, NULL);
+	add_written(claim, claim->delivery->requests);
+	add_written(claim, claim->delivery->outgoing);
 	drop_stale_reads(claim, units, n);
 	for (int i = 0; i < n; i++)
 	{
+		Candidate *candidate = &claim->candidates[claim->n];
 		char *record_key;
-		bool taken;
 
 		if (is_unread(claim, units[i]) != is_unread(claim, units[0]))
 			continue;
 		record_key = rest_record_key(datum_key_utf8(units[i]->key), case_sensitive(claim->mapping));
-		taken = claim_record_in_flight(claim, record_key);
-
-		for (int j = 0; j < claim->n && !taken; j++)
-			taken = strcmp(claim->candidates[j].record_key, record_key) == 0;
-		if (taken)
+		if (bulk_jobs_write(claim->delivery, claim->mapping->object, record_key) ||
+			!keymap_add(claim->keys, record_key, candidate))
 			continue;
-		claim->candidates[claim->n].unit = units[i];
-		claim->candidates[claim->n++].record_key = record_key;
+		candidate->unit = units[i];
+		candidate->record_key = record_key;
+		claim->n++;
 	}
 }
 
@@ -158,6 +162,18 @@ expect(const Claim *claim, Candidate *candidate, const RecordRow *record)
 	MemoryContextSwitchTo(caller);
 }
 
+/* A record that is stored under the candidate's key, or, where other rows share that, is its own. */
+static void
+take_record(const Claim *claim, Candidate *candidate, const RecordRow *record, bool at_key)
+{
+	if (record->expected)
+		expect(claim, candidate, record);
+	else if (at_key)
+		candidate->record = record;
+	else
+		candidate->old_record = record;
+}
+
 static void
 read_records(Claim *claim)
 {
@@ -170,22 +186,18 @@ read_records(Claim *claim)
 		keys[i] = claim->candidates[i].unit->key;
 	}
 	claim->records = records_at_keys(claim->mapping->id, record_keys, keys, claim->n, &claim->nrecords);
-	for (int i = 0; i < claim->n; i++)
-		for (int r = 0; r < claim->nrecords; r++)
-		{
-			Candidate *candidate = &claim->candidates[i];
-			const RecordRow *record = &claim->records[r];
+	for (int r = 0; r < claim->nrecords; r++)
+	{
+		const RecordRow *record = &claim->records[r];
+		const void *found = keymap_find(claim->keys, record->record_key);
+		const Candidate *at_key = found != in_flight ? found : NULL;
 
-			bool at_key = strcmp(record->record_key, candidate->record_key) == 0;
-			bool shares = record->shares_key && strcmp(record->key, candidate->unit->key) == 0;
-
-			if (record->expected && (at_key || shares))
-				expect(claim, candidate, record);
-			else if (at_key)
-				candidate->record = record;
-			else if (shares)
-				candidate->old_record = record;
-		}
+		if (at_key)
+			take_record(claim, &claim->candidates[at_key - claim->candidates], record, true);
+		for (int i = 0; record->shares_key && i < claim->n; i++)
+			if (&claim->candidates[i] != at_key && strcmp(record->key, keys[i]) == 0)
+				take_record(claim, &claim->candidates[i], record, false);
+	}
 }
 
 static void
@@ -214,20 +226,14 @@ read_intents(Claim *claim)
 	claim->intents = intents_of_keys(claim->mapping->id, keys, claim->n, &claim->nintents);
 }
 
-/* A row's reference to a row of another mapping, while records of that are looked up. */
-typedef struct Reference
-{
-	Candidate *candidate;
-	char *record_key; /* of the parent */
-} Reference;
-
 static void
 read_parents_of(Claim *claim, int f)
 {
 	const MappingField *field = &claim->mapping->fields[f];
 	const Mapping *parent = mapping_get(field->lookup->parent_mapping);
-	Reference *references = palloc(sizeof(Reference) * Max(claim->n, 1));
-	char **record_keys = palloc(sizeof(char *) * Max(claim->n, 1));
+	char **record_keys = palloc0(sizeof(char *) * Max(claim->n, 1));
+	char **asked = palloc(sizeof(char *) * Max(claim->n, 1));
+	keymap_hash *ids;
 	RecordRow *records;
 	int nrecords;
 	int n = 0;
@@ -236,21 +242,20 @@ read_parents_of(Claim *claim, int f)
 		return;
 	for (int i = 0; i < claim->n; i++)
 	{
-		Candidate *candidate = &claim->candidates[i];
-		char *key = candidate->row->found ? payload_parent_key(field, candidate->row) : NULL;
+		const SourceRow *row = claim->candidates[i].row;
+		char *key = row->found ? payload_parent_key(field, row) : NULL;
 
-		if (!key)
-			continue;
-		record_keys[n] = rest_record_key(key, case_sensitive(parent));
-		references[n].candidate = candidate;
-		references[n].record_key = record_keys[n];
-		n++;
+		if (key)
+			asked[n++] = record_keys[i] = rest_record_key(key, case_sensitive(parent));
 	}
-	records = records_of_keys(parent->id, record_keys, n, &nrecords);
-	for (int r = 0; r < n; r++)
-		for (int k = 0; k < nrecords; k++)
-			if (strcmp(records[k].record_key, references[r].record_key) == 0)
-				references[r].candidate->parent_ids[f] = records[k].salesforce_id;
+	records = records_of_keys(parent->id, asked, n, &nrecords);
+	ids = keymap_create(CurrentMemoryContext, nrecords, NULL);
+	for (int r = 0; r < nrecords; r++)
+		(void) keymap_add(ids, records[r].record_key, records[r].salesforce_id);
+	for (int i = 0; i < claim->n; i++)
+		if (record_keys[i])
+			claim->candidates[i].parent_ids[f] = keymap_find(ids, record_keys[i]);
+	keymap_destroy(ids);
 }
 
 /* Ids of the records that lookups refer to: in that form Salesforce tells them. */
@@ -843,22 +848,16 @@ send_writes(Claim *claim, UnitKind *kinds)
 static void
 keep_quarantined(const Claim *claim)
 {
-	DriftChange *changes;
+	const Unit **units;
 	int n = 0;
 
 	if (!drift_in_quarantine(claim->mapping))
 		return;
-	changes = palloc(sizeof(DriftChange) * Max(claim->n, 1));
+	units = palloc(sizeof(Unit *) * Max(claim->n, 1));
 	for (int i = 0; i < claim->n; i++)
-	{
-		const Candidate *candidate = &claim->candidates[i];
-		const Unit *unit = candidate->unit;
-
-		if (unit->changed && !unit->deleted)
-			changes[n++] = (DriftChange){unit->key, unit->changed, unit->changed_len,
-										 unit->event_at ? unit->event_at : GetCurrentTimestamp()};
-	}
-	drift_note(claim->mapping, changes, n);
+		if (claim->candidates[i].unit->changed && !claim->candidates[i].unit->deleted)
+			units[n++] = claim->candidates[i].unit;
+	drift_note(claim->mapping, units, n);
 }
 
 /*
@@ -997,6 +996,8 @@ claim_once(Delivery *delivery, MappingDelivery *state, const Mapping *mapping, M
 		else
 			progress = claim_batch(&claim, queue);
 	}
+	if (claim.keys)
+		keymap_destroy(claim.keys);
 	MemoryContextSwitchTo(caller);
 	if (list_length(delivery->outgoing) > outgoing)
 		MemoryContextSetParent(claim.context, delivery->context);

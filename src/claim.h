@@ -50,6 +50,7 @@ typedef struct Claim
 	MemoryContext context; /* becomes the request's */
 	int n;
 	Candidate *candidates;
+	struct keymap_hash *keys; /* record keys that are in flight, or of candidates */
 	RecordRow *records;
 	int nrecords;
 	char **fields; /* that reads ask for */

@@ -673,7 +673,7 @@ left_ready(Delivery *delivery)
 			!state->blocked && state->held_until == 0)
 			return true;
 	}
-	return delivery->look || fetch_left_behind(delivery);
+	return (delivery->look && deliver_possible(delivery)) || fetch_left_behind(delivery);
 }
 
 static long

@@ -266,7 +266,10 @@ queue_column(const Mapping *mapping, AttrNumber attnum)
 	(void) api_start_backfill(mapping->id, source_row_count(mapping, NULL), bitmap, len);
 }
 
-/* A row without a record is sent whole when it gets one, or is gone. */
+/*
+ * A row without a record is sent whole when it gets one, or is gone.  Where
+ * changes of the row wait already, each column keeps its own time.
+ */
 static const char missed_query[] =
 	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, changed,"
 	" changed_at, first_event_at, event_at, xid)"
@@ -278,7 +281,12 @@ static const char missed_query[] =
 	" WHEN d.changed IS NULL THEN excluded.changed"
 	" WHEN pg_catalog.length(d.changed) < pg_catalog.length(excluded.changed)"
 	" THEN d.changed || pg_catalog.substr(excluded.changed, pg_catalog.length(d.changed) + 1)"
-	" ELSE pg_catalog.set_bit(d.changed, $4 - 1, 1) END, times = NULL, changed_at = greatest(d.changed_at, excluded.changed_at), event_at = greatest(d.event_at, excluded.event_at)";
+	" ELSE pg_catalog.set_bit(d.changed, $4 - 1, 1) END,"
+	" times = ARRAY(SELECT CASE WHEN b.i = $4 THEN greatest(o.at, excluded.event_at) ELSE o.at END"
+	" FROM pg_catalog.generate_series(1, 8 * greatest(pg_catalog.length(d.changed), pg_catalog.length(excluded.changed)))"
+	" AS b(i) CROSS JOIN LATERAL (SELECT coalesce(d.times[b.i], CASE WHEN b.i <= 8 * pg_catalog.length(d.changed)"
+	" AND pg_catalog.get_bit(d.changed, b.i - 1) = 1 THEN d.changed_at END, '-infinity') AS at) o ORDER BY b.i),"
+	" changed_at = greatest(d.changed_at, excluded.changed_at), event_at = greatest(d.event_at, excluded.event_at)";
 
 /* As changes of the column number "changed" again. */
 static void
@@ -443,14 +451,25 @@ drift_follow(const Mapping *mapping)
  * Changes while in quarantine
  */
 
-/* Did the column change, or what it is made of? */
-static bool
-is_changed(const Mapping *mapping, const DriftChange *change, const MappingColumn *column)
+/*
+ * When an event last changed the column, or what it is made of; BATCH_NEVER if
+ * none did.  What a backfill brings is no change: the field's return has another.
+ */
+static int64
+changed_at(const Mapping *mapping, const Unit *unit, const MappingColumn *column)
 {
-	for (int i = 0; i < column->ninputs; i++)
-		if (bitmap_has(change->changed, change->changed_len, mapping->columns[column->inputs[i]].attnum))
-			return true;
-	return bitmap_has(change->changed, change->changed_len, column->attnum);
+	int64 last = BATCH_NEVER;
+
+	for (int i = -1; i < column->ninputs; i++)
+	{
+		int attnum = i < 0 ? column->attnum : mapping->columns[column->inputs[i]].attnum;
+		int64 at;
+
+		if (bitmap_has(unit->changed, unit->changed_len, attnum) &&
+			batch_column_changed(unit, attnum - 1, &at))
+			last = Max(last, at);
+	}
+	return last;
 }
 
 static const char note_query[] =
@@ -460,7 +479,7 @@ static const char note_query[] =
 	" ON CONFLICT (mapping, attnum, key) DO UPDATE SET event_at = greatest(m.event_at, excluded.event_at)";
 
 void
-drift_note(const Mapping *mapping, const DriftChange *changes, int n)
+drift_note(const Mapping *mapping, const Unit *const *units, int n)
 {
 	int max = n * mapping->nroutes;
 	int32 *attnums = palloc(sizeof(int32) * Max(max, 1));
@@ -476,11 +495,13 @@ drift_note(const Mapping *mapping, const DriftChange *changes, int n)
 
 		for (int i = 0; route->status == ROUTE_QUARANTINED && i < n; i++)
 		{
-			if (!is_changed(mapping, &changes[i], column))
+			int64 at = changed_at(mapping, units[i], column);
+
+			if (at == BATCH_NEVER)
 				continue;
 			attnums[nnoted] = column->attnum;
-			keys[nnoted] = unconstify(char *, changes[i].key);
-			times[nnoted++] = psprintf(INT64_FORMAT, changes[i].event_at);
+			keys[nnoted] = units[i]->key;
+			times[nnoted++] = psprintf(INT64_FORMAT, at);
 		}
 	}
 	if (nnoted == 0)

@@ -6,6 +6,7 @@
 #ifndef SFSYNC_DRIFT_H
 #define SFSYNC_DRIFT_H
 
+#include "batch.h"
 #include "mapping.h"
 
 /*
@@ -32,18 +33,9 @@ extern void drift_begin(const Mapping *mapping, AttrNumber attnum, const SfField
 extern bool drift_in_quarantine(const Mapping *mapping);
 
 /*
- * Changes of a row that are about to be settled: what is in quarantine of them
- * is kept for later.  changed is a bitmap by attribute number - 1.
+ * A row's changes that are about to be settled: what is in quarantine of them is
+ * kept for later.
  */
-typedef struct DriftChange
-{
-	const char *key;
-	const uint8 *changed;
-	int changed_len;
-	TimestampTz event_at;
-} DriftChange;
-
-/* Within settling. */
-extern void drift_note(const Mapping *mapping, const DriftChange *changes, int n);
+extern void drift_note(const Mapping *mapping, const Unit *const *units, int n);
 
 #endif /* SFSYNC_DRIFT_H */

@@ -178,6 +178,8 @@ read_queue(Delivery *delivery)
 	Taking taking = {delivery, NIL};
 	int nread;
 
+	if (!deliver_possible(delivery))
+		return; /* busy writers must not pay for reading what can't go */
 	while (delivery->look && at_hand(delivery) < at_hand_low(delivery))
 		if (queue_read(&delivery->window, PAGE, delivery->context, take_event, &taking, &nread))
 			delivery->look = false;

@@ -102,6 +102,12 @@ spill(void)
 	MemoryContextSwitchTo(caller);
 }
 
+static int
+note_data_length(const Note *note)
+{
+	return note->key_len + Max(note->old_len, 0) + Max(note->changed_len, 0);
+}
+
 static void
 cut_buffer(int64 length)
 {
@@ -111,10 +117,15 @@ cut_buffer(int64 length)
 		resetStringInfo(&buffer->memory);
 	}
 	else
-	{
 		buffer->memory.len = length - buffer->file_length;
-		buffer->memory.data[buffer->memory.len] = '\0';
-	}
+}
+
+static char *
+put(char *to, const void *bytes, int len)
+{
+	if (len > 0)
+		memcpy(to, bytes, len);
+	return to + Max(len, 0);
 }
 
 void
@@ -122,6 +133,7 @@ notes_add(int mapping, char operation, const char *key, const char *old_key, con
 		  int changed_len)
 {
 	Note note = {0};
+	char *to;
 
 	make_buffer();
 	note.at = GetCurrentTimestamp();
@@ -130,12 +142,12 @@ notes_add(int mapping, char operation, const char *key, const char *old_key, con
 	note.key_len = strlen(key);
 	note.old_len = old_key ? (int) strlen(old_key) : -1;
 	note.changed_len = changed_len;
-	appendBinaryStringInfo(&buffer->memory, (char *) &note, sizeof(note));
-	appendBinaryStringInfo(&buffer->memory, key, note.key_len);
-	if (old_key)
-		appendBinaryStringInfo(&buffer->memory, old_key, note.old_len);
-	if (changed_len > 0)
-		appendBinaryStringInfo(&buffer->memory, (const char *) changed, changed_len);
+	enlargeStringInfo(&buffer->memory, sizeof(note) + note_data_length(&note));
+	to = put(buffer->memory.data + buffer->memory.len, &note, sizeof(note));
+	to = put(to, key, note.key_len);
+	to = put(to, old_key, note.old_len);
+	to = put(to, changed, changed_len);
+	buffer->memory.len = to - buffer->memory.data;
 	if (buffer->memory.len > work_mem * (int64) 1024)
 		spill();
 }
@@ -197,18 +209,34 @@ capture_at_subxact(SubXactEvent event)
  */
 
 #define INSERT_BATCH 500
+#define KEPT_SLOTS 16
 #define QUEUE_COLUMNS 9
+
+/*
+ * What writing takes and is the same for each transaction: most write one row,
+ * and to make this anew would cost them more than the row.
+ */
+typedef struct Kept
+{
+	bool valid; /* nothing has happened to the queue since it was looked up */
+	Oid queue;
+	Oid index;
+	MemoryContext context; /* of what follows; NULL: that isn't made */
+	MemoryContext rows;    /* of one batch */
+	TupleDesc desc;
+	IndexInfo *index_info;
+	int nslots;
+	TupleTableSlot *slots[INSERT_BATCH];
+} Kept;
+
+static Kept kept;
 
 typedef struct Writer
 {
 	Relation queue;
 	Relation index;
-	IndexInfo *index_info;
 	BulkInsertState bulk;
-	MemoryContext context; /* of one batch */
-	TupleTableSlot *slots[INSERT_BATCH];
-	int nslots;
-	int max_slots;
+	int nrows; /* of this batch */
 	FullTransactionId xid;
 	Oid actor;
 	int32 n;
@@ -216,25 +244,96 @@ typedef struct Writer
 	bool *gone; /* its table was dropped: partitions have not left it, but went with it */
 } Writer;
 
+void
+notes_invalidate(Oid relid)
+{
+	if (relid == InvalidOid || relid == kept.queue || relid == kept.index)
+		kept.valid = false;
+}
+
+static void
+forget_kept(void)
+{
+	if (kept.context)
+		MemoryContextDelete(kept.context);
+	kept.context = NULL;
+	kept.nslots = 0;
+}
+
+/* False: the extension was dropped by this very transaction. */
+static bool
+find_queue(void)
+{
+	if (!kept.valid)
+	{
+		kept.valid = true; /* an invalidation meanwhile clears it again */
+		kept.queue = sfsync_relation("queue");
+		kept.index = sfsync_relation("queue_order");
+		forget_kept();
+	}
+	if (OidIsValid(kept.queue) && OidIsValid(kept.index))
+		return true;
+	kept.valid = false;
+	return false;
+}
+
+static void
+make_kept(const Writer *writer)
+{
+	MemoryContext context;
+	MemoryContext caller;
+
+	if (!kept.valid)
+		forget_kept(); /* changed before it was locked */
+	if (kept.context)
+		return;
+	context = AllocSetContextCreate(CurrentMemoryContext, "sfsync queue", ALLOCSET_SMALL_SIZES);
+	caller = MemoryContextSwitchTo(context);
+	kept.desc = CreateTupleDescCopy(RelationGetDescr(writer->queue));
+	kept.index_info = BuildIndexInfo(writer->index);
+	kept.rows = AllocSetContextCreate(context, "sfsync queue rows", ALLOCSET_START_SMALL_SIZES);
+	MemoryContextSwitchTo(caller);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	kept.context = context;
+	kept.valid = true;
+}
+
+/* An empty slot; one of a transaction that failed may be full. */
+static TupleTableSlot *
+next_slot(Writer *writer)
+{
+	int i = writer->nrows++;
+
+	if (i == kept.nslots)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(kept.context);
+
+		kept.slots[i] = MakeSingleTupleTableSlot(kept.desc, table_slot_callbacks(writer->queue));
+		kept.nslots++;
+		MemoryContextSwitchTo(caller);
+	}
+	return ExecClearTuple(kept.slots[i]);
+}
+
+/* The index is on xid and n, which are at hand. */
 static void
 write_batch(Writer *writer)
 {
-	Datum values[INDEX_MAX_KEYS];
-	bool nulls[INDEX_MAX_KEYS];
+	MemoryContext caller = MemoryContextSwitchTo(kept.rows);
+	Datum values[2] = {FullTransactionIdGetDatum(writer->xid), (Datum) 0};
+	bool nulls[2] = {false, false};
 
-	table_multi_insert(writer->queue, writer->slots, writer->nslots, GetCurrentCommandId(true), 0,
-					   writer->bulk);
-	for (int i = 0; i < writer->nslots; i++)
+	table_multi_insert(writer->queue, kept.slots, writer->nrows, GetCurrentCommandId(true), 0, writer->bulk);
+	for (int i = 0; i < writer->nrows; i++)
 	{
-		TupleTableSlot *slot = writer->slots[i];
-
-		FormIndexDatum(writer->index_info, slot, NULL, values, nulls);
-		(void) index_insert(writer->index, values, nulls, &slot->tts_tid, writer->queue, UNIQUE_CHECK_NO,
-							false, writer->index_info);
-		ExecClearTuple(slot);
+		values[1] = Int32GetDatum(writer->n - writer->nrows + i);
+		(void) index_insert(writer->index, values, nulls, &kept.slots[i]->tts_tid, writer->queue,
+							UNIQUE_CHECK_NO, false, kept.index_info);
+		ExecClearTuple(kept.slots[i]);
 	}
-	writer->nslots = 0;
-	MemoryContextReset(writer->context);
+	writer->nrows = 0;
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(kept.rows);
 }
 
 static Datum
@@ -268,12 +367,11 @@ write_note(const Note *note, const char *data, void *arg)
 		return;
 	if (operation == EVENT_DELETE && noted(writer->held, note->mapping))
 		operation = EVENT_HELD_DELETE;
-	if (writer->nslots == writer->max_slots)
-		writer->slots[writer->max_slots++] =
-			MakeSingleTupleTableSlot(RelationGetDescr(writer->queue), table_slot_callbacks(writer->queue));
-	slot = writer->slots[writer->nslots++];
-	caller = MemoryContextSwitchTo(writer->context);
+	slot = next_slot(writer);
+	caller = MemoryContextSwitchTo(kept.rows);
 
+	/* a later version's columns are null */
+	memset(slot->tts_isnull, true, kept.desc->natts * sizeof(bool));
 	memset(slot->tts_isnull, false, QUEUE_COLUMNS * sizeof(bool));
 	slot->tts_values[0] = FullTransactionIdGetDatum(writer->xid);
 	slot->tts_values[1] = TimestampTzGetDatum(note->at);
@@ -294,14 +392,8 @@ write_note(const Note *note, const char *data, void *arg)
 	slot->tts_values[8] = ObjectIdGetDatum(writer->actor);
 	ExecStoreVirtualTuple(slot);
 	MemoryContextSwitchTo(caller);
-	if (writer->nslots == INSERT_BATCH)
+	if (writer->nrows == INSERT_BATCH)
 		write_batch(writer);
-}
-
-static int
-note_data_length(const Note *note)
-{
-	return note->key_len + Max(note->old_len, 0) + Max(note->changed_len, 0);
 }
 
 static void
@@ -418,40 +510,33 @@ look_at_mappings(Writer *writer)
 static void
 flush_buffer(void)
 {
-	Oid queue = sfsync_relation("queue");
-	Oid index = sfsync_relation("queue_order");
-	Writer *writer;
+	Writer writer = {0};
 
-	if (!OidIsValid(queue) || !OidIsValid(index))
-		return; /* the extension was dropped by this very transaction */
+	if (!find_queue())
+		return;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	writer = palloc0(sizeof(Writer));
-	writer->queue = table_open(queue, RowExclusiveLock);
-	writer->index = index_open(index, RowExclusiveLock);
-	writer->index_info = BuildIndexInfo(writer->index);
-	writer->bulk = buffer_length() > 64 * 1024 ? GetBulkInsertState() : NULL;
-	writer->context =
-		AllocSetContextCreate(CurrentMemoryContext, "sfsync queue rows", ALLOCSET_DEFAULT_SIZES);
-	writer->xid = GetTopFullTransactionId();
-	writer->actor = GetSessionUserId();
-	look_at_mappings(writer);
+	writer.queue = table_open(kept.queue, RowExclusiveLock);
+	writer.index = index_open(kept.index, RowExclusiveLock);
+	make_kept(&writer);
+	writer.bulk = buffer_length() > 64 * 1024 ? GetBulkInsertState() : NULL;
+	writer.xid = GetTopFullTransactionId();
+	writer.actor = GetSessionUserId();
+	look_at_mappings(&writer);
 
-	notes_each(write_note, writer);
-	if (writer->nslots > 0)
-		write_batch(writer);
+	notes_each(write_note, &writer);
+	if (writer.nrows > 0)
+		write_batch(&writer);
 
-	for (int i = 0; i < writer->max_slots; i++)
-		ExecDropSingleTupleTableSlot(writer->slots[i]);
-	if (writer->bulk)
+	if (writer.bulk)
 	{
-		table_finish_bulk_insert(writer->queue, 0);
-		FreeBulkInsertState(writer->bulk);
+		table_finish_bulk_insert(writer.queue, 0);
+		FreeBulkInsertState(writer.bulk);
 	}
-	MemoryContextDelete(writer->context);
-	index_close(writer->index, RowExclusiveLock);
-	table_close(writer->queue, RowExclusiveLock);
-	pfree(writer);
+	index_close(writer.index, NoLock);
+	table_close(writer.queue, NoLock);
 	PopActiveSnapshot();
+	if (kept.nslots > KEPT_SLOTS)
+		forget_kept();
 	shmem_wake_at_commit();
 }
 

@@ -44,4 +44,7 @@ extern void notes_add_delete(const NotedMapping *mapping, char operation, const 
 typedef void (*NoteFunction)(const Note *note, const char *data, void *arg);
 extern void notes_each(NoteFunction function, void *arg);
 
+/* A relation, or all when InvalidOid, may have changed. */
+extern void notes_invalidate(Oid relid);
+
 #endif /* SFSYNC_NOTES_H */

@@ -388,44 +388,79 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 	return rows;
 }
 
+static const char by_key_query[] = "SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY;
+
+/*
+ * The index on at_keys is asked key by key (for all at once it takes time by
+ * their square), and for all mappings: no other is to be read along with it.
+ */
+#define AT_KEY "(SELECT * FROM sfsync.record WHERE at_keys && ARRAY[u.key] OFFSET 0)"
+
 static const char at_keys_query[] =
 	"SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY " UNION ALL SELECT " RECORD_COLUMNS
-	" FROM sfsync.record r WHERE r.mapping = $1 AND r.at_keys && $2 AND r.record_key <> ALL ($2)"
+	" FROM (SELECT DISTINCT o.record_key FROM pg_catalog.unnest($2) AS u(key) CROSS JOIN LATERAL " AT_KEY " o"
+	" WHERE o.mapping = $1) m"
+	" JOIN sfsync.record r ON r.mapping = $1 AND r.record_key = m.record_key"
+	" WHERE r.record_key NOT IN (SELECT pg_catalog.unnest($2))"
 	" UNION ALL SELECT " RECORD_COLUMNS " FROM sfsync.record r WHERE r.mapping = $1 AND r.displaced_by = '0'"
 	" AND r.key = ANY ($3) AND r.record_key <> ALL ($2) AND NOT r.at_keys && $2";
+
+/* Has the mapping records that Salesforce may have under other keys?  Few have: then bitmaps may be scanned. */
+static bool
+any_moves(SqlScope *scope, SqlArg mapping)
+{
+	if (SQL_RUN(
+			scope,
+			"SELECT FROM sfsync.record WHERE mapping = $1 AND pg_catalog.cardinality(at_keys) >= 0 LIMIT 1",
+			mapping) == 0)
+		return false;
+	sql_allow_bitmaps();
+	return true;
+}
 
 RecordRow *
 records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nkeys, int *n)
 {
 	SqlScope scope;
 	RecordRow *rows;
+	SqlArg id = sql_arg_int(mapping);
 
 	sql_open(&scope, false);
-	*n = SQL_RUN(&scope, at_keys_query, sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys),
-				 sql_arg_texts(keys, nkeys));
+	if (any_moves(&scope, id))
+		*n =
+			SQL_RUN(&scope, at_keys_query, id, sql_arg_texts(record_keys, nkeys), sql_arg_texts(keys, nkeys));
+	else
+		*n = SQL_RUN(&scope, by_key_query, id, sql_arg_texts(record_keys, nkeys));
 	rows = take_records(&scope, CurrentMemoryContext, *n);
 	sql_close(&scope);
 	return rows;
 }
 
-static const char owner_query[] =
-	"SELECT u.i::pg_catalog.int4 - 1, r.record_key, true FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(id, i)"
+#define OWNERS_BY_ID                                                                                             \
+	"SELECT u.i::pg_catalog.int4 - 1, r.record_key, true FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(id, i)" \
 	" CROSS JOIN LATERAL (SELECT record_key FROM sfsync.record WHERE mapping = $1 AND salesforce_id = u.id LIMIT 1) r"
+
+static const char by_id_query[] = OWNERS_BY_ID;
+
+static const char owner_query[] = OWNERS_BY_ID
 	" UNION ALL"
 	" SELECT u.i::pg_catalog.int4 - 1, r.record_key, false FROM pg_catalog.unnest($3) WITH ORDINALITY AS u(key, i)"
-	" JOIN sfsync.record r ON r.mapping = $1 AND r.at_keys && ARRAY[u.key]"
-	" WHERE NOT (r.salesforce_id LIKE '?%' AND r.record_key LIKE ' %')";
+	" CROSS JOIN LATERAL " AT_KEY
+	" r WHERE r.mapping = $1 AND NOT (r.salesforce_id LIKE '?%' AND r.record_key LIKE ' %')";
 
 RecordOwners *
 record_owners(int mapping, char *const *ids, char *const *record_keys, int n)
 {
 	RecordOwners *owners = palloc0(sizeof(RecordOwners) * Max(n, 1));
+	SqlArg id = sql_arg_int(mapping);
 	SqlScope scope;
 	int found;
 
 	sql_open(&scope, false);
-	found = SQL_RUN(&scope, owner_query, sql_arg_int(mapping), sql_arg_texts(ids, n),
-					sql_arg_texts(record_keys, n));
+	if (any_moves(&scope, id))
+		found = SQL_RUN(&scope, owner_query, id, sql_arg_texts(ids, n), sql_arg_texts(record_keys, n));
+	else
+		found = SQL_RUN(&scope, by_id_query, id, sql_arg_texts(ids, n));
 	for (int i = 0; i < found; i++)
 	{
 		RecordOwners *its = &owners[sql_int(i, 1)];

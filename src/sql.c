@@ -8,6 +8,7 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "mb/pg_wchar.h"
@@ -51,6 +52,13 @@ sql_close(SqlScope *scope)
 		PopActiveSnapshot();
 	sfsync_leave(&scope->saved);
 	MemoryContextSwitchTo(scope->caller);
+}
+
+void
+sql_allow_bitmaps(void)
+{
+	(void) set_config_option("enable_bitmapscan", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
 }
 
 static SPIPlanPtr

@@ -37,6 +37,12 @@ extern void sql_close(SqlScope *scope);
  */
 extern uint64 sql_run(SqlScope *scope, const char *query, const SqlArg *args, int nargs, long limit);
 
+/*
+ * The worker's plans scan no bitmaps, but an index on an array's elements can't
+ * be used otherwise.  Until the scope is closed.
+ */
+extern void sql_allow_bitmaps(void);
+
 #define SQL_RUN(scope, query, ...)                                                                           \
 	sql_run(scope, query, (const SqlArg[]){__VA_ARGS__}, lengthof(((const SqlArg[]){__VA_ARGS__})), 0)
 #define SQL_RUN0(scope, query) sql_run(scope, query, NULL, 0, 0)

@@ -1,0 +1,73 @@
+# A field that goes and comes back: edits made meanwhile are weighed by when the row's column itself changed.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+
+use PostgreSQL::Test::Utils;
+use SfSync;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $sim = simulator();
+my $node = new_node('quarantine', conf => "fsync = off\nsfsync.schema_ttl = '3s'\nsfsync.history = 'all'\n");
+
+sub sql
+{
+	my ($statement) = @_;
+	return $node->safe_psql('postgres', $statement);
+}
+
+sub title
+{
+	my ($action, $status) = @_;
+
+	$sim->post('schema', { object => 'Contact', field => 'Title', action => $action });
+	sql(q{SELECT sfsync.refresh_schema()});
+	poll_query($node, "SELECT count(*) = 1 FROM sfsync.field_map WHERE column_name = 'title' AND status = '$status'", "$action: $status");
+	return;
+}
+
+# A person's edit, and then a moment in which the clocks go on.
+sub edit
+{
+	my ($id, $value) = @_;
+	my $at = time() + 2;
+
+	$sim->post('edit', { object => 'Contact', match => { PG_Key__c => "$id" }, fields => { Title => $value }, at => $at });
+	poll_until(sub { time() > $at + 2 }, "$value is over");
+	return;
+}
+
+connect_salesforce($node, $sim);
+sql(q{CREATE TABLE contacts (id integer PRIMARY KEY, last_name text NOT NULL, phone text, title text);
+	INSERT INTO contacts SELECT i, 'Contact ' || i, 'p' || i, 'title ' || i FROM generate_series(1, 9) i;
+	SELECT sfsync.create_mapping('contacts', 'Contact', 'PG_Key__c', 'delete', conflict_policy => 'newest_wins')});
+wait_for_sync($node, 'all is there');
+
+# Its column changed before the edit, another column after it; and the other way round.
+title('hide', 'quarantined');
+sql(q{SELECT sfsync.pause(); UPDATE contacts SET title = 'from the table' WHERE id IN (1, 2)});
+edit(1, 'by a rep');
+edit(2, 'by a rep');
+edit(3, 'by a rep');
+sql(q{UPDATE contacts SET phone = 'later' WHERE id = 1; UPDATE contacts SET title = 'later' WHERE id = 2; SELECT sfsync.resume()});
+wait_for_sync($node, 'without the field');
+is($sim->record('Contact', '1')->{Phone}, 'later', 'other fields go on');
+
+# Its return is cut short: what the backfill had begun with is no change of the rows.
+$sim->fault(name => 'slow', match => { kind => 'collections_retrieve' }, times => 1, action => { hang => 2 });
+title('show', 'mapped');
+poll_until(sub { $sim->hits('slow') }, 'its backfill begins');
+title('hide', 'quarantined');
+wait_for_sync($node, 'without the field again');
+title('show', 'mapped');
+wait_for_sync($node, 'with it');
+is($sim->record('Contact', '1')->{Title}, 'by a rep', 'an edit that is newer than the change of the column stays');
+is($sim->record('Contact', '2')->{Title}, 'later', 'one that is older gives way');
+is($sim->record('Contact', '3')->{Title}, 'by a rep', 'where the row did not change, the edit stays');
+is($sim->record('Contact', '4')->{Title}, 'title 4', 'others are as they were');
+same_state($node, 'nothing is left on the way');
+$node->stop;
+done_testing();
