@@ -280,11 +280,11 @@ lexical_read_zone(const char **text, int *offset)
 int64
 lexical_date_seconds(const LexicalDate *date)
 {
-	int64 year = date->year - (date->month <= 2);
+	int64 year = 400 + date->year - (date->month <= 2); /* an era on, where no year is below 0 */
 	int month = (date->month + 9) % 12;
 	int64 days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + date->day - 1;
 
-	return (days - 719468) * DAY_SECONDS;
+	return (days - 146097 - 719468) * DAY_SECONDS;
 }
 
 /* The day with these seconds. */

@@ -539,6 +539,12 @@ instants(void **state)
 		if (!same(expected, plain))
 			fail_msg("\"%s\": \"%s\", not \"%s\"", zoned, expected, plain);
 	}
+
+	/* nobody's calendar begins there, but a reply may say so */
+	assert_string_equal(canonical(SF_DATETIME, FV_STRING, "0000-01-01T00:00:00Z"), "0000-01-01T00:00:00Z");
+	assert_string_equal(canonical(SF_DATETIME, FV_STRING, "0000-02-28"), "0000-02-28T00:00:00Z");
+	assert_string_equal(canonical(SF_DATETIME, FV_STRING, "0000-02-29"), "0000-02-29T00:00:00Z");
+	assert_string_equal(canonical(SF_DATETIME, FV_STRING, "0000-03-01"), "0000-03-01T00:00:00Z");
 }
 
 /* ------------------------------------------------------------------------
