@@ -539,15 +539,22 @@ decide_delete(Claim *claim, Candidate *candidate)
 	}
 }
 
+static bool
+has_row(const IntentRow *intent, const Unit *unit)
+{
+	for (int k = 0; k < intent->nkeys; k++)
+		if (strcmp(intent->keys[k], unit->key) == 0)
+			return true;
+	return false;
+}
+
 /* Is the row part of a request of ours that Salesforce may have carried out, or not? */
 static bool
-in_intent(const Claim *claim, const Unit *unit, bool verifying)
+in_intent(const Claim *claim, const Unit *unit)
 {
 	for (int i = 0; i < claim->nintents; i++)
-		for (int k = 0; k < claim->intents[i].nkeys; k++)
-			if ((!verifying || claim->intents[i].verifying) &&
-				strcmp(claim->intents[i].keys[k], unit->key) == 0)
-				return true;
+		if (has_row(&claim->intents[i], unit))
+			return true;
 	return false;
 }
 
@@ -555,8 +562,12 @@ in_intent(const Claim *claim, const Unit *unit, bool verifying)
 static bool
 is_verified_only(const Claim *claim, const Unit *unit)
 {
-	return unit->deferred && unit->nrefs == 0 && !unit->changed && unit->whole_at == BATCH_NEVER &&
-		   in_intent(claim, unit, true);
+	if (!unit->deferred || unit->nrefs > 0 || unit->changed || unit->whole_at != BATCH_NEVER)
+		return false;
+	for (int i = 0; i < claim->nintents; i++)
+		if (claim->intents[i].verifying && has_row(&claim->intents[i], unit))
+			return true;
+	return false;
 }
 
 /*
@@ -613,8 +624,8 @@ filter_changed(const Mapping *mapping, const Unit *unit, int64 *at)
 
 /*
  * A row that newly passes, if only since there is no filter any more, is sent
- * whole: what changed while it didn't pass was passed over.  Its record may be there all the time: archived, or kept since
- * someone had edited it.
+ * whole: what changed while it didn't pass was passed over.  Its record may be
+ * there all the time: archived, or kept since someone had edited it.
  */
 static void
 welcome(const Mapping *mapping, Candidate *candidate)
@@ -641,7 +652,7 @@ decide_filtered(Claim *claim, Candidate *candidate)
 
 	if (record && strcmp(record->key, candidate->unit->key) != 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
-	if (!record && !in_intent(claim, candidate->unit, false))
+	if (!record && !in_intent(claim, candidate->unit))
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	if (record && record->nreplaced > 0)
 		return decided(claim, candidate, OUTCOME_UNCHANGED); /* it has left before */
@@ -669,7 +680,7 @@ static bool
 was_filtered(const Claim *claim, const Candidate *candidate)
 {
 	return claim->mapping->filter && candidate->unit->deleted && !candidate->record &&
-		   !candidate->old_record && !in_intent(claim, candidate->unit, false) &&
+		   !candidate->old_record && !in_intent(claim, candidate->unit) &&
 		   backfill_was_done(claim->mapping->id);
 }
 

@@ -34,7 +34,7 @@ extern bool drift_in_quarantine(const Mapping *mapping);
 
 /*
  * A row's changes that are about to be settled: what is in quarantine of them is
- * kept for later.
+ * kept for later.  Within settling.
  */
 extern void drift_note(const Mapping *mapping, const Unit *const *units, int n);
 

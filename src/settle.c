@@ -472,6 +472,7 @@ name_dead_parents(SqlScope *scope, const Outcome *outcomes, int n)
 				sql_arg_texts(children, nchildren));
 }
 
+/* A request whose outcome is unknown may yet make anew what was deleted here. */
 static void
 note_deletes(const Mapping *mapping, const Outcome *outcomes, int n)
 {
