@@ -36,6 +36,7 @@ OBJS = \
 	src/delete_policy.o \
 	src/deliver.o \
 	src/describe.o \
+	src/digest.o \
 	src/drift.o \
 	src/errors.o \
 	src/expression.o \
@@ -57,6 +58,8 @@ OBJS = \
 	src/judge.o \
 	src/launcher.o \
 	src/lexical.o \
+	src/lock.o \
+	src/locked.o \
 	src/mapping.o \
 	src/mapping_load.o \
 	src/meet.o \

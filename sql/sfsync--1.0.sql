@@ -95,6 +95,7 @@ CREATE TABLE sfsync.mapping_state (
 	mapped text[],
 	quarantined text[],
 	notice text,
+	waits text,
 	blocked text,
 	blocked_until timestamptz,
 	synced bigint NOT NULL DEFAULT 0,
@@ -108,6 +109,7 @@ COMMENT ON TABLE sfsync.mapping_state IS 'what the worker last knew of a mapping
 COMMENT ON COLUMN sfsync.mapping_state.mapped IS
 'attribute numbers, the fields that they fed when last looked at, and their types (4=Phone:phone): what is new to it is sent once';
 COMMENT ON COLUMN sfsync.mapping_state.quarantined IS 'the same of fields that can''t be written any more, by no will of the table''s';
+COMMENT ON COLUMN sfsync.mapping_state.waits IS 'what keeps the mapping from going on for now, by itself; shown in status.detail';
 COMMENT ON COLUMN sfsync.mapping_state.notice IS 'what is not as it should be while the rest goes on; shown in status.detail';
 
 CREATE TABLE sfsync.missed (
@@ -676,13 +678,14 @@ SELECT m.name AS mapping, m.source, m.object, m.server, m.owner,
 	CASE WHEN f.fence IS NOT NULL THEN 'fenced'
 		WHEN w.blocked IS NOT NULL OR s.state = 'blocked' THEN 'blocked'
 		WHEN m.paused OR NOT current_setting('sfsync.enabled')::boolean THEN 'paused'
+		WHEN w.waits IS NOT NULL AND coalesce(s.state, 'active') = 'active' THEN 'backing_off'
 		ELSE coalesce(s.state, 'active') END AS state,
 	CASE WHEN f.fence IS NOT NULL THEN f.fence
 		WHEN w.blocked IS NOT NULL THEN w.blocked
 		WHEN s.state = 'blocked' THEN s.detail
 		WHEN m.paused THEN 'paused; sfsync.resume(''' || replace(m.name, '''', '''''') || ''') takes it up again'
 		WHEN NOT current_setting('sfsync.enabled')::boolean THEN 'sfsync.enabled is off'
-		ELSE coalesce(s.detail, w.notice) END AS detail,
+		ELSE coalesce(s.detail, w.waits, w.notice) END AS detail,
 	p.pending, clock_timestamp() - p.oldest AS oldest_pending,
 	(SELECT coalesce(sum(cardinality(i.keys)), 0) FROM sfsync.intent i
 		WHERE i.mapping = m.id AND i.state = 'in_flight')

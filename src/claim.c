@@ -978,7 +978,7 @@ claim_once(Delivery *delivery, MappingDelivery *state, const Mapping *mapping, M
 
 	claim.context = AllocSetContextCreate(delivery->turn_context, "sfsync request", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(claim.context);
-	if (delivery_lock_source(mapping))
+	if (delivery_lock_source(delivery, state, mapping))
 		claim.mapping = mapping_get(state->id);
 	if (!claim.mapping) /* locked by others, or dropped by them just now */
 	{

@@ -369,7 +369,7 @@ create_field_step(Delivery *delivery, MappingDelivery *state, void *arg)
 	const MappingColumn *column;
 	Connection *connection;
 
-	if (!mapping || state->creation_in_flight || !delivery_lock_source(mapping))
+	if (!mapping || state->creation_in_flight || !delivery_lock_source(delivery, state, mapping))
 		return;
 	mapping = mapping_get(state->id);
 	if (!mapping || !mapping->meta || mapping->broken)

@@ -7,7 +7,6 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
-#include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -26,7 +25,7 @@
 /* States of servers and counters are written at most so often while busy. */
 #define STATE_INTERVAL_MS 1000
 
-/* Where something is ready but couldn't be taken up: its table was locked. */
+/* Where something is ready but couldn't be taken up. */
 #define LOOK_AGAIN_MS 100
 
 #define MAX_REPLY_BYTES (64 * 1024 * 1024)
@@ -49,6 +48,14 @@ deliver_create(HttpClient *http)
 	return delivery;
 }
 
+/* What its transaction noted is undone: note it again. */
+static void
+begin_anew(MappingDelivery *state)
+{
+	state->seen_serial = 0;
+	state->lock_told = true;
+}
+
 MappingDelivery *
 delivery_of(Delivery *delivery, int mapping)
 {
@@ -66,6 +73,7 @@ delivery_of(Delivery *delivery, int mapping)
 	state = palloc0(sizeof(MappingDelivery));
 	state->id = mapping;
 	state->deliverable = true;
+	begin_anew(state);
 	delivery->mappings = lappend(delivery->mappings, state);
 	MemoryContextSwitchTo(caller);
 	return state;
@@ -132,10 +140,13 @@ delivery_send_later(Delivery *delivery, Request *request)
 	MemoryContextSwitchTo(caller);
 }
 
-bool
-delivery_lock_source(const Mapping *mapping)
+static const char *
+reason_of(const ErrorData *error)
 {
-	return !mapping->source_name || ConditionalLockRelationOid(mapping->source, AccessShareLock);
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return "reading the table needs a lock that another session holds: of another table, that a policy or"
+			   " function reads, or of a partition that is being attached";
+	return error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message;
 }
 
 bool
@@ -167,9 +178,8 @@ delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, voi
 		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
 			error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
-		delivery_block(delivery, state,
-					   error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message,
-					   GetCurrentTimestamp());
+		delivery_block(delivery, state, reason_of(error), GetCurrentTimestamp());
+		begin_anew(state);
 		good = false;
 	}
 	PG_END_TRY();
@@ -186,6 +196,7 @@ typedef struct Look
 {
 	TimestampTz now;
 	TimestampTz next; /* when to look again; 0 never */
+	bool woken;
 } Look;
 
 static void
@@ -198,7 +209,11 @@ soonest(TimestampTz *next, TimestampTz candidate)
 static void
 follow_drift(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
 {
-	if (state->seen_serial == mapping->serial || !mapping->meta || mapping->broken)
+	if (state->seen_serial == mapping->serial || !mapping->meta || mapping->broken ||
+		!delivery_lock_source(delivery, state, mapping))
+		return;
+	mapping = mapping_get(state->id);
+	if (!mapping || !mapping->meta || mapping->broken)
 		return;
 	if (drift_follow(mapping))
 		delivery->backfills_running = true;
@@ -279,13 +294,19 @@ static void
 look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 {
 	Look *look = arg;
-	Mapping *mapping = mapping_get(state->id);
+	Mapping *mapping;
 	Connection *connection;
 	TimestampTz again;
 
 	state->deliverable = state->needs_metadata = state->creation_due = false;
 	state->bulk_threshold = 0;
 	state->held_until = 0;
+	if (locked_rests(state, look->now, &again))
+	{
+		soonest(&look->next, again);
+		return;
+	}
+	mapping = mapping_get(state->id);
 	if (!mapping)
 	{
 		state->deliverable = true; /* what is left of it is thrown away */
@@ -294,6 +315,11 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	if (state->blocked && Max(state->blocked_until, state->refused_until) > look->now)
 	{
 		soonest(&look->next, Max(state->blocked_until, state->refused_until));
+		return;
+	}
+	if (locked_still(state, mapping, look->woken, look->now, &again))
+	{
+		soonest(&look->next, again);
 		return;
 	}
 	if (mapping->paused || !sfsync_enabled)
@@ -329,9 +355,9 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 
 /* A change of configuration or catalog may have mended what blocks a mapping. */
 static void
-look_at_mappings(Delivery *delivery)
+look_at_mappings(Delivery *delivery, bool woken)
 {
-	Look look = {GetCurrentTimestamp(), 0};
+	Look look = {GetCurrentTimestamp(), 0, woken};
 	ListCell *lc;
 
 	if (mapping_was_invalidated())
@@ -720,7 +746,7 @@ deliver_turn(Delivery *delivery, bool woken)
 	delivery->turn_started = GetCurrentTimestamp();
 	begin_turn();
 	MemoryContextSwitchTo(delivery->turn_context);
-	look_at_mappings(delivery);
+	look_at_mappings(delivery, woken);
 	verify_intents(delivery);
 	fetch(delivery);
 	bulk_measure(delivery);
@@ -783,6 +809,8 @@ deliver_recover(Delivery *delivery)
 	list_free(delivery->outgoing);
 	delivery->outgoing = NIL;
 	bulk_jobs_recover(delivery);
+	foreach(lc, delivery->mappings)
+		begin_anew(lfirst(lc));
 	delivery->look = true;
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(delivery->turn_context);

@@ -34,6 +34,9 @@ typedef struct MappingDelivery
 	int failures;              /* errors in a row */
 	int refusals;              /* records refused in a row for what concerns all */
 	TimestampTz held_until;    /* near the budget: its changes wait for more; 0 no */
+	TimestampTz locked_since;  /* somebody else has its table; 0 no */
+	TimestampTz lock_tried;
+	bool lock_told; /* the views may say so */
 	bool describe_in_flight;
 	bool describe_wanted;           /* before anything else is sent */
 	bool describe_due;              /* beside, and only if they changed */
@@ -192,10 +195,18 @@ extern Outcome *delivery_decide(Delivery *delivery, Unit *unit, OutcomeKind kind
 extern void delivery_write_state(Delivery *delivery, bool idle);
 
 /*
- * Lock a mapped table for reading, or return false at once.  DDL on it has then
- * been seen (get the mapping again), and one that runs doesn't hold up others.
+ * locked.c: lock a mapped table for reading, or return false at once: the mapping
+ * can't be delivered for now.  DDL on it has then been seen (get the mapping
+ * again), and one that runs doesn't hold up others.
  */
-extern bool delivery_lock_source(const Mapping *mapping);
+extern bool delivery_lock_source(Delivery *delivery, MappingDelivery *state, const Mapping *mapping);
+
+/* Was the table locked when it was tried just now?  next: when to try again. */
+extern bool locked_rests(const MappingDelivery *state, TimestampTz now, TimestampTz *next);
+
+/* If it was, or can't be read anew: is it still?  woken: by a commit of who may have had it. */
+extern bool locked_still(MappingDelivery *state, const Mapping *mapping, bool woken, TimestampTz now,
+						 TimestampTz *next);
 
 /*
  * Run a step of one mapping's in a subtransaction: an error of it (a dropped

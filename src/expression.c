@@ -45,6 +45,8 @@ typedef struct Argument
 static bool
 must_be_thrown(int sqlstate)
 {
+	if (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE)
+		return true;
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
 		case ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK):

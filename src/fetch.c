@@ -370,7 +370,7 @@ read_backfill(Delivery *delivery, MappingDelivery *state, void *arg)
 		at_hand(delivery) >= at_hand_low(delivery))
 		return;
 	mapping = mapping_get(job->mapping);
-	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(mapping))
+	if (!mapping || mapping->broken || !mapping->meta || !delivery_lock_source(delivery, state, mapping))
 		return;
 	wanted.mapping = mapping_get(job->mapping);
 	if (!wanted.mapping)

@@ -130,10 +130,12 @@ static const char clock_query[] =
 	" WHERE clock_skew IS NOT NULL) s ORDER BY server";
 
 static const char mappings_query[] =
-	"SELECT 'mapping ' || m.name, CASE WHEN w.blocked IS NOT NULL THEN 'critical' WHEN m.paused THEN 'warning'"
-	" ELSE 'ok' END, CASE WHEN w.blocked IS NOT NULL THEN 'blocked: ' || w.blocked WHEN m.paused THEN 'paused'"
-	" ELSE 'in force' END, CASE WHEN w.blocked IS NOT NULL THEN 'Mend what the detail says, then call"
-	" sfsync.refresh_schema().' WHEN m.paused THEN 'sfsync.resume takes it up again.' END"
+	"SELECT 'mapping ' || m.name, CASE WHEN w.blocked IS NOT NULL THEN 'critical' WHEN m.paused"
+	" OR w.waits IS NOT NULL THEN 'warning' ELSE 'ok' END, CASE WHEN w.blocked IS NOT NULL THEN 'blocked: ' || w.blocked WHEN m.paused THEN 'paused'"
+	" ELSE coalesce('waits: ' || w.waits, 'in force') END, CASE WHEN w.blocked IS NOT NULL THEN 'Mend what the detail says, then call"
+	" sfsync.refresh_schema().' WHEN m.paused THEN 'sfsync.resume takes it up again.'"
+	" WHEN w.waits IS NOT NULL THEN 'It goes on by itself; pg_locks shows who holds or wants the table in mode"
+	" AccessExclusiveLock.' END"
 	" FROM sfsync.mapping m LEFT JOIN sfsync.mapping_state w ON w.mapping = m.id ORDER BY m.name";
 
 static const char lag_query[] =

@@ -114,6 +114,52 @@ mapping_changed(Oid source)
 		CacheInvalidateRelcacheByRelid(source);
 }
 
+/*
+ * Who got it before goes on with it: a row may refer to a row of the same table.
+ * Catalogs are invalidated for much that is none of a mapping's business, like
+ * ANALYZE: what was read with it before is as good as it was.
+ */
+static void
+replace(Cached *cached, Mapping *mapping)
+{
+	static int serial = 0; /* given last */
+	Mapping *before = cached->mapping;
+
+	if (mapping)
+		mapping->serial = before && before->digest == mapping->digest ? before->serial : ++serial;
+	if (before)
+		MemoryContextSetParent(before->context, TopTransactionContext);
+	cached->mapping = mapping;
+}
+
+/* One whose table is locked stays as it was, and is tried again each time. */
+static void
+load(Cached *cached)
+{
+	Mapping *mapping;
+
+	cached->valid = true; /* an invalidation while loading clears it again */
+	PG_TRY();
+	{
+		mapping = mapping_load(cached->id);
+	}
+	PG_CATCH();
+	{
+		cached->valid = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (mapping && mapping->locked)
+		cached->valid = false;
+	if (mapping && mapping->locked && cached->mapping)
+	{
+		MemoryContextDelete(mapping->context);
+		cached->mapping->locked = true;
+	}
+	else
+		replace(cached, mapping);
+}
+
 Mapping *
 mapping_get(int id)
 {
@@ -132,26 +178,12 @@ mapping_get(int id)
 	cached = hash_search(cache, &id, HASH_ENTER, &found);
 	if (!found)
 		memset((char *) cached + sizeof(int), 0, sizeof(Cached) - sizeof(int));
-	if (cached->valid)
-		return cached->mapping;
-	/* who got it before goes on with it: a row may refer to a row of the same table */
+	if (!cached->valid)
+		load(cached);
 	if (cached->mapping)
-		MemoryContextSetParent(cached->mapping->context, TopTransactionContext);
-	cached->mapping = NULL;
-	cached->valid = true; /* an invalidation while loading clears it again */
-	PG_TRY();
-	{
-		cached->mapping = mapping_load(id);
-	}
-	PG_CATCH();
-	{
-		cached->valid = false;
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	if (!cached->mapping)
-		(void) hash_search(cache, &id, HASH_REMOVE, NULL);
-	return cached->mapping;
+		return cached->mapping;
+	(void) hash_search(cache, &id, HASH_REMOVE, NULL);
+	return NULL;
 }
 
 bool

@@ -94,8 +94,11 @@ typedef struct Mapping
 	int nroutes;
 	MappingField *fields;
 	int nfields;
-	int serial;   /* another each time it is read */
-	char *broken; /* why nothing can be sent; NULL if it can */
+	bool locked;   /* in the worker: somebody else has the table, so this is as it was when last read; or,
+					  where it never was, what is known without the table: no columns, no fields */
+	uint64 digest; /* of all that decides what is read and sent */
+	int serial;    /* another when that is another */
+	char *broken;  /* why nothing can be sent; NULL if it can */
 	MemoryContext context;
 } Mapping;
 
@@ -105,7 +108,8 @@ extern void mapping_init(void);
 /*
  * A mapping from this backend's cache, read again when anything it depends on
  * has changed.  NULL if there is none (any more).  Valid until the end of the
- * transaction, also when it has been read again meanwhile.
+ * transaction, also when it has been read again meanwhile.  Only sessions wait
+ * for its table (lock.h): see locked.
  */
 extern Mapping *mapping_get(int id);
 

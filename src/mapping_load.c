@@ -10,6 +10,7 @@
 #include "catalog/pg_index.h"
 #include "commands/trigger.h"
 #include "foreign/foreign.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -20,7 +21,9 @@
 #include "columns.h"
 #include "datum.h"
 #include "delete_policy.h"
+#include "digest.h"
 #include "drift.h"
+#include "lock.h"
 #include "mapping_load.h"
 #include "sql.h"
 
@@ -291,10 +294,15 @@ read_trigger(Mapping *mapping, Relation rel)
 static void
 read_table(Mapping *mapping, const Loaded *loaded)
 {
-	Relation rel = try_relation_open(mapping->source, AccessShareLock);
+	Relation rel;
 
+	mapping->locked = !lock_table(mapping->source);
+	if (mapping->locked)
+		return;
+	rel = try_relation_open(mapping->source, NoLock);
 	if (!rel)
 	{
+		UnlockRelationOid(mapping->source, AccessShareLock);
 		mapping->broken =
 			psprintf("the source table (oid %u) was dropped, and one of the same name is another; "
 					 "end the mapping with sfsync.drop_mapping, then create it anew",
@@ -437,7 +445,6 @@ use_metadata(Mapping *mapping, Loaded *loaded)
 Mapping *
 mapping_load(int id)
 {
-	static int serial = 0; /* of the last mapping that was read */
 	MemoryContext context =
 		AllocSetContextCreate(CacheMemoryContext, "sfsync mapping", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
@@ -445,7 +452,6 @@ mapping_load(int id)
 	Loaded loaded = {0};
 
 	mapping->id = id;
-	mapping->serial = ++serial;
 	mapping->context = context;
 	PG_TRY();
 	{
@@ -465,6 +471,7 @@ mapping_load(int id)
 			mapping->updated_at = loaded.updated_at ? mapping_column(mapping, loaded.updated_at) : -1;
 			use_metadata(mapping, &loaded);
 			mapping->checks = checks_records(mapping);
+			mapping->digest = digest_of(mapping, loaded.describe);
 		}
 	}
 	PG_CATCH();

@@ -9,7 +9,8 @@
 
 /*
  * The mapping as it is now, in a memory context of its own (mapping->context);
- * NULL if there is none.  Why it can't be used, if so, is in mapping->broken.
+ * NULL if there is none.  Why it can't be used, if so, is in mapping->broken.  It
+ * has no serial yet.
  */
 extern Mapping *mapping_load(int id);
 

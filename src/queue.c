@@ -1084,6 +1084,23 @@ mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 	sql_close(&scope);
 }
 
+bool
+mapping_state_waits(int mapping, const char *reason)
+{
+	SqlScope scope;
+	bool other;
+
+	sql_open(&scope, false);
+	other = SQL_RUN(&scope,
+					"INSERT INTO sfsync.mapping_state AS s (mapping, waits)"
+					" SELECT id, $2 FROM sfsync.mapping m WHERE id = $1 AND ($2 IS NOT NULL OR EXISTS"
+					" (SELECT FROM sfsync.mapping_state WHERE mapping = m.id AND waits IS NOT NULL))"
+					" ON CONFLICT (mapping) DO UPDATE SET waits = $2 WHERE s.waits IS DISTINCT FROM $2",
+					sql_arg_int(mapping), sql_arg_text(reason)) > 0;
+	sql_close(&scope);
+	return other;
+}
+
 static const char server_put_query[] =
 	"UPDATE sfsync.server_state SET organization_id = coalesce($2, organization_id), user_id = coalesce($3, user_id),"
 	" state_since = CASE WHEN state = $4 THEN state_since ELSE pg_catalog.clock_timestamp() END,"

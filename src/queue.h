@@ -357,6 +357,9 @@ typedef struct MappingCounters
 extern void mapping_state_add(int mapping, const MappingCounters *counters);
 
 /* NULL: not blocked. */
+/* What it waits for, NULL: nothing; false if the same is noted. */
+extern bool mapping_state_waits(int mapping, const char *reason);
+
 extern void mapping_state_blocked(int mapping, const char *reason, TimestampTz until);
 
 typedef struct ServerState

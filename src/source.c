@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "mb/pg_wchar.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -22,15 +23,25 @@
 
 #include "datum.h"
 #include "expression.h"
+#include "lock.h"
 #include "sfsync.h"
 #include "source_internal.h"
 #include "sql.h"
+
+/*
+ * The mapped table is locked before it is read.  What policies and functions of
+ * users read beside is not known; nobody else is to wait for it long.
+ */
+#define LONGEST_WAIT "200ms"
 
 void
 source_open(SourceScope *scope, const Mapping *mapping)
 {
 	scope->caller = CurrentMemoryContext;
 	sfsync_enter_user(mapping->owner, &scope->saved);
+	if (!lock_may_wait())
+		(void) set_config_option("lock_timeout", LONGEST_WAIT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
 	SPI_connect();
 }
 

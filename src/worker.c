@@ -31,6 +31,7 @@
 #include "deliver.h"
 #include "history.h"
 #include "http.h"
+#include "lock.h"
 #include "queue.h"
 #include "sfsync.h"
 #include "shmem.h"
@@ -241,6 +242,7 @@ sfsync_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	fix_session();
+	lock_never_wait();
 	wait_work = NAMED_WAIT_EVENT("SfsyncWork");
 	wait_salesforce = NAMED_WAIT_EVENT("SfsyncSalesforce");
 	if (!shmem_worker_attach())

@@ -1,0 +1,27 @@
+/*
+ * lock.h
+ *		Locks on mapped tables.
+ *
+ * A session waits for a table as for any other.  The worker serves all mappings
+ * and waits for none: it takes what is free, and comes back for the rest.
+ */
+#ifndef SFSYNC_LOCK_H
+#define SFSYNC_LOCK_H
+
+/* In the worker, once: from now on no mapped table is waited for in this process. */
+extern void lock_never_wait(void);
+extern bool lock_may_wait(void);
+
+/* Lock a table, not its partitions, for reading; false if that would mean to wait where we don't. */
+extern bool lock_table(Oid table);
+
+/*
+ * Without waiting lock a mapped table and its partitions for reading, until the
+ * end of the transaction.  InvalidOid; or the table that somebody else holds.
+ */
+extern Oid lock_all(Oid source);
+
+/* The name of a table for messages, qualified and quoted; palloc'd. */
+extern char *lock_table_name(Oid table);
+
+#endif /* SFSYNC_LOCK_H */
