@@ -171,7 +171,10 @@ static const char conflicts_query[] =
 	" sfsync.resolve_conflict.' END FROM sfsync.mapping m LEFT JOIN (SELECT mapping, pg_catalog.count(*) AS n"
 	" FROM sfsync.conflict WHERE resolution IS NULL GROUP BY mapping) c ON c.mapping = m.name ORDER BY m.name";
 
-/* Partitions too: row triggers of the root are cloned to them. */
+/*
+ * Partitions too: row triggers of the root are cloned to them.  Functions that
+ * list them would wait for those that are locked.
+ */
 static const char triggers_query[] =
 	"SELECT 'mapping ' || m.name || ': triggers', CASE WHEN t.bad IS NOT NULL THEN 'critical' ELSE 'ok' END,"
 	" coalesce(t.bad, 'in place'), CASE WHEN t.bad IS NOT NULL THEN 'Enable them with ALTER TABLE ... ENABLE TRIGGER;"
@@ -179,7 +182,8 @@ static const char triggers_query[] =
 	" FROM sfsync.mapping m CROSS JOIN LATERAL (SELECT pg_catalog.string_agg(r.relid::regclass || ': '"
 	" || CASE WHEN g.tgname IS NULL THEN n.name || ' is missing' WHEN g.tgenabled = 'D' THEN n.name || ' is disabled'"
 	" ELSE n.name || ' fires on replicas only' END, '; ' ORDER BY r.relid::regclass::text, n.name) AS bad"
-	" FROM (SELECT m.source::oid AS relid UNION SELECT i.relid FROM pg_catalog.pg_partition_tree(m.source) i) r"
+	" FROM (WITH RECURSIVE tree AS (SELECT m.source::oid AS relid UNION SELECT i.inhrelid FROM tree t"
+	" JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relid) SELECT relid FROM tree) r"
 	" JOIN pg_catalog.pg_class k ON k.oid = r.relid"
 	" CROSS JOIN (VALUES ('sfsync_capture'), ('sfsync_truncate')) AS n(name)"
 	" LEFT JOIN pg_catalog.pg_trigger g ON g.tgrelid = r.relid AND g.tgname = n.name"

@@ -15,10 +15,13 @@
 
 static bool may_wait = true;
 
-void
-lock_never_wait(void)
+bool
+lock_set_waiting(bool wait)
 {
-	may_wait = false;
+	bool was = may_wait;
+
+	may_wait = wait;
+	return was;
 }
 
 bool

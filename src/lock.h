@@ -8,8 +8,8 @@
 #ifndef SFSYNC_LOCK_H
 #define SFSYNC_LOCK_H
 
-/* In the worker, once: from now on no mapped table is waited for in this process. */
-extern void lock_never_wait(void);
+/* Are mapped tables waited for in this process?  Returns what it was. */
+extern bool lock_set_waiting(bool wait);
 extern bool lock_may_wait(void);
 
 /* Lock a table, not its partitions, for reading; false if that would mean to wait where we don't. */

@@ -17,6 +17,7 @@
 
 #include "capture.h"
 #include "datum.h"
+#include "lock.h"
 #include "mapping_load.h"
 #include "names.h"
 #include "rest.h"
@@ -184,6 +185,24 @@ mapping_get(int id)
 		return cached->mapping;
 	(void) hash_search(cache, &id, HASH_REMOVE, NULL);
 	return NULL;
+}
+
+Mapping *
+mapping_look(int id)
+{
+	bool waiting = lock_set_waiting(false);
+	Mapping *mapping = NULL;
+
+	PG_TRY();
+	{
+		mapping = mapping_get(id);
+	}
+	PG_FINALLY();
+	{
+		(void) lock_set_waiting(waiting);
+	}
+	PG_END_TRY();
+	return mapping;
 }
 
 bool

@@ -94,7 +94,8 @@ typedef struct Mapping
 	int nroutes;
 	MappingField *fields;
 	int nfields;
-	bool locked;   /* in the worker: somebody else has the table, so this is as it was when last read; or,
+	bool
+		locked; /* where it isn't waited for: somebody else has the table, so this is as it was when last read; or,
 					  where it never was, what is known without the table: no columns, no fields */
 	uint64 digest; /* of all that decides what is read and sent */
 	int serial;    /* another when that is another */
@@ -112,6 +113,9 @@ extern void mapping_init(void);
  * for its table (lock.h): see locked.
  */
 extern Mapping *mapping_get(int id);
+
+/* The same, to show it: a session doesn't wait for its table either. */
+extern Mapping *mapping_look(int id);
 
 /* The column with that name; -1 if there is none. */
 extern int mapping_column(const Mapping *mapping, const char *name);

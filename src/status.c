@@ -92,7 +92,7 @@ sfsync_resolved_fields(PG_FUNCTION_ARGS)
 	ids = mapping_ids(&n);
 	for (int i = 0; i < n; i++)
 	{
-		Mapping *mapping = mapping_get(ids[i]);
+		Mapping *mapping = mapping_look(ids[i]);
 
 		if (!mapping)
 			continue;

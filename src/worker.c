@@ -242,7 +242,7 @@ sfsync_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	fix_session();
-	lock_never_wait();
+	(void) lock_set_waiting(false);
 	wait_work = NAMED_WAIT_EVENT("SfsyncWork");
 	wait_salesforce = NAMED_WAIT_EVENT("SfsyncSalesforce");
 	if (!shmem_worker_attach())
