@@ -41,7 +41,7 @@ diag(sprintf 'after %.3f s', $seconds);
 is(scalar(() = log_since($node, $since) =~ /starting background worker process "sfsync worker/g), 1, 'and only there');
 
 #
-# DROP EXTENSION in a transaction that the worker waits for
+# DROP EXTENSION in a transaction that has a table which the worker wants
 #
 $node->safe_psql('last', q{
 CREATE EXTENSION sfsync;
@@ -55,7 +55,8 @@ my $session = session($node, database => 'last');
 $session->query('BEGIN');
 $session->query('LOCK TABLE account');
 $session->query(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sfsync worker' AND datname = 'last'});
-poll_query($node, q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.backend_type = 'sfsync worker'}, 'the next one waits for the table', expected => '1');
+poll_query($node, q{SELECT detail FROM sfsync.status}, 'the next one comes back for the table', database => 'last',
+	expected => 'table public.account is locked by another session: changes of this mapping wait until it is free');
 $session->query('DROP TABLE account');
 $session->query('SET LOCAL client_min_messages = error; DROP EXTENSION sfsync CASCADE');
 $session->query('COMMIT');
