@@ -82,7 +82,7 @@ static void
 drop_stale_reads(const Claim *claim, Unit **units, int n)
 {
 	for (int i = 0; i < n; i++)
-		if (units[i]->read && !read_is_fresh(claim->mapping, units[i]))
+		if (units[i]->read && !read_is_fresh(claim, units[i]))
 			batch_forget_read(units[i]);
 }
 

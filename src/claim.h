@@ -109,7 +109,7 @@ struct UnitRead
 };
 
 /* Has the record been read, lately enough, for the mapping as it is? */
-extern bool read_is_fresh(const Mapping *mapping, const Unit *unit);
+extern bool read_is_fresh(const Claim *claim, const Unit *unit);
 
 /*
  * Prepare one request that reads for candidates whose kind is UNIT_READ; the

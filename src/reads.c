@@ -20,11 +20,12 @@
 /* A read that is older is repeated: the record may be another by now. */
 #define FRESH_MS 5000
 
+/* As the turn began: however slow the turns are, what was read just before one is used in it. */
 bool
-read_is_fresh(const Mapping *mapping, const Unit *unit)
+read_is_fresh(const Claim *claim, const Unit *unit)
 {
-	return unit->read && unit->read->serial == mapping->serial &&
-		   !TimestampDifferenceExceeds(unit->read->read_at, GetCurrentTimestamp(), FRESH_MS);
+	return unit->read && unit->read->serial == claim->mapping->serial &&
+		   !TimestampDifferenceExceeds(unit->read->read_at, claim->delivery->turn_started, FRESH_MS);
 }
 
 /*
@@ -36,7 +37,7 @@ kind_of_read(const Claim *claim, const Candidate *candidate)
 {
 	const Unit *unit = candidate->unit;
 
-	if (!read_is_fresh(claim->mapping, unit))
+	if (!read_is_fresh(claim, unit))
 		return candidate_record(candidate) ? REQUEST_RETRIEVE : REQUEST_FIND;
 	return unit->read->record.found ? REQUEST_HISTORY : REQUEST_GONE;
 }

@@ -55,7 +55,7 @@ my $session = session($node, database => 'last');
 $session->query('BEGIN');
 $session->query('LOCK TABLE account');
 $session->query(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sfsync worker' AND datname = 'last'});
-poll_query($node, q{SELECT detail FROM sfsync.status}, 'the next one comes back for the table', database => 'last',
+poll_query($node, q{SELECT waits FROM sfsync.mapping_state}, 'the next one comes back for the table', database => 'last',
 	expected => 'table public.account is locked by another session: changes of this mapping wait until it is free');
 $session->query('DROP TABLE account');
 $session->query('SET LOCAL client_min_messages = error; DROP EXTENSION sfsync CASCADE');
