@@ -124,8 +124,11 @@ my $holder = holder('ALTER TABLE a ALTER phone SET DEFAULT 1', 'LOCK TABLE a IN 
 	q{UPDATE a SET name = 'two' WHERE id = 1});
 
 sql(q{SELECT sfsync.map_field('b', 'Phone', 'phone')});
-sql(qq{UPDATE b SET last_name = 'b$_'}) && arrives('Contact', 'LastName', '1', "b$_", "locked by ALTER TABLE: change $_ of the other arrives")
-  foreach 1 .. 3;
+foreach my $n (1 .. 3)
+{
+	sql("UPDATE b SET last_name = 'b$n'");
+	arrives('Contact', 'LastName', '1', "b$n", "locked by ALTER TABLE: change $n of the other arrives");
+}
 worker_doesnt_wait('locked by ALTER TABLE');
 ok(holds('Account', 'Name', '1', 'one'), 'nothing of the locked one is sent');
 commit($holder);
@@ -304,7 +307,7 @@ sub calls_and_seconds
 	foreach my $n (1 .. 20)
 	{
 		sql("UPDATE a SET name = '$round $n' WHERE id = 1");
-		last unless arrives('Account', 'Name', '1', "$round $n", undef) || fail("$round: change $n arrives");
+		last unless arrives('Account', 'Name', '1', "$round $n", "$round: change $n arrives");
 	}
 	wait_for_sync($node, "$round: settled");
 	return (scalar(() = $sim->requests($mark)), time() - $start);
