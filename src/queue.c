@@ -172,7 +172,7 @@ queue_prepared_transactions(void)
 #define DEFERRED_COLUMNS                                                                                        \
 	"d.mapping, d.key, d.state = 'held', d.due_at, d.attempts, d.whole, d.deleted, d.old_keys,"                 \
 	" d.changed, d.first_event_at, d.event_at, d.xid, d.missing_since, d.reason, d.state = 'dead', d.whole_at," \
-	" d.changed_at, d.times, d.key_left"
+	" d.changed_at, d.times, d.key_left, d.captured, d.renewed"
 
 static const char due_query[] =
 	"SELECT " DEFERRED_COLUMNS " FROM sfsync.deferred d WHERE d.state = 'waiting'"
@@ -209,6 +209,8 @@ take_deferred(SqlScope *scope, int n)
 		row->changed_at = sql_time(i, 17);
 		row->times = sql_times(scope, i, 18, &row->ntimes);
 		row->key_left = sql_bool(i, 19);
+		row->captured = sql_bool(i, 20);
+		row->renewed = sql_xid(i, 21);
 	}
 	return rows;
 }
@@ -835,7 +837,7 @@ intents_of_keys(int mapping, char *const *keys, int nkeys, int *n)
 
 	sql_open(&scope, false);
 	*n = SQL_RUN(&scope,
-				 "SELECT keys, fields, sent_at, state = 'verifying' FROM sfsync.intent WHERE mapping = $1"
+				 "SELECT keys, fields, sent_at FROM sfsync.intent WHERE mapping = $1"
 				 " AND state <> 'in_flight' AND keys && $2",
 				 sql_arg_int(mapping), sql_arg_texts(keys, nkeys));
 	rows = MemoryContextAllocZero(scope.caller, sizeof(IntentRow) * Max(*n, 1));
@@ -844,7 +846,6 @@ intents_of_keys(int mapping, char *const *keys, int nkeys, int *n)
 		rows[i].keys = sql_texts(&scope, i, 1, &rows[i].nkeys);
 		rows[i].fields = sql_texts(&scope, i, 2, &rows[i].nfields);
 		rows[i].sent_at = sql_time(i, 3);
-		rows[i].verifying = sql_bool(i, 4);
 	}
 	sql_close(&scope);
 	return rows;
@@ -903,13 +904,13 @@ intents_deleted(int mapping, char *const *keys, int n)
 static const char verify_query[] =
 	"WITH old AS (UPDATE sfsync.intent SET state = 'verifying' WHERE state = 'unknown' AND sent_at <= $1 RETURNING *)"
 	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at, deleted,"
-	" first_event_at, event_at, xid)"
+	" first_event_at, event_at, xid, captured, renewed)"
 	" SELECT o.mapping, k.key, 'waiting', 'looked at again: the reply to a request never came',"
 	" pg_catalog.clock_timestamp(), 0, true, '-infinity', pg_catalog.bool_or(o.operation = 'delete'),"
-	" pg_catalog.min(o.sent_at), pg_catalog.max(o.sent_at), pg_catalog.pg_current_xact_id()"
+	" pg_catalog.min(o.sent_at), pg_catalog.max(o.sent_at), pg_catalog.pg_current_xact_id(), false, pg_catalog.pg_current_xact_id()"
 	" FROM old o, pg_catalog.unnest(o.keys) AS k(key) GROUP BY o.mapping, k.key"
 	" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, whole_at = coalesce(d.whole_at, '-infinity'),"
-	" deleted = d.deleted OR excluded.deleted";
+	" deleted = d.deleted OR excluded.deleted, renewed = excluded.renewed";
 
 /* Where it set a key, that of the record isn't certain. */
 static const char verify_keys_query[] =

@@ -64,6 +64,8 @@ typedef struct DeferredRow
 	bool whole;
 	bool deleted;
 	bool key_left;
+	bool captured;  /* an event stands behind it */
+	uint64 renewed; /* transaction that added to it, other than by settling; 0 none */
 	char **old_keys;
 	int nold;
 	TimestampTz whole_at;
@@ -217,7 +219,6 @@ typedef struct IntentRow
 	char **fields;
 	int nfields;
 	TimestampTz sent_at;
-	bool verifying; /* too old to be carried out any more: its records are looked at */
 } IntentRow;
 
 /* Of these rows; the reply tells (remove), or nobody will (unknown). */
