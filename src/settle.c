@@ -67,12 +67,18 @@ static const char undefer_query[] =
 	"DELETE FROM sfsync.deferred d USING unnest($2, $3) AS u(key, renewed)"
 	" WHERE d.mapping = $1 AND d.key = u.key AND coalesce(d.renewed, '0') = u.renewed";
 
-/* True: something was added meanwhile to what was under way, and is to be read. */
+static const char keep_renewed_query[] =
+	"UPDATE sfsync.deferred SET captured = false, due_at = pg_catalog.clock_timestamp(), parent_key = NULL,"
+	" state = CASE WHEN state = 'held' AND deleted THEN state ELSE 'waiting' END"
+	" WHERE mapping = $1 AND key = ANY ($2)";
+
+/* True: something was added meanwhile to what was under way; only that is left, and is to be read. */
 static bool
 undefer(SqlScope *scope, const Outcome *outcomes, int n)
 {
 	char **keys = palloc(sizeof(char *) * Max(n, 1));
 	uint64 *renewed = palloc(sizeof(uint64) * Max(n, 1));
+	SqlArg mapping = sql_arg_int(n > 0 ? outcomes[0].unit->queue->mapping : 0);
 	int nkeys = 0;
 
 	for (int i = 0; i < n; i++)
@@ -82,8 +88,10 @@ undefer(SqlScope *scope, const Outcome *outcomes, int n)
 		keys[nkeys] = outcomes[i].unit->key;
 		renewed[nkeys++] = outcomes[i].unit->renewed;
 	}
-	return nkeys > 0 && SQL_RUN(scope, undefer_query, sql_arg_int(outcomes[0].unit->queue->mapping),
-								sql_arg_texts(keys, nkeys), sql_arg_xids(renewed, nkeys)) < (uint64) nkeys;
+	if (nkeys == 0 || SQL_RUN(scope, undefer_query, mapping, sql_arg_texts(keys, nkeys),
+							  sql_arg_xids(renewed, nkeys)) == (uint64) nkeys)
+		return false;
+	return SQL_RUN(scope, keep_renewed_query, mapping, sql_arg_texts(keys, nkeys)) > 0;
 }
 
 static const char defer_query[] =

@@ -297,14 +297,14 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
 
 static const char retry_query[] =
 	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at,"
-	" deleted, first_event_at, event_at, xid, renewed)"
+	" deleted, first_event_at, event_at, xid)"
 	" SELECT m.id, l.external_id, 'waiting', 'retry of a dead letter', pg_catalog.clock_timestamp(), 0, true,"
 	" coalesce(l.event_at, l.first_failed_at),"
 	" l.operation IN ('delete', 'hard_delete', 'archive', 'deactivate'),"
-	" coalesce(l.event_at, l.first_failed_at), coalesce(l.event_at, l.first_failed_at), pg_catalog.pg_current_xact_id(), pg_catalog.pg_current_xact_id()"
+	" coalesce(l.event_at, l.first_failed_at), coalesce(l.event_at, l.first_failed_at), pg_catalog.pg_current_xact_id()"
 	" FROM sfsync.dead_letter l JOIN sfsync.mapping m ON m.name = l.mapping WHERE l.id = $1"
 	" ON CONFLICT (mapping, key) DO UPDATE SET state = 'waiting', due_at = excluded.due_at, attempts = 0,"
-	" reason = excluded.reason, renewed = excluded.renewed";
+	" reason = excluded.reason";
 
 /* The mapping of an open dead letter, whose owner the caller must be; NULL if it isn't open. */
 static char *

@@ -89,7 +89,7 @@ is(sql(q{SELECT count(*) FROM sfsync.conflict WHERE field IS NULL AND resolution
 is($sim->record('Contact', '6')->{Title}, 'never sent', 'of one that is there it is');
 
 # A field comes back while a change of the row that had to wait is under way: neither is lost.
-foreach my $case ([ 7, 'goes through' ], [ 8, 'fails once more' ])
+foreach my $case ([ 7, 'goes through' ], [ 8, 'fails once more' ], [ 9, 'was a dead letter' ])
 {
 	my ($id, $what) = @$case;
 
@@ -97,13 +97,19 @@ foreach my $case ([ 7, 'goes through' ], [ 8, 'fails once more' ])
 	sql("UPDATE contacts SET title = NULL WHERE id = $id");
 	wait_for_sync($node, "the field missed row $id");
 	my $locked = { statusCode => 'UNABLE_TO_LOCK_ROW', message => 'unable to obtain exclusive access to this record' };
+	$locked->{statusCode} = 'FIELD_CUSTOM_VALIDATION_EXCEPTION' if $what =~ /dead/;
 	$sim->fault(name => 'locked', record => { object => 'Contact', error => $locked, times => $what =~ /fails/ ? 2 : 1 });
 	$sim->fault(name => 'slow', match => { kind => 'collections_update' }, skip => 1, times => 1, action => { delay => 4 });
 	sql("UPDATE contacts SET phone = 'late $id' WHERE id = $id");
+	if ($what =~ /dead/)
+	{
+		poll_query($node, q{SELECT count(*) = 1 FROM sfsync.dead_letter WHERE status = 'open'}, 'there is a dead letter');
+		sql("UPDATE contacts SET phone = 'later $id' WHERE id = $id");
+	}
 	poll_until(sub { $sim->hits('slow') }, "a change of row $id that had to wait is under way");
 	title('show', 'mapped');
 	wait_for_sync($node, "row $id: $what");
-	is($sim->record('Contact', "$id")->{Phone}, "late $id", "a change that $what arrives");
+	is($sim->record('Contact', "$id")->{Phone}, ($what =~ /dead/ ? 'later' : 'late') . " $id", "a change that $what arrives");
 	is($sim->record('Contact', "$id")->{Title}, undef, 'and so does what the field missed');
 	$sim->clear_faults;
 }
