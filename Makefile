@@ -6,6 +6,7 @@ OBJS = \
 	src/alter.o \
 	src/api.o \
 	src/auth.o \
+	src/backfills.o \
 	src/batch.o \
 	src/budget.o \
 	src/bulk.o \
@@ -54,6 +55,7 @@ OBJS = \
 	src/http.o \
 	src/http_reply.o \
 	src/http_request.o \
+	src/intents.o \
 	src/judge.o \
 	src/launcher.o \
 	src/lexical.o \
@@ -70,6 +72,7 @@ OBJS = \
 	src/queue.o \
 	src/reads.o \
 	src/reconcile.o \
+	src/records.o \
 	src/release.o \
 	src/reply.o \
 	src/resolve.o \
@@ -88,6 +91,7 @@ OBJS = \
 	src/source.o \
 	src/source_keys.o \
 	src/sql.o \
+	src/state.o \
 	src/status.o \
 	src/subxact.o \
 	src/throttle.o \

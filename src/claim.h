@@ -7,6 +7,8 @@
 #define SFSYNC_CLAIM_H
 
 #include "deliver.h"
+#include "intents.h"
+#include "records.h"
 #include "source.h"
 
 /* A unit while it is decided. */

@@ -17,6 +17,7 @@
 #include "deliver.h"
 #include "drift.h"
 #include "gzip.h"
+#include "intents.h"
 #include "mapping.h"
 #include "sfsync.h"
 

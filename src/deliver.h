@@ -14,8 +14,10 @@
 
 #include "batch.h"
 #include "connection.h"
+#include "outcome.h"
 #include "queue.h"
 #include "rest.h"
+#include "state.h"
 
 /* Headers of requests (reference, section 13). */
 #define HEADER_NO_ASSIGNMENT "Sforce-Auto-Assign: FALSE"

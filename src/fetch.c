@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "backfills.h"
 #include "bulk_job.h"
 #include "deliver.h"
 #include "expression.h"

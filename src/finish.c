@@ -12,6 +12,7 @@
 #include "deliver.h"
 #include "mapping.h"
 #include "reply.h"
+#include "settle.h"
 
 void
 reply_begin(void)

@@ -18,6 +18,7 @@
 #include "deliver.h"
 #include "describe.h"
 #include "errors.h"
+#include "intents.h"
 #include "mapping.h"
 #include "reply.h"
 #include "sfsync.h"
