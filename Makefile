@@ -5,6 +5,7 @@ DATA = sql/sfsync--1.0.sql
 OBJS = \
 	src/alter.o \
 	src/api.o \
+	src/aside.o \
 	src/auth.o \
 	src/backfills.o \
 	src/batch.o \
@@ -20,6 +21,7 @@ OBJS = \
 	src/canonical.o \
 	src/capture.o \
 	src/capture_table.o \
+	src/changes.o \
 	src/check.o \
 	src/check_connection.o \
 	src/circle.o \
@@ -59,6 +61,7 @@ OBJS = \
 	src/judge.o \
 	src/launcher.o \
 	src/lexical.o \
+	src/look.o \
 	src/mapping.o \
 	src/mapping_load.o \
 	src/meet.o \
@@ -71,6 +74,7 @@ OBJS = \
 	src/preview.o \
 	src/queue.o \
 	src/reads.o \
+	src/ready.o \
 	src/reconcile.o \
 	src/records.o \
 	src/release.o \
@@ -85,6 +89,7 @@ OBJS = \
 	src/route.o \
 	src/rules.o \
 	src/secret_file.o \
+	src/send.o \
 	src/settle.o \
 	src/sfsync.o \
 	src/shmem.o \
@@ -97,9 +102,11 @@ OBJS = \
 	src/throttle.o \
 	src/tooling.o \
 	src/trouble.o \
+	src/unit_map.o \
 	src/url.o \
 	src/verdict.o \
-	src/worker.o
+	src/worker.o \
+	src/writes.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
 REGRESS = audit connection deletes expression mapping objects queue

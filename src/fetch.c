@@ -17,6 +17,7 @@
 #include "bulk_job.h"
 #include "deliver.h"
 #include "expression.h"
+#include "fetch.h"
 #include "sfsync.h"
 #include "source.h"
 

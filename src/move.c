@@ -19,7 +19,9 @@
 
 #include "datum.h"
 #include "deliver.h"
+#include "fetch.h"
 #include "mapping.h"
+#include "move.h"
 #include "records.h"
 #include "settle.h"
 

@@ -14,6 +14,7 @@
 #include "utils/snapmgr.h"
 
 #include "bulk_job.h"
+#include "claim.h"
 #include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
@@ -23,6 +24,7 @@
 #include "reply.h"
 #include "sfsync.h"
 #include "throttle.h"
+#include "trouble.h"
 
 /*
  * Requests, or parts of them, that are refused as a whole.  Each of the
