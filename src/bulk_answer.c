@@ -10,6 +10,7 @@
 
 #include "bulk_job.h"
 #include "errors.h"
+#include "reply.h"
 #include "sfsync.h"
 
 /* So long until a job is looked at first, and at least between looks. */

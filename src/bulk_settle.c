@@ -13,6 +13,7 @@
 
 #include "bulk_job.h"
 #include "mapping.h"
+#include "reply.h"
 #include "sfsync.h"
 
 #define BATCH 500 /* results settled in one transaction */

@@ -28,7 +28,6 @@
 #include "datum.h"
 #include "fence.h"
 #include "payload.h"
-#include "queue.h"
 #include "shmem.h"
 #include "source.h"
 #include "sql.h"

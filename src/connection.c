@@ -13,10 +13,10 @@
 
 #include "connection.h"
 #include "fence.h"
-#include "queue.h"
 #include "rest.h"
 #include "sfsync.h"
 #include "sql.h"
+#include "state.h"
 
 static List *connections = NIL;
 static bool fence_lifted = false;

@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "api.h"
+#include "claim.h"
 #include "create_field.h"
 #include "datum.h"
 #include "errors.h"

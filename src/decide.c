@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "backfills.h"
 #include "claim.h"
 #include "datum.h"
 #include "delete_policy.h"

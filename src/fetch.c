@@ -13,9 +13,11 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "backfills.h"
 #include "bulk_job.h"
 #include "deliver.h"
 #include "expression.h"
+#include "fetch.h"
 #include "sfsync.h"
 #include "source.h"
 

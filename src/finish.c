@@ -10,8 +10,10 @@
 #include "utils/snapmgr.h"
 
 #include "deliver.h"
+#include "fetch.h"
 #include "mapping.h"
 #include "reply.h"
+#include "settle.h"
 
 void
 reply_begin(void)

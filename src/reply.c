@@ -14,14 +14,17 @@
 #include "utils/snapmgr.h"
 
 #include "bulk_job.h"
+#include "claim.h"
 #include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
 #include "errors.h"
+#include "intents.h"
 #include "mapping.h"
 #include "reply.h"
 #include "sfsync.h"
 #include "throttle.h"
+#include "trouble.h"
 
 /*
  * Requests, or parts of them, that are refused as a whole.  Each of the

@@ -10,7 +10,9 @@
 #include "deliver.h"
 #include "errors.h"
 #include "poison.h"
+#include "reply.h"
 #include "throttle.h"
+#include "trouble.h"
 
 void
 trouble_of_server(Connection *connection, ErrorScope scope, const char *text, int retry_after,

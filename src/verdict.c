@@ -11,6 +11,7 @@
 #include "reply.h"
 #include "sfsync.h"
 #include "throttle.h"
+#include "trouble.h"
 
 /*
  * Results of single records
