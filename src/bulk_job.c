@@ -68,8 +68,8 @@ prepare_request(Delivery *delivery, BulkJob *job)
 	request->bulk = job;
 	request->connection = job->connection;
 	request->mapping = job->mapping;
-	request->object = job->object;
-	request->external_id = job->external_id;
+	request->target.object = job->object;
+	request->target.key_field = job->external_id;
 	request->server = job->server;
 	request->call = next_call(job);
 	job->in_flight = true;

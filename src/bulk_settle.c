@@ -150,9 +150,9 @@ start_request(Settling *settling, Request *like)
 	request->context = settling->context;
 	request->connection = like->connection;
 	request->mapping = job->mapping;
-	request->object = job->object;
-	request->external_id = job->external_id;
-	request->key_is_number = job->key_is_number;
+	request->target.object = job->object;
+	request->target.key_field = job->external_id;
+	request->target.key_is_number = job->key_is_number;
 	request->server = job->server;
 	request->token_serial = like->token_serial;
 	request->mark = like->mark;

@@ -36,7 +36,7 @@ add_written(Claim *claim, List *requests)
 	{
 		const Request *request = lfirst(lc);
 
-		if (request->nunits == 0 || strcmp(request->object, claim->mapping->object) != 0)
+		if (request->nunits == 0 || strcmp(request->target.object, claim->mapping->object) != 0)
 			continue;
 		for (int i = 0; i < request->nunits; i++)
 		{
@@ -287,10 +287,10 @@ claim_request(Claim *claim, RequestKind kind)
 	request->kind = kind;
 	request->connection = claim->connection;
 	request->mapping = claim->mapping->id;
-	request->object = pstrdup(claim->mapping->object);
-	request->external_id = pstrdup(claim->mapping->external_id);
+	request->target.object = pstrdup(claim->mapping->object);
+	request->target.key_field = pstrdup(claim->mapping->external_id);
 	request->server = pstrdup(claim->mapping->server);
-	request->key_is_number = claim->mapping->key_field && payload_key_is_number(claim->mapping);
+	request->target.key_is_number = claim->mapping->key_field && payload_key_is_number(claim->mapping);
 	return request;
 }
 

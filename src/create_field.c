@@ -354,7 +354,7 @@ send_step(Delivery *delivery, MappingDelivery *state, const Mapping *mapping, co
 	request->kind = REQUEST_CREATE_FIELD;
 	request->connection = connection;
 	request->mapping = mapping->id;
-	request->object = pstrdup(mapping->object);
+	request->target.object = pstrdup(mapping->object);
 	request->server = pstrdup(mapping->server);
 	request->call = make_call(state->creation, mapping, column, connection);
 	state->creation_in_flight = true;

@@ -93,9 +93,7 @@ typedef struct Request
 	RequestKind kind;
 	Connection *connection;
 	int mapping;
-	const char *object;
-	const char *external_id;
-	bool key_is_number;
+	RestTarget target;
 	const char *server;
 	RestCall *call;
 	AuthCall *login;

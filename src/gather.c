@@ -352,8 +352,8 @@ compare_take_salesforce(Comparison *comparison, Foreground *session)
 {
 	const Mapping *mapping = comparison->mapping;
 	MemoryContext caller = MemoryContextSwitchTo(comparison->page);
-	RestCall *call = rest_scan(session->options->api_version, mapping->object, mapping->external_id,
-							   comparison->asked, comparison->nasked);
+	RestTarget target = {mapping->object, mapping->external_id};
+	RestCall *call = rest_scan(session->options->api_version, &target, comparison->asked, comparison->nasked);
 	char *next = NULL;
 
 	do
@@ -386,7 +386,6 @@ compare_take_users(Comparison *comparison, Foreground *session)
 	const char **ids = palloc(sizeof(char *) * Max(comparison->nusers, 1));
 	RestUser *users;
 	int nusers;
-	int taken = 0;
 	RestPage page;
 	const HttpReply *reply;
 
@@ -394,8 +393,7 @@ compare_take_users(Comparison *comparison, Foreground *session)
 		return;
 	for (int i = 0; i < comparison->nusers; i++)
 		ids[i] = comparison->users[i].id;
-	reply =
-		foreground_ask(session, rest_users(session->options->api_version, ids, comparison->nusers, &taken));
+	reply = foreground_ask(session, rest_users(session->options->api_version, ids, comparison->nusers));
 
 	/* without the right to read users, Ids have to do */
 	if (!rest_parse_users(reply->body ? reply->body : "", reply->body_len, &users, &nusers, &page))

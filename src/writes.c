@@ -79,7 +79,7 @@ note_intent(Request *request)
 	if (sets_key)
 	{
 		fields = repalloc(fields, sizeof(char *) * (nfields + 1));
-		fields[nfields++] = unconstify(char *, request->external_id);
+		fields[nfields++] = unconstify(char *, request->target.key_field);
 	}
 	for (int p = 0; p < request->nparts; p++)
 		if (request->parts[p].kind == UNIT_DELETE)
@@ -123,15 +123,12 @@ part_call(const Claim *claim, const Request *request, const RequestPart *part)
 	switch (part->kind)
 	{
 		case UNIT_CREATE:
-			return rest_create(version, request->object, request->external_id, request->key_is_number,
-							   records, part->n);
+			return rest_create(version, &request->target, records, part->n);
 		case UNIT_UPSERT:
-			return rest_upsert(version, request->object, request->external_id, request->key_is_number,
-							   records, part->n);
+			return rest_upsert(version, &request->target, records, part->n);
 		case UNIT_UPDATE:
 		case UNIT_FREE_KEY:
-			return rest_update(version, request->object, request->external_id, request->key_is_number,
-							   records, part->n);
+			return rest_update(version, &request->target, records, part->n);
 		default:
 			ids = palloc(sizeof(char *) * part->n);
 			for (int i = 0; i < part->n; i++)
@@ -163,9 +160,8 @@ build_call(Claim *claim, Request *request)
 
 	if (request->kind == REQUEST_GUARDED_UPDATE)
 	{
-		request->call = rest_update_if(version, part_headers(claim), request->object, request->external_id,
-									   request->key_is_number, request->records, request->unmodified_since,
-									   request->nunits);
+		request->call = rest_update_if(version, part_headers(claim), &request->target, request->records,
+									   request->unmodified_since, request->nunits);
 		return;
 	}
 	for (int p = 0; p < request->nparts; p++)
@@ -310,7 +306,7 @@ writes_prepare_lookup(Claim *claim, const UnitKind *kinds)
 			asked[request->nkeys++] = datum_key_utf8(key);
 		}
 	}
-	request->call = rest_lookup(claim->connection->options->api_version, request->object,
-								request->external_id, request->key_is_number, asked, request->nkeys);
+	request->call =
+		rest_lookup(claim->connection->options->api_version, &request->target, asked, request->nkeys);
 	delivery_send_later(claim->delivery, request);
 }
