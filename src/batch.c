@@ -246,6 +246,7 @@ note_event(Unit *unit, const WorkEvent *event)
 {
 	unit->kind = UNIT_UNDECIDED;
 	unit->looked_up = false;
+	unit->captured = true;
 	batch_add_ref(unit, event->ref);
 	add_event_time(unit, event->event_at);
 	if (unit->later)
@@ -304,6 +305,7 @@ take_along(Work *work, Unit *unit, Unit *left, bool shared, bool stays)
 	unit->inserted = left->inserted && unit->nrefs == 0 && !unit->deferred;
 	batch_add_changes_of(unit, left);
 	left->key_left |= shared;
+	unit->captured |= left->captured;
 	if (stays)
 		return;
 	for (int i = 0; i < left->nrefs; i++)
@@ -555,6 +557,12 @@ batch_fold_next(Work *work, Unit *unit)
 	unit->left |= next->left;
 	unit->deleted |= next->deleted;
 	unit->key_left |= next->key_left;
+	unit->captured |= next->captured;
+	if (next->deferred)
+	{
+		unit->deferred = true;
+		unit->renewed = next->renewed;
+	}
 	for (int i = 0; i < next->nold; i++)
 	{
 		batch_add_old_key(work, unit, next->old_keys[i]);

@@ -79,6 +79,8 @@ fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 	unit->whole |= row->whole;
 	unit->deleted |= row->deleted;
 	unit->key_left |= row->key_left;
+	unit->captured |= row->captured;
+	unit->renewed = row->renewed;
 	unit->missing_since = row->missing_since;
 	for (int i = 0; i < row->nold; i++)
 		batch_add_old_key(delivery->work, unit, row->old_keys[i]);

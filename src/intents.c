@@ -34,7 +34,7 @@ intents_of_keys(int mapping, char *const *keys, int nkeys, int *n)
 
 	sql_open(&scope, false);
 	*n = SQL_RUN(&scope,
-				 "SELECT keys, fields, sent_at, state = 'verifying' FROM sfsync.intent WHERE mapping = $1"
+				 "SELECT keys, fields, sent_at FROM sfsync.intent WHERE mapping = $1"
 				 " AND state <> 'in_flight' AND keys && $2",
 				 sql_arg_int(mapping), sql_arg_texts(keys, nkeys));
 	rows = MemoryContextAllocZero(scope.caller, sizeof(IntentRow) * Max(*n, 1));
@@ -43,7 +43,6 @@ intents_of_keys(int mapping, char *const *keys, int nkeys, int *n)
 		rows[i].keys = sql_texts(&scope, i, 1, &rows[i].nkeys);
 		rows[i].fields = sql_texts(&scope, i, 2, &rows[i].nfields);
 		rows[i].sent_at = sql_time(i, 3);
-		rows[i].verifying = sql_bool(i, 4);
 	}
 	sql_close(&scope);
 	return rows;
@@ -102,13 +101,13 @@ intents_deleted(int mapping, char *const *keys, int n)
 static const char verify_query[] =
 	"WITH old AS (UPDATE sfsync.intent SET state = 'verifying' WHERE state = 'unknown' AND sent_at <= $1 RETURNING *)"
 	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at, deleted,"
-	" first_event_at, event_at, xid)"
+	" first_event_at, event_at, xid, captured, renewed)"
 	" SELECT o.mapping, k.key, 'waiting', 'looked at again: the reply to a request never came',"
 	" pg_catalog.clock_timestamp(), 0, true, '-infinity', pg_catalog.bool_or(o.operation = 'delete'),"
-	" pg_catalog.min(o.sent_at), pg_catalog.max(o.sent_at), pg_catalog.pg_current_xact_id()"
+	" pg_catalog.min(o.sent_at), pg_catalog.max(o.sent_at), pg_catalog.pg_current_xact_id(), false, pg_catalog.pg_current_xact_id()"
 	" FROM old o, pg_catalog.unnest(o.keys) AS k(key) GROUP BY o.mapping, k.key"
 	" ON CONFLICT (mapping, key) DO UPDATE SET whole = true, whole_at = coalesce(d.whole_at, '-infinity'),"
-	" deleted = d.deleted OR excluded.deleted";
+	" deleted = d.deleted OR excluded.deleted, renewed = excluded.renewed";
 
 /* Where it set a key, that of the record isn't certain. */
 static const char verify_keys_query[] =

@@ -22,7 +22,6 @@ typedef struct IntentRow
 	char **fields;
 	int nfields;
 	TimestampTz sent_at;
-	bool verifying; /* too old to be carried out any more: its records are looked at */
 } IntentRow;
 
 /* Of these rows; the reply tells (remove), or nobody will (unknown). */

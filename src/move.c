@@ -52,10 +52,10 @@ take_deferred(Moving *moving, const char *key, bool target)
 	int n;
 	MemoryContext caller;
 
-	if (unit && unit->deferred)
+	if (target && unit && unit->deferred)
 		return true;
 	row = deferred_of_keys(mappings, keys, 1, &n);
-	if (n == 0)
+	if (n == 0 || (unit && unit->deferred && unit->renewed == row->renewed))
 		return true;
 	if (target && row->deleted && !row->held && !row->dead)
 		return false;

@@ -170,7 +170,7 @@ queue_prepared_transactions(void)
 #define DEFERRED_COLUMNS                                                                                        \
 	"d.mapping, d.key, d.state = 'held', d.due_at, d.attempts, d.whole, d.deleted, d.old_keys,"                 \
 	" d.changed, d.first_event_at, d.event_at, d.xid, d.missing_since, d.reason, d.state = 'dead', d.whole_at," \
-	" d.changed_at, d.times, d.key_left"
+	" d.changed_at, d.times, d.key_left, d.captured, d.renewed"
 
 static const char due_query[] =
 	"SELECT " DEFERRED_COLUMNS " FROM sfsync.deferred d WHERE d.state = 'waiting'"
@@ -207,6 +207,8 @@ take_deferred(SqlScope *scope, int n)
 		row->changed_at = sql_time(i, 17);
 		row->times = sql_times(scope, i, 18, &row->ntimes);
 		row->key_left = sql_bool(i, 19);
+		row->captured = sql_bool(i, 20);
+		row->renewed = sql_xid(i, 21);
 	}
 	return rows;
 }

@@ -58,6 +58,8 @@ typedef struct DeferredRow
 	bool whole;
 	bool deleted;
 	bool key_left;
+	bool captured;  /* an event stands behind it */
+	uint64 renewed; /* transaction that added to it, other than by settling; 0 none */
 	char **old_keys;
 	int nold;
 	TimestampTz whole_at;
