@@ -83,7 +83,7 @@ try_login(Claim *claim)
 static bool
 stale(const Mapping *mapping)
 {
-	return mapping->metadata_at + (int64) sfsync_schema_ttl * 1000 < GetCurrentTimestamp();
+	return mapping->metadata_at + MILLISECONDS(sfsync_schema_ttl) < GetCurrentTimestamp();
 }
 
 bool

@@ -34,8 +34,8 @@ reply_set_dead(const Request *request, int i, const RestError *error, const Http
 static TimestampTz
 after_attempts(int attempts, double random)
 {
-	return GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
-												 (int64) sfsync_retry_max_delay * 1000, attempts, random);
+	return GetCurrentTimestamp() + backoff_delay(MILLISECONDS(sfsync_retry_base_delay),
+												 MILLISECONDS(sfsync_retry_max_delay), attempts, random);
 }
 
 /* Records of one reply that failed as often are tried again together. */

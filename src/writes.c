@@ -4,11 +4,8 @@
  */
 #include "compat.h"
 
-#include "utils/builtins.h"
-
 #include "claim.h"
 #include "datum.h"
-#include "payload.h"
 #include "records.h"
 
 static const char *
@@ -297,7 +294,7 @@ writes_prepare_lookup(Claim *claim, const UnitKind *kinds)
 		batch_start(unit);
 		request->outcomes[request->nunits].unit = unit;
 		request->outcomes[request->nunits++].record_key = claim->candidates[i].record_key;
-		for (int k = -1; k < unit->nold && request->nkeys < 2000; k++)
+		for (int k = -1; k < unit->nold; k++)
 		{
 			const char *key = k < 0 ? unit->key : unit->old_keys[k];
 
