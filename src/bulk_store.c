@@ -146,7 +146,7 @@ bulk_store(BulkJob *job)
 	SQL_RUN(&scope,
 			"INSERT INTO sfsync.bulk_job (mapping, server, object, operation, rows)"
 			" VALUES ($1, $2, $3, $4, $5) RETURNING id",
-			sql_arg_int(job->mapping), sql_arg_name(job->server), sql_arg_text(job->object),
+			sql_arg_int(job->mapping), sql_arg_name(job->server), sql_arg_text(job->target.object),
 			sql_arg_text(bulk_operation_name(job->operation)), sql_arg_int(n));
 	id = sql_bigint(0, 1);
 	SQL_RUN(&scope, rows_query, sql_arg_bigint(id), sql_arg_int(job->mapping), sql_arg_texts(arrays.keys, n),

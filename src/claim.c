@@ -9,21 +9,15 @@
  */
 #include "compat.h"
 
-#include "access/xact.h"
-#include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "bulk_job.h"
 #include "claim.h"
-#include "datum.h"
 #include "delete_policy.h"
 #include "drift.h"
 #include "judge.h"
 #include "keymap.h"
 #include "payload.h"
-#include "sfsync.h"
 
 static const char in_flight[] = "in flight"; /* what such a key is of, in claim->keys */
 
@@ -36,7 +30,7 @@ add_written(Claim *claim, List *requests)
 	{
 		const Request *request = lfirst(lc);
 
-		if (request->nunits == 0 || strcmp(request->object, claim->mapping->object) != 0)
+		if (request->nunits == 0 || strcmp(request->target.object, claim->mapping->object) != 0)
 			continue;
 		for (int i = 0; i < request->nunits; i++)
 		{
@@ -279,19 +273,9 @@ read_all(Claim *claim)
 }
 
 Request *
-claim_request(Claim *claim, RequestKind kind)
+claim_request(const Claim *claim, RequestKind kind)
 {
-	Request *request = palloc0(sizeof(Request));
-
-	request->context = claim->context;
-	request->kind = kind;
-	request->connection = claim->connection;
-	request->mapping = claim->mapping->id;
-	request->object = pstrdup(claim->mapping->object);
-	request->external_id = pstrdup(claim->mapping->external_id);
-	request->server = pstrdup(claim->mapping->server);
-	request->key_is_number = claim->mapping->key_field && payload_key_is_number(claim->mapping);
-	return request;
+	return delivery_request(kind, claim->connection, claim->mapping);
 }
 
 static void
@@ -503,12 +487,12 @@ static bool
 claim_once(Delivery *delivery, MappingDelivery *state, const Mapping *mapping, MappingQueue *queue)
 {
 	Claim claim = {.delivery = delivery, .state = state};
-	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context =
+		AllocSetContextCreate(delivery->turn_context, "sfsync request", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
 	int outgoing = list_length(delivery->outgoing);
 	bool progress = false;
 
-	claim.context = AllocSetContextCreate(delivery->turn_context, "sfsync request", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(claim.context);
 	if (delivery_lock_source(mapping))
 		claim.mapping = mapping_get(state->id);
 	if (!claim.mapping) /* locked by others, or dropped by them just now */
@@ -531,7 +515,7 @@ claim_once(Delivery *delivery, MappingDelivery *state, const Mapping *mapping, M
 		keymap_destroy(claim.keys);
 	MemoryContextSwitchTo(caller);
 	if (list_length(delivery->outgoing) > outgoing)
-		MemoryContextSetParent(claim.context, delivery->context);
+		MemoryContextSetParent(context, delivery->context);
 	return progress;
 }
 

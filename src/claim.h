@@ -66,7 +66,6 @@ typedef struct Claim
 	MappingDelivery *state;
 	Mapping *mapping;
 	Connection *connection;
-	MemoryContext context; /* becomes the request's */
 	int n;
 	Candidate *candidates;
 	struct keymap_hash *keys; /* record keys that are in flight, or of candidates */
@@ -79,7 +78,7 @@ typedef struct Claim
 } Claim;
 
 /* A request of the claim's mapping, in the current context; without its call yet. */
-extern Request *claim_request(Claim *claim, RequestKind kind);
+extern Request *claim_request(const Claim *claim, RequestKind kind);
 
 /* Is a record of that key in flight, or about to be, under whatever key or mapping? */
 extern bool claim_record_in_flight(const Claim *claim, const char *record_key);

@@ -6,20 +6,20 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "bulk_job.h"
-#include "create_field.h"
 #include "claim.h"
+#include "create_field.h"
 #include "deliver.h"
 #include "fetch.h"
 #include "intents.h"
 #include "look.h"
 #include "mapping.h"
 #include "move.h"
+#include "payload.h"
 #include "reply.h"
 #include "send.h"
 #include "sfsync.h"
@@ -79,7 +79,7 @@ block_delay(const MappingDelivery *state)
 {
 	int64 delay = (int64) sfsync_retry_base_delay << Min(state->failures, 20);
 
-	return Min(delay, sfsync_retry_max_delay) * INT64CONST(1000);
+	return MILLISECONDS(Min(delay, sfsync_retry_max_delay));
 }
 
 void
@@ -124,6 +124,22 @@ delivery_decide(Delivery *delivery, Unit *unit, OutcomeKind kind)
 	batch_start(unit);
 	MemoryContextSwitchTo(caller);
 	return outcome;
+}
+
+Request *
+delivery_request(RequestKind kind, Connection *connection, const Mapping *mapping)
+{
+	Request *request = palloc0(sizeof(Request));
+
+	request->context = CurrentMemoryContext;
+	request->kind = kind;
+	request->connection = connection;
+	request->mapping = mapping->id;
+	request->target.object = pstrdup(mapping->object);
+	request->target.key_field = pstrdup(mapping->external_id);
+	request->target.key_is_number = mapping->key_field && payload_key_is_number(mapping);
+	request->server = pstrdup(mapping->server);
+	return request;
 }
 
 void
@@ -379,7 +395,7 @@ time_to_wait(Delivery *delivery)
 	{
 		if (delivery->again)
 			return 0;
-		delivery_soonest(&next, now + LOOK_AGAIN_MS * INT64CONST(1000));
+		delivery_soonest(&next, now + MILLISECONDS(LOOK_AGAIN_MS));
 	}
 	delivery_soonest(&next, delivery->next_due);
 	delivery_soonest(&next, delivery->next_verify);
@@ -390,7 +406,7 @@ time_to_wait(Delivery *delivery)
 	if (delivery->prepared)
 		delivery_soonest(&next, now + USECS_PER_SEC);
 	if (state_dirty(delivery))
-		delivery_soonest(&next, delivery->state_written + STATE_INTERVAL_MS * INT64CONST(1000));
+		delivery_soonest(&next, delivery->state_written + MILLISECONDS(STATE_INTERVAL_MS));
 	return next == 0 ? -1 : Max(TimestampDifferenceMilliseconds(now, next), 1);
 }
 

@@ -93,9 +93,7 @@ typedef struct Request
 	RequestKind kind;
 	Connection *connection;
 	int mapping;
-	const char *object;
-	const char *external_id;
-	bool key_is_number;
+	RestTarget target;
 	const char *server;
 	RestCall *call;
 	AuthCall *login;
@@ -184,7 +182,10 @@ extern MappingDelivery *delivery_of(Delivery *delivery, int mapping);
 extern void delivery_block(Delivery *delivery, MappingDelivery *state, const char *reason, TimestampTz now);
 extern void delivery_unblock(MappingDelivery *state);
 
-/* A request that goes out when the turn's transaction has committed. */
+/* A request of a mapping; the current memory context becomes its own.  Without its call yet. */
+extern Request *delivery_request(RequestKind kind, Connection *connection, const Mapping *mapping);
+
+/* It goes out when the turn's transaction has committed. */
 extern void delivery_send_later(Delivery *delivery, Request *request);
 
 /* An outcome without a request; its unit counts as in flight until the end of the turn. */

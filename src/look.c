@@ -64,7 +64,7 @@ look_at_columns(MappingDelivery *state, const Mapping *mapping)
 static void
 look_at_metadata(MappingDelivery *state, const Mapping *mapping, Look *look)
 {
-	TimestampTz stale_at = mapping->metadata_at + (int64) sfsync_schema_ttl * 1000;
+	TimestampTz stale_at = mapping->metadata_at + MILLISECONDS(sfsync_schema_ttl);
 
 	state->needs_metadata =
 		!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || state->describe_due;

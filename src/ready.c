@@ -62,7 +62,7 @@ prepare_describe(Claim *claim)
 
 	if (claim->mapping->meta && claim->mapping->last_modified && !claim->state->describe_wanted)
 		request->if_modified_since = psprintf("If-Modified-Since: %s", claim->mapping->last_modified);
-	request->call = rest_describe(claim->connection->options->api_version, request->object);
+	request->call = rest_describe(claim->connection->options->api_version, request->target.object);
 	claim->state->describe_in_flight = true;
 	delivery_send_later(claim->delivery, request);
 }
@@ -83,7 +83,7 @@ try_login(Claim *claim)
 static bool
 stale(const Mapping *mapping)
 {
-	return mapping->metadata_at + (int64) sfsync_schema_ttl * 1000 < GetCurrentTimestamp();
+	return mapping->metadata_at + MILLISECONDS(sfsync_schema_ttl) < GetCurrentTimestamp();
 }
 
 bool

@@ -11,11 +11,11 @@
  * A request or a part of it failed, and not for what it says.  Says of its units
  * what becomes of them.
  */
-extern void trouble(Delivery *delivery, Request *request, const RequestPart *part, int status,
-					const RestError *error, const char *text, const HttpReply *reply, TimestampTz now);
+extern void trouble(Request *request, const RequestPart *part, int status, const RestError *error,
+					const char *text, const HttpReply *reply, TimestampTz now);
 
 /* The same where there was no reply, or none that can be understood. */
-extern void trouble_no_reply(Delivery *delivery, Request *request, const RequestPart *part, const char *text,
+extern void trouble_no_reply(Request *request, const RequestPart *part, const char *text,
 							 const HttpReply *reply, TimestampTz now);
 
 /* The server is away, or a limit is met. */

@@ -4,11 +4,8 @@
  */
 #include "compat.h"
 
-#include "utils/builtins.h"
-
 #include "claim.h"
 #include "datum.h"
-#include "payload.h"
 #include "records.h"
 
 static const char *
@@ -79,7 +76,7 @@ note_intent(Request *request)
 	if (sets_key)
 	{
 		fields = repalloc(fields, sizeof(char *) * (nfields + 1));
-		fields[nfields++] = unconstify(char *, request->external_id);
+		fields[nfields++] = unconstify(char *, request->target.key_field);
 	}
 	for (int p = 0; p < request->nparts; p++)
 		if (request->parts[p].kind == UNIT_DELETE)
@@ -123,15 +120,12 @@ part_call(const Claim *claim, const Request *request, const RequestPart *part)
 	switch (part->kind)
 	{
 		case UNIT_CREATE:
-			return rest_create(version, request->object, request->external_id, request->key_is_number,
-							   records, part->n);
+			return rest_create(version, &request->target, records, part->n);
 		case UNIT_UPSERT:
-			return rest_upsert(version, request->object, request->external_id, request->key_is_number,
-							   records, part->n);
+			return rest_upsert(version, &request->target, records, part->n);
 		case UNIT_UPDATE:
 		case UNIT_FREE_KEY:
-			return rest_update(version, request->object, request->external_id, request->key_is_number,
-							   records, part->n);
+			return rest_update(version, &request->target, records, part->n);
 		default:
 			ids = palloc(sizeof(char *) * part->n);
 			for (int i = 0; i < part->n; i++)
@@ -163,9 +157,8 @@ build_call(Claim *claim, Request *request)
 
 	if (request->kind == REQUEST_GUARDED_UPDATE)
 	{
-		request->call = rest_update_if(version, part_headers(claim), request->object, request->external_id,
-									   request->key_is_number, request->records, request->unmodified_since,
-									   request->nunits);
+		request->call = rest_update_if(version, part_headers(claim), &request->target, request->records,
+									   request->unmodified_since, request->nunits);
 		return;
 	}
 	for (int p = 0; p < request->nparts; p++)
@@ -301,7 +294,7 @@ writes_prepare_lookup(Claim *claim, const UnitKind *kinds)
 		batch_start(unit);
 		request->outcomes[request->nunits].unit = unit;
 		request->outcomes[request->nunits++].record_key = claim->candidates[i].record_key;
-		for (int k = -1; k < unit->nold && request->nkeys < 2000; k++)
+		for (int k = -1; k < unit->nold; k++)
 		{
 			const char *key = k < 0 ? unit->key : unit->old_keys[k];
 
@@ -310,7 +303,7 @@ writes_prepare_lookup(Claim *claim, const UnitKind *kinds)
 			asked[request->nkeys++] = datum_key_utf8(key);
 		}
 	}
-	request->call = rest_lookup(claim->connection->options->api_version, request->object,
-								request->external_id, request->key_is_number, asked, request->nkeys);
+	request->call =
+		rest_lookup(claim->connection->options->api_version, &request->target, asked, request->nkeys);
 	delivery_send_later(claim->delivery, request);
 }
