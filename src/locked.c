@@ -9,10 +9,10 @@
  */
 #include "compat.h"
 
-#include "deliver.h"
 #include "lock.h"
+#include "locked.h"
 #include "mapping.h"
-#include "queue.h"
+#include "state.h"
 
 /* Between two tries. */
 #define TRY_MIN_MS 20
@@ -57,15 +57,11 @@ tell(MappingDelivery *state, const Mapping *mapping, Oid table)
 bool
 delivery_lock_source(Delivery *delivery, MappingDelivery *state, const Mapping *mapping)
 {
-	TimestampTz next;
-
 	if (!OidIsValid(lock_all(mapping->source)))
 		return true;
 	note(state, GetCurrentTimestamp());
 	state->deliverable = false;
-	next = next_try(state, true);
-	if (delivery->next_retry == 0 || next < delivery->next_retry)
-		delivery->next_retry = next;
+	delivery_soonest(&delivery->next_retry, next_try(state, true));
 	return false;
 }
 

@@ -31,8 +31,8 @@
 #include "deliver.h"
 #include "history.h"
 #include "http.h"
+#include "intents.h"
 #include "lock.h"
-#include "queue.h"
 #include "sfsync.h"
 #include "shmem.h"
 
