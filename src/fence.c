@@ -15,6 +15,7 @@
 #include "fence.h"
 #include "mapping.h"
 #include "options.h"
+#include "queue_row.h"
 #include "sfsync.h"
 #include "shmem.h"
 #include "sql.h"
@@ -113,11 +114,17 @@ static const char adopt_queue_query[] =
 	" r AS (SELECT at, pg_catalog.row_number() OVER (ORDER BY committed, xid, n) AS n FROM o)"
 	" UPDATE sfsync.queue q SET xid = pg_catalog.pg_current_xact_id(), n = 2 * r.n FROM r WHERE r.at = q.ctid";
 
+/* Those get numbers one by one. */
+static const char separate_query[] =
+	"WITH gone AS (DELETE FROM sfsync.queue q USING sfsync.mapping m WHERE m.id = q.mapping AND m.server = $1"
+	" AND q.more_keys IS NOT NULL RETURNING q.*) " QUEUE_PUT_BACK;
+
 /* Ids of transactions, and intents: those say what the original sent, so their records are looked at again. */
 static const char *const adopt_queries[] = {
 	/* bulk jobs are the other database's; what their rows stand for is still to be sent */
 	"DELETE FROM sfsync.bulk_row r USING sfsync.bulk_job j WHERE j.id = r.job AND j.server = $1",
 	"DELETE FROM sfsync.bulk_job WHERE server = $1",
+	separate_query,
 	adopt_queue_query,
 	"UPDATE sfsync.deferred d SET xid = pg_catalog.pg_current_xact_id(), missing_since = NULL"
 	" FROM sfsync.mapping m WHERE m.id = d.mapping AND m.server = $1",

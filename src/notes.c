@@ -16,9 +16,11 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/buffile.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -33,6 +35,7 @@
 #include "capture.h"
 #include "guard.h"
 #include "notes.h"
+#include "queue_row.h"
 #include "sfsync.h"
 #include "shmem.h"
 
@@ -209,8 +212,11 @@ capture_at_subxact(SubXactEvent event)
  */
 
 #define INSERT_BATCH 500
+#define BATCH_BYTES (64 * 1024)
 #define KEPT_SLOTS 16
-#define QUEUE_COLUMNS 9
+#define QUEUE_COLUMNS 11
+#define ROW_BYTES 1950      /* four rows fill a page, and none is over what is stored out of line */
+#define EMPTY_ROW_BYTES 140 /* at most, with two empty arrays */
 
 /*
  * What writing takes and is the same for each transaction: most write one row,
@@ -236,7 +242,16 @@ typedef struct Writer
 	Relation queue;
 	Relation index;
 	BulkInsertState bulk;
-	int nrows; /* of this batch */
+	int nrows;                 /* of this batch, the open one included */
+	int32 first[INSERT_BATCH]; /* n of each */
+	Size bytes;                /* of those before the open one, about */
+	TupleTableSlot *row;       /* the open one, which may take more events; NULL: none */
+	Note note;                 /* its first event */
+	const uint8 *changed;      /* of that */
+	Size row_bytes;
+	int nmore;
+	Datum more_keys[QUEUE_ROW_EVENTS - 1];
+	Datum more_at[QUEUE_ROW_EVENTS - 1];
 	FullTransactionId xid;
 	Oid actor;
 	int32 n;
@@ -326,12 +341,13 @@ write_batch(Writer *writer)
 	table_multi_insert(writer->queue, kept.slots, writer->nrows, GetCurrentCommandId(true), 0, writer->bulk);
 	for (int i = 0; i < writer->nrows; i++)
 	{
-		values[1] = Int32GetDatum(writer->n - writer->nrows + i);
+		values[1] = Int32GetDatum(writer->first[i]);
 		(void) index_insert(writer->index, values, nulls, &kept.slots[i]->tts_tid, writer->queue,
 							UNIQUE_CHECK_NO, false, kept.index_info);
 		ExecClearTuple(kept.slots[i]);
 	}
 	writer->nrows = 0;
+	writer->bytes = 0;
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(kept.rows);
 }
@@ -355,29 +371,48 @@ noted(const bool *flags, int mapping)
 	return false;
 }
 
+/* The open row takes no more events. */
 static void
-write_note(const Note *note, const char *data, void *arg)
+end_row(Writer *writer)
 {
-	Writer *writer = arg;
-	char operation = note->operation;
-	TupleTableSlot *slot;
+	TupleTableSlot *row = writer->row;
 	MemoryContext caller;
 
-	if (operation == EVENT_PARTITION_LEFT && noted(writer->gone, note->mapping))
+	if (!row)
 		return;
-	if (operation == EVENT_DELETE && noted(writer->held, note->mapping))
-		operation = EVENT_HELD_DELETE;
-	slot = next_slot(writer);
 	caller = MemoryContextSwitchTo(kept.rows);
+	row->tts_isnull[9] = row->tts_isnull[10] = writer->nmore == 0;
+	if (writer->nmore > 0)
+	{
+		row->tts_values[9] = PointerGetDatum(
+			construct_array(writer->more_keys, writer->nmore, TEXTOID, -1, false, TYPALIGN_INT));
+		row->tts_values[10] =
+			PointerGetDatum(construct_array(writer->more_at, writer->nmore, TIMESTAMPTZOID,
+											sizeof(TimestampTz), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	}
+	ExecStoreVirtualTuple(row);
+	MemoryContextSwitchTo(caller);
+	writer->row = NULL;
+	writer->bytes += writer->row_bytes;
+	if (writer->nrows == INSERT_BATCH || writer->bytes >= BATCH_BYTES)
+		write_batch(writer);
+}
+
+static void
+begin_row(Writer *writer, const Note *note, const char *data)
+{
+	TupleTableSlot *slot = next_slot(writer);
+	MemoryContext caller = MemoryContextSwitchTo(kept.rows);
 
 	/* a later version's columns are null */
 	memset(slot->tts_isnull, true, kept.desc->natts * sizeof(bool));
 	memset(slot->tts_isnull, false, QUEUE_COLUMNS * sizeof(bool));
+	writer->first[writer->nrows - 1] = writer->n;
 	slot->tts_values[0] = FullTransactionIdGetDatum(writer->xid);
 	slot->tts_values[1] = TimestampTzGetDatum(note->at);
-	slot->tts_values[2] = Int32GetDatum(writer->n++);
+	slot->tts_values[2] = Int32GetDatum(writer->n);
 	slot->tts_values[3] = Int32GetDatum(note->mapping);
-	slot->tts_values[4] = CharGetDatum(operation);
+	slot->tts_values[4] = CharGetDatum(note->operation);
 	slot->tts_values[5] = bytes_datum(data, note->key_len);
 	data += note->key_len;
 	slot->tts_isnull[6] = note->old_len < 0;
@@ -390,10 +425,63 @@ write_note(const Note *note, const char *data, void *arg)
 	if (note->changed_len >= 0)
 		slot->tts_values[7] = bytes_datum(data, note->changed_len);
 	slot->tts_values[8] = ObjectIdGetDatum(writer->actor);
-	ExecStoreVirtualTuple(slot);
 	MemoryContextSwitchTo(caller);
-	if (writer->nrows == INSERT_BATCH)
-		write_batch(writer);
+
+	writer->row = slot;
+	writer->note = *note;
+	writer->changed =
+		note->changed_len > 0 ? (const uint8 *) VARDATA(DatumGetPointer(slot->tts_values[7])) : NULL;
+	writer->row_bytes = EMPTY_ROW_BYTES + note_data_length(note);
+	writer->nmore = 0;
+}
+
+static Size
+more_bytes(const Note *note)
+{
+	return INTALIGN(VARHDRSZ + note->key_len) + sizeof(TimestampTz);
+}
+
+/* Does the event differ from the open row's first in key and time only? */
+static bool
+joins_row(const Writer *writer, const Note *note, const char *data)
+{
+	return writer->row && note->mapping == writer->note.mapping &&
+		   note->operation == writer->note.operation && note->old_len < 0 && writer->note.old_len < 0 &&
+		   note->changed_len == writer->note.changed_len &&
+		   (note->changed_len <= 0 ||
+			memcmp(data + note->key_len, writer->changed, note->changed_len) == 0) &&
+		   writer->nmore < QUEUE_ROW_EVENTS - 1 && writer->row_bytes + more_bytes(note) <= ROW_BYTES;
+}
+
+static void
+join_row(Writer *writer, const Note *note, const char *data)
+{
+	MemoryContext caller = MemoryContextSwitchTo(kept.rows);
+
+	writer->more_keys[writer->nmore] = bytes_datum(data, note->key_len);
+	writer->more_at[writer->nmore++] = TimestampTzGetDatum(note->at);
+	writer->row_bytes += more_bytes(note);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+write_note(const Note *as_noted, const char *data, void *arg)
+{
+	Writer *writer = arg;
+	Note note = *as_noted;
+
+	if (note.operation == EVENT_PARTITION_LEFT && noted(writer->gone, note.mapping))
+		return;
+	if (note.operation == EVENT_DELETE && noted(writer->held, note.mapping))
+		note.operation = EVENT_HELD_DELETE;
+	if (joins_row(writer, &note, data))
+		join_row(writer, &note, data);
+	else
+	{
+		end_row(writer);
+		begin_row(writer, &note, data);
+	}
+	writer->n++;
 }
 
 static void
@@ -524,6 +612,7 @@ flush_buffer(void)
 	look_at_mappings(&writer);
 
 	notes_each(write_note, &writer);
+	end_row(&writer);
 	if (writer.nrows > 0)
 		write_batch(&writer);
 

@@ -17,7 +17,7 @@ def one_insert(server, kind, rows):
         server.sql("CREATE TRIGGER log AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION log()")
     server.sql("CHECKPOINT")
     seconds = server.seconds(fill("t", rows))
-    if kind == "sfsync" and int(server.sql("SELECT count(*) FROM sfsync.queue")) != rows:
+    if kind == "sfsync" and int(server.sql("SELECT count(*) FROM sfsync.queued")) != rows:
         fail("not all rows were captured")
     server.drop_table("t", mapped=kind == "sfsync")
     server.sql("TRUNCATE log")
