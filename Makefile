@@ -5,7 +5,9 @@ DATA = sql/sfsync--1.0.sql
 OBJS = \
 	src/alter.o \
 	src/api.o \
+	src/aside.o \
 	src/auth.o \
+	src/backfills.o \
 	src/batch.o \
 	src/budget.o \
 	src/bulk.o \
@@ -19,6 +21,7 @@ OBJS = \
 	src/canonical.o \
 	src/capture.o \
 	src/capture_table.o \
+	src/changes.o \
 	src/check.o \
 	src/check_connection.o \
 	src/circle.o \
@@ -55,9 +58,11 @@ OBJS = \
 	src/http.o \
 	src/http_reply.o \
 	src/http_request.o \
+	src/intents.o \
 	src/judge.o \
 	src/launcher.o \
 	src/lexical.o \
+	src/look.o \
 	src/mapping.o \
 	src/mapping_load.o \
 	src/meet.o \
@@ -70,7 +75,9 @@ OBJS = \
 	src/preview.o \
 	src/queue.o \
 	src/reads.o \
+	src/ready.o \
 	src/reconcile.o \
+	src/records.o \
 	src/release.o \
 	src/reply.o \
 	src/resolve.o \
@@ -83,20 +90,24 @@ OBJS = \
 	src/route.o \
 	src/rules.o \
 	src/secret_file.o \
+	src/send.o \
 	src/settle.o \
 	src/sfsync.o \
 	src/shmem.o \
 	src/source.o \
 	src/source_keys.o \
 	src/sql.o \
+	src/state.o \
 	src/status.o \
 	src/subxact.o \
 	src/throttle.o \
 	src/tooling.o \
 	src/trouble.o \
+	src/unit_map.o \
 	src/url.o \
 	src/verdict.o \
-	src/worker.o
+	src/worker.o \
+	src/writes.o
 PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
 REGRESS = audit connection deletes expression mapping objects queue

@@ -216,7 +216,9 @@ CREATE TABLE sfsync.deferred (
 	first_event_at timestamptz NOT NULL,
 	event_at timestamptz NOT NULL,
 	key_left boolean NOT NULL DEFAULT false,
+	captured boolean NOT NULL DEFAULT true,
 	xid xid8 NOT NULL,
+	renewed xid8,
 	missing_since xid8,
 	parent_mapping integer,
 	parent_key text,
@@ -229,6 +231,8 @@ COMMENT ON COLUMN sfsync.deferred.whole_at IS
 'when an event touched the whole row, -infinity if a backfill did; null: whole says only how much to send';
 COMMENT ON COLUMN sfsync.deferred.times IS 'when each column of changed was changed, by bit; null: all at changed_at';
 COMMENT ON COLUMN sfsync.deferred.key_left IS 'the row may have got another key, and left none here';
+COMMENT ON COLUMN sfsync.deferred.captured IS 'false: no event stands behind it, so where the row is gone nothing is to be sent';
+COMMENT ON COLUMN sfsync.deferred.renewed IS 'transaction that added to it last, possibly while it was under way; null: only settling wrote it';
 COMMENT ON COLUMN sfsync.deferred.parent_key IS 'row of parent_mapping whose record must be there first: then it is due at once';
 COMMENT ON COLUMN sfsync.deferred.has_record IS 'the record is there: what refers to it need not wait for the row';
 CREATE INDEX deferred_parent ON sfsync.deferred (parent_mapping, parent_key) WHERE parent_key IS NOT NULL;

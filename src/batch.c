@@ -4,79 +4,24 @@
  */
 #include "compat.h"
 
-#include "common/hashfn.h"
-#ifdef FRONTEND
-#include "common/logging.h"
+#ifndef FRONTEND
+#include "utils/memutils.h"
 #endif
 
 #include "batch.h"
+#include "batch_internal.h"
 
 /* Rows that wait for each other in a circle, at most. */
 #define MAX_CIRCLE 100
-
-/*
- * Map of "mapping:key": to the units at hand, and those that a key moved to; or
- * to the number of events put aside that concern it.
- */
-typedef struct UnitEntry
-{
-	char *name;
-	Unit *unit;
-	int count;
-	char status;
-} UnitEntry;
-
-#define SH_PREFIX units
-#define SH_ELEMENT_TYPE UnitEntry
-#define SH_KEY_TYPE char *
-#define SH_KEY name
-#define SH_HASH_KEY(tb, key) hash_bytes((const unsigned char *) (key), strlen(key))
-#define SH_EQUAL(tb, a, b) (strcmp(a, b) == 0)
-#define SH_SCOPE static inline
-#ifdef FRONTEND
-#define SH_RAW_ALLOCATOR pg_malloc0
-#endif
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
-
-/* An event put aside, for a key change. */
-typedef struct Aside
-{
-	WorkEvent event; /* and all it refers to, in one piece */
-} Aside;
-
-struct Work
-{
-	int nunits;
-	units_hash *at_hand;   /* the first unit of each key */
-	units_hash *moved;     /* key of a record that is looked for, to the unit that has it */
-	units_hash *concerned; /* by what is put aside */
-	int naside;
-	int max_aside;
-	Aside **aside;
-	int nqueues;
-	MappingQueue **queues;
-};
-
-static units_hash *
-create_map(void)
-{
-#ifdef FRONTEND
-	return units_create(256, NULL);
-#else
-	return units_create(CurrentMemoryContext, 256, NULL);
-#endif
-}
 
 Work *
 batch_create(void)
 {
 	Work *work = palloc0(sizeof(Work));
 
-	work->at_hand = create_map();
-	work->moved = create_map();
-	work->concerned = create_map();
+	work->at_hand = unit_map_create();
+	work->moved = unit_map_create();
+	work->concerned = unit_map_create();
 	return work;
 }
 
@@ -112,48 +57,10 @@ batch_queue(Work *work, int mapping)
 	return queue;
 }
 
-static Unit *
-map_get(units_hash *map, int mapping, const char *key)
-{
-	char *name = psprintf("%d:%s", mapping, key);
-	UnitEntry *entry = units_lookup(map, name);
-
-	pfree(name);
-	return entry ? entry->unit : NULL;
-}
-
-static void
-map_set(units_hash *map, int mapping, const char *key, Unit *unit)
-{
-	char *name = psprintf("%d:%s", mapping, key);
-	bool found;
-	UnitEntry *entry = units_insert(map, name, &found);
-
-	if (found)
-		pfree(name);
-	entry->unit = unit;
-}
-
-static void
-map_remove(units_hash *map, int mapping, const char *key)
-{
-	char *name = psprintf("%d:%s", mapping, key);
-	UnitEntry *entry = units_lookup(map, name);
-
-	if (entry)
-	{
-		char *owned = entry->name;
-
-		units_delete_item(map, entry);
-		pfree(owned);
-	}
-	pfree(name);
-}
-
 Unit *
 batch_find(Work *work, int mapping, const char *key)
 {
-	return map_get(work->at_hand, mapping, key);
+	return unit_map_get(work->at_hand, mapping, key);
 }
 
 static Unit *
@@ -213,7 +120,7 @@ batch_unit(Work *work, int mapping, const char *key)
 	if (!unit)
 	{
 		unit = make_unit(work, queue, key);
-		map_set(work->at_hand, mapping, key, unit);
+		unit_map_set(work->at_hand, mapping, key, unit);
 		make_ready(unit, false);
 	}
 	else if (unit->in_flight)
@@ -247,123 +154,7 @@ void
 batch_add_old_key(Work *work, Unit *unit, const char *old_key)
 {
 	add_old_key(unit, old_key);
-	map_set(work->moved, unit->queue->mapping, old_key, unit);
-}
-
-/* Room for bits up to len * 8, and, once there is one time a bit, for their times. */
-static void
-widen(Unit *unit, int len)
-{
-	uint8 *changed;
-
-	if (len <= unit->changed_len)
-		return;
-	changed = palloc0(len);
-	if (unit->changed)
-	{
-		memcpy(changed, unit->changed, unit->changed_len);
-		pfree(unit->changed);
-	}
-	if (unit->times)
-	{
-		int64 *times = palloc0(sizeof(int64) * len * 8);
-
-		memcpy(times, unit->times, sizeof(int64) * unit->changed_len * 8);
-		pfree(unit->times);
-		unit->times = times;
-	}
-	unit->changed = changed;
-	unit->changed_len = len;
-}
-
-static bool
-bit_set(const uint8 *bits, int len, int bit)
-{
-	return bit / 8 < len && (bits[bit / 8] & (1 << (bit % 8))) != 0;
-}
-
-/* From one time for all to a time for each. */
-static void
-spread_times(Unit *unit)
-{
-	if (unit->times)
-		return;
-	unit->times = palloc0(sizeof(int64) * Max(unit->changed_len, 1) * 8);
-	for (int bit = 0; bit < unit->changed_len * 8; bit++)
-		if (bit_set(unit->changed, unit->changed_len, bit))
-			unit->times[bit] = unit->changed_at;
-}
-
-static void
-add_bit(Unit *unit, int bit, int64 at)
-{
-	bool was = bit_set(unit->changed, unit->changed_len, bit);
-
-	unit->times[bit] = was ? Max(unit->times[bit], at) : at;
-	unit->changed[bit / 8] |= 1 << (bit % 8);
-}
-
-void
-batch_add_changed(Unit *unit, const uint8 *changed, int len, int64 at)
-{
-	bool first = !unit->changed;
-
-	if (len <= 0)
-		return;
-	widen(unit, len);
-	if (first)
-		unit->changed_at = at;
-	if (unit->times || at != unit->changed_at)
-	{
-		spread_times(unit);
-		for (int bit = 0; bit < len * 8; bit++)
-			if (bit_set(changed, len, bit))
-				add_bit(unit, bit, at);
-	}
-	else
-		for (int i = 0; i < len; i++)
-			unit->changed[i] |= changed[i];
-}
-
-void
-batch_add_times(Unit *unit, const uint8 *changed, int len, const int64 *times)
-{
-	widen(unit, len);
-	spread_times(unit);
-	for (int bit = 0; bit < len * 8; bit++)
-		if (bit_set(changed, len, bit))
-			add_bit(unit, bit, times[bit]);
-}
-
-void
-batch_add_whole(Unit *unit, int64 at)
-{
-	unit->whole_at = unit->whole && unit->whole_at != 0 ? Max(unit->whole_at, at) : at;
-	unit->whole = true;
-}
-
-void
-batch_add_changes_of(Unit *unit, const Unit *other)
-{
-	if (other->whole && other->whole_at != 0)
-		batch_add_whole(unit, other->whole_at);
-	unit->whole |= other->whole;
-	if (other->times)
-		batch_add_times(unit, other->changed, other->changed_len, other->times);
-	else
-		batch_add_changed(unit, other->changed, other->changed_len, other->changed_at);
-}
-
-bool
-batch_column_changed(const Unit *unit, int bit, int64 *at)
-{
-	bool whole = unit->whole && unit->whole_at != 0;
-	bool changed = bit_set(unit->changed, unit->changed_len, bit);
-
-	*at = whole ? unit->whole_at : BATCH_NEVER;
-	if (changed)
-		*at = Max(*at, unit->times ? unit->times[bit] : unit->changed_at);
-	return whole || changed;
+	unit_map_set(work->moved, unit->queue->mapping, old_key, unit);
 }
 
 void
@@ -375,15 +166,6 @@ batch_forget_read(Unit *unit)
 #endif
 	unit->read = NULL;
 	unit->read_context = NULL;
-}
-
-static bool
-has_ref(const Unit *unit, QueueRef ref)
-{
-	for (int i = unit->nrefs - 1; i >= 0; i--)
-		if (unit->refs[i].xid == ref.xid && unit->refs[i].n == ref.n)
-			return true;
-	return false;
 }
 
 void
@@ -459,175 +241,12 @@ fold_hold(Unit *unit, const WorkEvent *event)
 	}
 }
 
-/*
- * What is put aside
- */
-
-static void
-concern(Work *work, int mapping, const char *key, int by)
-{
-	char *name = psprintf("%d:%s", mapping, key);
-	bool found;
-	UnitEntry *entry = units_insert(work->concerned, name, &found);
-
-	if (found)
-		pfree(name);
-	else
-		entry->count = 0;
-	entry->count += by;
-	if (entry->count == 0)
-		map_remove(work->concerned, mapping, key);
-}
-
-static void
-concern_keys(Work *work, const WorkEvent *event, int by)
-{
-	concern(work, event->mapping, event->key, by);
-	if (event->operation == EVENT_KEY_CHANGE)
-		concern(work, event->mapping, event->old_key, by);
-	batch_queue(work, event->mapping)->nunits += by;
-	work->nunits += by;
-}
-
-static bool
-is_concerned(units_hash *map, int mapping, const char *key)
-{
-	char *name = psprintf("%d:%s", mapping, key);
-	UnitEntry *entry = units_lookup(map, name);
-
-	pfree(name);
-	return entry != NULL;
-}
-
-static void
-put_aside(Work *work, const WorkEvent *event)
-{
-	int key_len = strlen(event->key) + 1;
-	int old_len = event->old_key ? strlen(event->old_key) + 1 : 0;
-	int changed_len = Max(event->changed_len, 0);
-	Aside *aside = palloc(sizeof(Aside) + key_len + old_len + changed_len);
-	char *data = (char *) (aside + 1);
-
-	if (work->naside == work->max_aside)
-	{
-		work->max_aside = Max(work->max_aside * 2, 64);
-		work->aside = work->aside ? repalloc(work->aside, sizeof(Aside *) * work->max_aside)
-								  : palloc(sizeof(Aside *) * work->max_aside);
-	}
-	aside->event = *event;
-	aside->event.key = memcpy(data, event->key, key_len);
-	if (old_len > 0)
-		aside->event.old_key = memcpy(data + key_len, event->old_key, old_len);
-	if (changed_len > 0)
-		aside->event.changed = memcpy(data + key_len + old_len, event->changed, changed_len);
-	work->aside[work->naside++] = aside;
-	concern_keys(work, event, 1);
-}
-
-bool
-batch_has_aside(const Work *work)
-{
-	return work->naside > 0;
-}
-
-static bool
-is_aside(const Work *work, QueueRef ref)
-{
-	for (int i = 0; i < work->naside; i++)
-		if (work->aside[i]->event.ref.xid == ref.xid && work->aside[i]->event.ref.n == ref.n)
-			return true;
-	return false;
-}
-
-/*
- * By time: of two transactions that changed the same rows one after the other,
- * the later may have the lower xid.
- */
-static int
-compare_asides(const void *a, const void *b)
-{
-	const WorkEvent *x = &(*(Aside *const *) a)->event;
-	const WorkEvent *y = &(*(Aside *const *) b)->event;
-
-	if (x->event_at != y->event_at)
-		return x->event_at < y->event_at ? -1 : 1;
-	if (x->ref.xid != y->ref.xid)
-		return x->ref.xid < y->ref.xid ? -1 : 1;
-	return x->ref.n < y->ref.n ? -1 : x->ref.n > y->ref.n;
-}
-
-static bool
-is_stuck(units_hash *stuck, const WorkEvent *event)
-{
-	return is_concerned(stuck, event->mapping, event->key) ||
-		   (event->operation == EVENT_KEY_CHANGE && is_concerned(stuck, event->mapping, event->old_key));
-}
-
-static void
-free_map(units_hash *map)
-{
-	units_iterator iterator;
-	UnitEntry *entry;
-
-	units_start_iterate(map, &iterator);
-	while ((entry = units_iterate(map, &iterator)) != NULL)
-		pfree(entry->name);
-	units_destroy(map);
-}
-
-void
-batch_take(Work *work, BatchTakeFunction take, void *arg)
-{
-	units_hash *stuck = create_map();
-	int left = 0;
-
-	qsort(work->aside, work->naside, sizeof(Aside *), compare_asides);
-	for (int i = 0; i < work->naside; i++)
-	{
-		Aside *aside = work->aside[i];
-		const WorkEvent *event = &aside->event;
-
-		if (is_stuck(stuck, event) || !take(event, arg))
-		{
-			map_set(stuck, event->mapping, event->key, NULL);
-			if (event->operation == EVENT_KEY_CHANGE)
-				map_set(stuck, event->mapping, event->old_key, NULL);
-			work->aside[left++] = aside;
-			continue;
-		}
-		concern_keys(work, event, -1);
-		pfree(aside);
-	}
-	work->naside = left;
-	free_map(stuck);
-}
-
-bool
-batch_is_at_hand(Work *work, int mapping, const char *key)
-{
-	return batch_find(work, mapping, key) || is_concerned(work->concerned, mapping, key);
-}
-
-Unit *
-batch_event(Work *work, const WorkEvent *event)
-{
-	bool concerned = is_concerned(work->concerned, event->mapping, event->key);
-
-	for (Unit *unit = batch_find(work, event->mapping, event->key); unit; unit = unit->next)
-		if (has_ref(unit, event->ref))
-			return NULL;
-	if (!concerned && event->operation != EVENT_KEY_CHANGE)
-		return batch_fold(work, event);
-	if (!concerned || !is_aside(work, event->ref))
-		put_aside(work, event);
-	return NULL;
-}
-
 static void
 note_event(Unit *unit, const WorkEvent *event)
 {
 	unit->kind = UNIT_UNDECIDED;
 	unit->looked_up = false;
+	unit->captured = true;
 	batch_add_ref(unit, event->ref);
 	add_event_time(unit, event->event_at);
 	if (unit->later)
@@ -671,8 +290,8 @@ forget_old_keys(Work *work, Unit *unit)
 {
 	for (int i = 0; i < unit->nold; i++)
 	{
-		if (map_get(work->moved, unit->queue->mapping, unit->old_keys[i]) == unit)
-			map_remove(work->moved, unit->queue->mapping, unit->old_keys[i]);
+		if (unit_map_get(work->moved, unit->queue->mapping, unit->old_keys[i]) == unit)
+			unit_map_remove(work->moved, unit->queue->mapping, unit->old_keys[i]);
 		pfree(unit->old_keys[i]);
 	}
 	unit->nold = 0;
@@ -686,6 +305,7 @@ take_along(Work *work, Unit *unit, Unit *left, bool shared, bool stays)
 	unit->inserted = left->inserted && unit->nrefs == 0 && !unit->deferred;
 	batch_add_changes_of(unit, left);
 	left->key_left |= shared;
+	unit->captured |= left->captured;
 	if (stays)
 		return;
 	for (int i = 0; i < left->nrefs; i++)
@@ -747,7 +367,7 @@ batch_key_steps(const int *holders, int n, KeyStep *steps)
 static bool
 must_wait(Work *work, const Unit *unit)
 {
-	Unit *mover = map_get(work->moved, unit->queue->mapping, unit->key);
+	Unit *mover = unit_map_get(work->moved, unit->queue->mapping, unit->key);
 
 	return mover && mover != unit && unit->nold == 0;
 }
@@ -757,7 +377,7 @@ static bool
 is_put_aside(Work *work, const Unit *unit)
 {
 	return !unit->replaced && work->naside > 0 &&
-		   is_concerned(work->concerned, unit->queue->mapping, unit->key);
+		   unit_map_has(work->concerned, unit->queue->mapping, unit->key);
 }
 
 bool
@@ -888,7 +508,7 @@ batch_waits_for(const Work *work, int mapping, const char *key, const Unit *unit
 
 		if (mapping == unit->queue->mapping && strcmp(key, unit->key) == 0)
 			return true;
-		next = map_get(work->at_hand, mapping, key);
+		next = unit_map_get(work->at_hand, mapping, key);
 		if (!next)
 			return false;
 		mapping = next->waits_mapping;
@@ -937,11 +557,17 @@ batch_fold_next(Work *work, Unit *unit)
 	unit->left |= next->left;
 	unit->deleted |= next->deleted;
 	unit->key_left |= next->key_left;
+	unit->captured |= next->captured;
+	if (next->deferred)
+	{
+		unit->deferred = true;
+		unit->renewed = next->renewed;
+	}
 	for (int i = 0; i < next->nold; i++)
 	{
 		batch_add_old_key(work, unit, next->old_keys[i]);
-		if (map_get(work->moved, unit->queue->mapping, next->old_keys[i]) == next)
-			map_set(work->moved, unit->queue->mapping, next->old_keys[i], unit);
+		if (unit_map_get(work->moved, unit->queue->mapping, next->old_keys[i]) == next)
+			unit_map_set(work->moved, unit->queue->mapping, next->old_keys[i], unit);
 	}
 	batch_add_changes_of(unit, next);
 	for (int i = 0; i < next->nrefs; i++)
@@ -962,17 +588,17 @@ batch_done(Work *work, Unit *unit)
 	if (unit->listed)
 		leave_list(unit);
 	for (int i = 0; i < unit->nold; i++)
-		if (map_get(work->moved, queue->mapping, unit->old_keys[i]) == unit)
-			map_remove(work->moved, queue->mapping, unit->old_keys[i]);
+		if (unit_map_get(work->moved, queue->mapping, unit->old_keys[i]) == unit)
+			unit_map_remove(work->moved, queue->mapping, unit->old_keys[i]);
 	if (unit->chunk)
 		unit->chunk->pending--;
 	if (unit->next)
 	{
-		map_set(work->at_hand, queue->mapping, unit->key, unit->next);
+		unit_map_set(work->at_hand, queue->mapping, unit->key, unit->next);
 		make_ready(unit->next, true);
 	}
 	else
-		map_remove(work->at_hand, queue->mapping, unit->key);
+		unit_map_remove(work->at_hand, queue->mapping, unit->key);
 	queue->nunits--;
 	work->nunits--;
 	free_unit(unit);

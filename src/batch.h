@@ -70,6 +70,7 @@ typedef struct Unit
 	bool later;  /* among those that only a backfill wants */
 	UnitKind kind;
 	bool whole;      /* all fields, not only the changed ones */
+	bool captured;   /* an event stands behind it, not only what we want to know */
 	bool inserted;   /* its first captured event was an insert */
 	bool deleted;    /* a delete was captured */
 	char *hold;      /* why its delete waits for a person; NULL: it doesn't */
@@ -91,7 +92,8 @@ typedef struct Unit
 	int nrefs;
 	int max_refs;
 	/* from and for the table of deferred changes */
-	bool deferred; /* has a row there */
+	bool deferred;  /* has a row there */
+	uint64 renewed; /* as it was when the row was read */
 	int attempts;
 	uint64 min_xid;
 	uint64 missing_since;

@@ -10,10 +10,11 @@
 
 #include "bulk_job.h"
 #include "errors.h"
+#include "reply.h"
 #include "sfsync.h"
 
 /* So long until a job is looked at first, and at least between looks. */
-#define FIRST_LOOK ((int64) sfsync_retry_base_delay * 1000)
+#define FIRST_LOOK MILLISECONDS(sfsync_retry_base_delay)
 #define LONGEST_PAUSE (30 * USECS_PER_SEC)
 #define MAX_FAILURES 5 /* of reading results, in a row */
 
@@ -98,7 +99,7 @@ static void
 ended(Delivery *delivery, BulkJob *job, const BulkInfo *info)
 {
 	if (info->state != BULK_STATE_COMPLETE)
-		ereport(LOG, (errmsg("sfsync: bulk job %s of %s ended early: %s", job->job, job->object,
+		ereport(LOG, (errmsg("sfsync: bulk job %s of %s ended early: %s", job->job, job->target.object,
 							 info->error ? info->error : "it was aborted")));
 	if (info->state == BULK_STATE_FAILED && info->processed == 0)
 	{
@@ -233,7 +234,7 @@ do_without(Delivery *delivery, const BulkJob *job, const RestError *error, Times
 {
 	MappingDelivery *state = delivery_of(delivery, job->mapping);
 	char *trouble = rest_error_text(error);
-	TimestampTz until = now + sfsync_retry_max_delay * INT64CONST(1000);
+	TimestampTz until = now + MILLISECONDS(sfsync_retry_max_delay);
 
 	if (job->operation != BULK_HARD_DELETE)
 	{
@@ -267,7 +268,7 @@ lost(BulkJob *job, TimestampTz now)
 static void
 refused(Delivery *delivery, BulkJob *job, int status, const RestError *error, TimestampTz now)
 {
-	ereport(LOG, (errmsg("sfsync: a request of a bulk job of %s was refused: %s%s%s", job->object,
+	ereport(LOG, (errmsg("sfsync: a request of a bulk job of %s was refused: %s%s%s", job->target.object,
 						 error->code ? error->code : "", error->code ? ": " : "", error->message)));
 	switch (job->phase)
 	{

@@ -299,7 +299,7 @@ write_failed(Claim *claim)
 {
 	ereport(LOG, (errcode_for_file_access(),
 				  errmsg("sfsync: a temporary file for a bulk job could not be written: %m")));
-	claim->state->bulk_off_until = GetCurrentTimestamp() + sfsync_retry_max_delay * INT64CONST(1000);
+	claim->state->bulk_off_until = GetCurrentTimestamp() + MILLISECONDS(sfsync_retry_max_delay);
 }
 
 /* How many were taken, of the candidates of one kind. */
@@ -356,7 +356,7 @@ take_hard_deletes(Claim *claim, UnitKind *kinds)
 		if (kinds[i] != UNIT_DELETE)
 			continue;
 		put_off_delete(claim, &claim->candidates[i],
-					   due_at ? due_at : GetCurrentTimestamp() + sfsync_retry_base_delay * INT64CONST(1000));
+					   due_at ? due_at : GetCurrentTimestamp() + MILLISECONDS(sfsync_retry_base_delay));
 		kinds[i] = UNIT_UNDECIDED;
 		n++;
 	}

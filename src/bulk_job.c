@@ -39,7 +39,7 @@ next_call(const BulkJob *job)
 	switch (job->phase)
 	{
 		case BULK_CREATING:
-			return bulk_create(version, job->object, job->operation, job->external_id);
+			return bulk_create(version, job->target.object, job->operation, job->target.key_field);
 		case BULK_UPLOADING:
 			return bulk_upload(version, job->job);
 		case BULK_CLOSING:
@@ -68,8 +68,7 @@ prepare_request(Delivery *delivery, BulkJob *job)
 	request->bulk = job;
 	request->connection = job->connection;
 	request->mapping = job->mapping;
-	request->object = job->object;
-	request->external_id = job->external_id;
+	request->target = job->target;
 	request->server = job->server;
 	request->call = next_call(job);
 	job->in_flight = true;

@@ -50,10 +50,8 @@ typedef struct BulkJob
 	int64 id;    /* of its row; 0: none yet */
 	bool unsure; /* the row isn't committed yet */
 	int mapping;
-	char *object;
-	char *external_id;
+	RestTarget target;
 	char *server;
-	bool key_is_number;
 	bool case_sensitive;
 	Connection *connection; /* NULL: not known yet */
 	BulkOperation operation;

@@ -43,10 +43,10 @@ bulk_job_create(Delivery *delivery, const Mapping *mapping, Connection *connecti
 
 	job->context = context;
 	job->mapping = mapping->id;
-	job->object = pstrdup(mapping->object);
-	job->external_id = pstrdup(mapping->external_id);
+	job->target.object = pstrdup(mapping->object);
+	job->target.key_field = pstrdup(mapping->external_id);
 	job->server = pstrdup(mapping->server);
-	job->key_is_number = mapping->key_field && payload_key_is_number(mapping);
+	job->target.key_is_number = mapping->key_field && payload_key_is_number(mapping);
 	job->case_sensitive = mapping->key_field && mapping->key_field->case_sensitive;
 	job->serial = mapping->serial;
 	job->connection = connection;
@@ -94,7 +94,7 @@ match_name(const BulkJob *job, const char *text)
 
 	if (bulk_by_id(job->operation))
 		form = rest_id18(text);
-	else if (job->key_is_number)
+	else if (job->target.key_is_number)
 		form = rest_number_key(text);
 	else
 		return key_name('r', rest_record_key(text, job->case_sensitive));
@@ -151,7 +151,7 @@ bulk_job_add(BulkJob *job, const char *record_key, const char *salesforce_id)
 	row->outcome.has_record = salesforce_id != NULL;
 	row->outcome.bulk_job = job->id;
 	note_key(job, key_name('r', record_key), job->n);
-	if (bulk_by_id(job->operation) || job->key_is_number)
+	if (bulk_by_id(job->operation) || job->target.key_is_number)
 		note_key(job, match_name(job, bulk_by_id(job->operation) ? salesforce_id : record_key), job->n);
 	job->n++;
 	job->open++;
@@ -169,7 +169,7 @@ bulk_jobs_write(const Delivery *delivery, const char *object, const char *record
 		BulkJob *job = lfirst(lc);
 		BulkRow *row;
 
-		if (job->open == 0 || strcmp(job->object, object) != 0)
+		if (job->open == 0 || strcmp(job->target.object, object) != 0)
 			continue;
 		row = bulk_job_record(job, record_key);
 		if (row && !row->settled)

@@ -13,6 +13,7 @@
 
 #include "bulk_job.h"
 #include "mapping.h"
+#include "reply.h"
 #include "sfsync.h"
 
 #define BATCH 500 /* results settled in one transaction */
@@ -122,7 +123,7 @@ field_kind(const char *name, void *arg)
 static RestRecord *
 sent_record(Settling *settling, const BulkResult *result)
 {
-	RestRecord *record = bulk_sent(result, settling->job->external_id, field_kind, settling);
+	RestRecord *record = bulk_sent(result, settling->job->target.key_field, field_kind, settling);
 
 	for (int f = 0; f < record->nfields; f++)
 	{
@@ -149,9 +150,7 @@ start_request(Settling *settling, Request *like)
 	request->context = settling->context;
 	request->connection = like->connection;
 	request->mapping = job->mapping;
-	request->object = job->object;
-	request->external_id = job->external_id;
-	request->key_is_number = job->key_is_number;
+	request->target = job->target;
 	request->server = job->server;
 	request->token_serial = like->token_serial;
 	request->mark = like->mark;
@@ -291,7 +290,7 @@ bulk_settle(Delivery *delivery, Request *request, const HttpReply *reply)
 		AllocSetContextCreate(delivery->turn_context, "sfsync bulk results", ALLOCSET_DEFAULT_SIZES);
 	start_request(settling, request);
 	read_fields(settling);
-	reader = bulk_reader_create(job->set, bulk_by_id(job->operation) ? "Id" : job->external_id);
+	reader = bulk_reader_create(job->set, bulk_by_id(job->operation) ? "Id" : job->target.key_field);
 	if (!reader)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	PG_TRY();

@@ -73,6 +73,7 @@ typedef struct RowArrays
 #define FLAG_ROW_REMAINS 8
 #define FLAG_INSERTED 16
 #define FLAG_RECORD_SETTLED 32
+#define FLAG_CAPTURED 64
 
 static void
 allocate(RowArrays *arrays, int n)
@@ -106,7 +107,7 @@ take_row(RowArrays *arrays, int i, const Outcome *outcome)
 	arrays->attempts[i] = unit->attempts;
 	arrays->flags[i] = (unit->deferred ? FLAG_DEFERRED : 0) | (unit->deleted ? FLAG_DELETED : 0) |
 					   (unit->whole ? FLAG_WHOLE : 0) | (outcome->row_remains ? FLAG_ROW_REMAINS : 0) |
-					   (unit->inserted ? FLAG_INSERTED : 0) |
+					   (unit->inserted ? FLAG_INSERTED : 0) | (unit->captured ? FLAG_CAPTURED : 0) |
 					   (outcome->conflicts.record_settled ? FLAG_RECORD_SETTLED : 0);
 	arrays->xids[i] = unit->min_xid;
 	arrays->whole_at[i] = unit->whole_at;
@@ -145,7 +146,7 @@ bulk_store(BulkJob *job)
 	SQL_RUN(&scope,
 			"INSERT INTO sfsync.bulk_job (mapping, server, object, operation, rows)"
 			" VALUES ($1, $2, $3, $4, $5) RETURNING id",
-			sql_arg_int(job->mapping), sql_arg_name(job->server), sql_arg_text(job->object),
+			sql_arg_int(job->mapping), sql_arg_name(job->server), sql_arg_text(job->target.object),
 			sql_arg_text(bulk_operation_name(job->operation)), sql_arg_int(n));
 	id = sql_bigint(0, 1);
 	SQL_RUN(&scope, rows_query, sql_arg_bigint(id), sql_arg_int(job->mapping), sql_arg_texts(arrays.keys, n),
@@ -246,6 +247,7 @@ restore_unit(Delivery *delivery, SqlScope *scope, int i, Unit *unit)
 	unit->deferred = (flags & FLAG_DEFERRED) != 0;
 	unit->deleted = (flags & FLAG_DELETED) != 0;
 	unit->inserted = (flags & FLAG_INSERTED) != 0;
+	unit->captured = (flags & FLAG_CAPTURED) != 0;
 	if (sql_time(i, 7) != 0)
 		batch_add_whole(unit, sql_time(i, 7));
 	unit->whole = (flags & FLAG_WHOLE) != 0;

@@ -137,5 +137,5 @@ circle_outcome(const Candidate *candidate, Outcome *outcome)
 	outcome->fill_len = candidate->fill_len;
 	outcome->parent_mapping = candidate->fill_mapping;
 	outcome->parent_key = candidate->fill_key;
-	outcome->due_at = GetCurrentTimestamp() + (int64) sfsync_retry_base_delay * 1000;
+	outcome->due_at = GetCurrentTimestamp() + MILLISECONDS(sfsync_retry_base_delay);
 }

@@ -1,6 +1,7 @@
 /*
  * claim.c
- *		Decides what changed rows mean for Salesforce, and prepares requests.
+ *		Takes units at hand, has their rows and what is known of their records
+ *		read, and has each decided and its request prepared.
  *
  * Rows are read here, as they are now: what is sent is never older than the
  * events it settles.  What needs no request (nothing mapped changed, a value
@@ -8,32 +9,15 @@
  */
 #include "compat.h"
 
-#include <time.h>
-
-#include "access/xact.h"
-#include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "bulk_job.h"
 #include "claim.h"
-#include "datum.h"
 #include "delete_policy.h"
 #include "drift.h"
 #include "judge.h"
 #include "keymap.h"
 #include "payload.h"
-#include "sfsync.h"
-
-/* Turns that a child waits for a parent that is at hand. */
-#define MAX_WAITS 100
-
-static bool
-case_sensitive(const Mapping *mapping)
-{
-	return mapping->key_field->case_sensitive;
-}
 
 static const char in_flight[] = "in flight"; /* what such a key is of, in claim->keys */
 
@@ -46,7 +30,7 @@ add_written(Claim *claim, List *requests)
 	{
 		const Request *request = lfirst(lc);
 
-		if (request->nunits == 0 || strcmp(request->object, claim->mapping->object) != 0)
+		if (request->nunits == 0 || strcmp(request->target.object, claim->mapping->object) != 0)
 			continue;
 		for (int i = 0; i < request->nunits; i++)
 		{
@@ -105,7 +89,7 @@ gather(Claim *claim, Unit **units, int n)
 
 		if (is_unread(claim, units[i]) != is_unread(claim, units[0]))
 			continue;
-		record_key = rest_record_key(datum_key_utf8(units[i]->key), case_sensitive(claim->mapping));
+		record_key = mapping_record_key(claim->mapping, units[i]->key);
 		if (bulk_jobs_write(claim->delivery, claim->mapping->object, record_key) ||
 			!keymap_add(claim->keys, record_key, candidate))
 			continue;
@@ -113,12 +97,6 @@ gather(Claim *claim, Unit **units, int n)
 		candidate->record_key = record_key;
 		claim->n++;
 	}
-}
-
-static char *
-record_key_of(const Claim *claim, const char *key)
-{
-	return rest_record_key(datum_key_utf8(key), case_sensitive(claim->mapping));
 }
 
 /*
@@ -136,13 +114,13 @@ move_record(Claim *claim, const Candidate *candidate)
 	for (int o = 0; o < unit->nold; o++)
 	{
 		RecordMove move = {claim->mapping->id, unit->old_keys[o], unit->key};
-		char *from = record_key_of(claim, move.from);
+		char *from = mapping_record_key(claim->mapping, move.from);
 		int n;
 
 		(void) records_of_keys(claim->mapping->id, &from, 1, &n);
 		move.from_record_key = from;
 		move.to_record_key = candidate->record_key;
-		move.case_sensitive = case_sensitive(claim->mapping);
+		move.case_sensitive = claim->mapping->key_field->case_sensitive;
 		move.overlaps = true;
 		if (record_move(&move) || n > 0)
 			break;
@@ -246,7 +224,7 @@ read_parents_of(Claim *claim, int f)
 		char *key = row->found ? payload_parent_key(field, row) : NULL;
 
 		if (key)
-			asked[n++] = record_keys[i] = rest_record_key(key, case_sensitive(parent));
+			asked[n++] = record_keys[i] = rest_record_key(key, parent->key_field->case_sensitive);
 	}
 	records = records_of_keys(parent->id, asked, n, &nrecords);
 	ids = keymap_create(CurrentMemoryContext, nrecords, NULL);
@@ -294,473 +272,10 @@ read_all(Claim *claim)
 	read_parents(claim);
 }
 
-/*
- * Requests
- */
-
-static const char *
-request_name(UnitKind kind)
-{
-	switch (kind)
-	{
-		case UNIT_CREATE:
-			return "create";
-		case UNIT_UPSERT:
-			return "upsert";
-		case UNIT_DELETE:
-			return "delete";
-		default:
-			return "update";
-	}
-}
-
 Request *
-claim_request(Claim *claim, RequestKind kind)
+claim_request(const Claim *claim, RequestKind kind)
 {
-	Request *request = palloc0(sizeof(Request));
-
-	request->context = claim->context;
-	request->kind = kind;
-	request->connection = claim->connection;
-	request->mapping = claim->mapping->id;
-	request->object = pstrdup(claim->mapping->object);
-	request->external_id = pstrdup(claim->mapping->external_id);
-	request->server = pstrdup(claim->mapping->server);
-	request->key_is_number = claim->mapping->key_field && payload_key_is_number(claim->mapping);
-	return request;
-}
-
-/* Field names belong to the mapping, which may be read again while the request is under way. */
-static void
-own_names(RestRecord *record)
-{
-	for (int i = 0; i < record->nfields; i++)
-		record->fields[i].name = pstrdup(record->fields[i].name);
-}
-
-static char **
-distinct_fields(const Request *request, int *n)
-{
-	char **names;
-	int max = 0;
-
-	for (int i = 0; i < request->nunits; i++)
-		max = Max(max, request->records[i].nfields);
-	names = palloc(sizeof(char *) * Max(max * 4, 1));
-	*n = 0;
-	for (int i = 0; i < request->nunits; i++)
-		for (int f = 0; f < request->records[i].nfields; f++)
-		{
-			bool known = false;
-
-			for (int k = 0; k < *n && !known; k++)
-				known = strcmp(names[k], request->records[i].fields[f].name) == 0;
-			if (!known && *n < max * 4)
-				names[(*n)++] = unconstify(char *, request->records[i].fields[f].name);
-		}
-	return names;
-}
-
-/* Also the rows whose records give up their keys; and the key counts as a field where it is set. */
-static void
-note_intent(Request *request)
-{
-	const char *operation = request_name(request->parts[0].kind);
-	char **keys = palloc(sizeof(char *) * request->nunits * 2);
-	int nkeys = 0;
-	int nfields = 0;
-	char **fields = distinct_fields(request, &nfields);
-	bool sets_key = false;
-
-	for (int i = 0; i < request->nunits; i++)
-	{
-		keys[nkeys++] = request->outcomes[i].unit->key;
-		if (request->outcomes[i].holder_row)
-			keys[nkeys++] = unconstify(char *, request->outcomes[i].holder_row);
-		sets_key |= request->outcomes[i].sets_key;
-	}
-	if (sets_key)
-	{
-		fields = repalloc(fields, sizeof(char *) * (nfields + 1));
-		fields[nfields++] = unconstify(char *, request->external_id);
-	}
-	for (int p = 0; p < request->nparts; p++)
-		if (request->parts[p].kind == UNIT_DELETE)
-			operation = request_name(UNIT_DELETE);
-	request->intent = intent_add(request->mapping, operation, keys, nkeys, fields, nfields);
-}
-
-/* Keys that records may have once this is sent. */
-static void
-note_keys(const Request *request)
-{
-	char **record_keys = palloc(sizeof(char *) * request->nunits);
-	char **ids = palloc(sizeof(char *) * request->nunits);
-	char **keys = palloc(sizeof(char *) * request->nunits);
-	int n = 0;
-
-	for (int i = 0; i < request->nunits; i++)
-	{
-		const Outcome *outcome = &request->outcomes[i];
-
-		if (!outcome->holder_key && !outcome->sets_key)
-			continue;
-		record_keys[n] = unconstify(char *, outcome->holder_key   ? outcome->holder_key
-											: outcome->stored_key ? outcome->stored_key
-																  : outcome->record_key);
-		ids[n] = unconstify(char *, outcome->holder_key    ? outcome->holder_id
-									: outcome->expected_id ? outcome->expected_id
-														   : outcome->salesforce_id);
-		keys[n++] = outcome->holder_key ? pstrdup("") : unconstify(char *, outcome->record_key);
-	}
-	records_may_have(request->mapping, record_keys, ids, keys, n);
-}
-
-static RestCall *
-part_call(const Claim *claim, const Request *request, const RequestPart *part)
-{
-	const char *version = claim->connection->options->api_version;
-	const RestRecord *records = request->records + part->first;
-	const char **ids;
-
-	switch (part->kind)
-	{
-		case UNIT_CREATE:
-			return rest_create(version, request->object, request->external_id, request->key_is_number,
-							   records, part->n);
-		case UNIT_UPSERT:
-			return rest_upsert(version, request->object, request->external_id, request->key_is_number,
-							   records, part->n);
-		case UNIT_UPDATE:
-		case UNIT_FREE_KEY:
-			return rest_update(version, request->object, request->external_id, request->key_is_number,
-							   records, part->n);
-		default:
-			ids = palloc(sizeof(char *) * part->n);
-			for (int i = 0; i < part->n; i++)
-				ids[i] = request->outcomes[part->first + i].salesforce_id;
-			return rest_delete(version, ids, part->n);
-	}
-}
-
-/* Parts of a composite request don't inherit these. */
-static const char *const *
-part_headers(const Claim *claim)
-{
-	static const char *const none[] = {NULL};
-	static const char *const no_assignment[] = {HEADER_NO_ASSIGNMENT, NULL};
-	static const char *const allow_save[] = {HEADER_ALLOW_SAVE, NULL};
-	static const char *const both[] = {HEADER_NO_ASSIGNMENT, HEADER_ALLOW_SAVE, NULL};
-	const ServerOptions *options = claim->connection->options;
-
-	if (options->duplicate_allow_save)
-		return options->auto_assign ? allow_save : both;
-	return options->auto_assign ? none : no_assignment;
-}
-
-static void
-build_call(Claim *claim, Request *request)
-{
-	const char *version = claim->connection->options->api_version;
-	RestCall *calls[REST_PACK_LIMIT];
-
-	if (request->kind == REQUEST_GUARDED_UPDATE)
-	{
-		request->call = rest_update_if(version, part_headers(claim), request->object, request->external_id,
-									   request->key_is_number, request->records, request->unmodified_since,
-									   request->nunits);
-		return;
-	}
-	for (int p = 0; p < request->nparts; p++)
-		calls[p] = part_call(claim, request, &request->parts[p]);
-	request->call = rest_pack(version, part_headers(claim), calls, request->nparts);
-}
-
-/* What the request does to external IDs of records that are known. */
-static void
-note_key(const Candidate *candidate, UnitKind kind, Outcome *outcome)
-{
-	const RecordRow *own = candidate_record(candidate);
-
-	if (kind == UNIT_FREE_KEY)
-	{
-		memset(&outcome->conflicts, 0, sizeof(ConflictNotes));
-		outcome->memory = NULL;
-		outcome->nwrote = 0;
-		outcome->set_replaced = false;
-		outcome->holder_key = pstrdup(candidate->holder->record_key);
-		outcome->holder_id = pstrdup(candidate->holder->salesforce_id);
-		outcome->holder_row = pstrdup(candidate->holder->key);
-		return;
-	}
-	outcome->sets_key = kind != UNIT_DELETE && (candidate->sets_key || candidate->expected);
-	if (own && own->shares_key)
-		outcome->stored_key = pstrdup(own->record_key);
-}
-
-static void
-add_unit(Request *request, const Candidate *candidate, UnitKind kind)
-{
-	Outcome *outcome = &request->outcomes[request->nunits];
-	RestRecord *record = &request->records[request->nunits];
-
-	*outcome = candidate->noted;
-	outcome->unit = candidate->unit;
-	outcome->operation = candidate->operation;
-	outcome->record_key = candidate->record_key;
-	outcome->salesforce_id = candidate->salesforce_id ? pstrdup(candidate->salesforce_id) : NULL;
-	outcome->row_remains = candidate->row && candidate->row->found && !candidate->unit->replaced;
-	outcome->expected_id = candidate->expected ? pstrdup(candidate->expected->salesforce_id) : NULL;
-	note_key(candidate, kind, outcome);
-	circle_outcome(candidate, outcome);
-	*record = candidate->payload;
-	if (kind == UNIT_UPDATE || kind == UNIT_GUARDED_UPDATE)
-	{
-		record->salesforce_id = outcome->salesforce_id;
-		if (!outcome->row_remains && !outcome->sets_key)
-			record->external_id = NULL;
-	}
-	if (kind == UNIT_FREE_KEY)
-		record->salesforce_id = outcome->holder_id;
-	own_names(record);
-	request->unmodified_since[request->nunits++] = candidate->unmodified_since;
-}
-
-/* Up to max units of a kind as the next part; those taken get the kind UNIT_UNDECIDED in kinds, and started. */
-static void
-add_part(Claim *claim, Request *request, UnitKind kind, int max, UnitKind *kinds)
-{
-	RequestPart *part = &request->parts[request->nparts];
-
-	part->kind = kind;
-	part->first = request->nunits;
-	for (int i = 0; i < claim->n && request->nunits - part->first < max; i++)
-	{
-		if (kinds[i] != kind)
-			continue;
-		add_unit(request, &claim->candidates[i], kind);
-		batch_start(claim->candidates[i].unit);
-		kinds[i] = UNIT_UNDECIDED;
-	}
-	part->n = request->nunits - part->first;
-	request->nparts += part->n > 0;
-}
-
-static Request *
-start_write(Claim *claim, RequestKind kind)
-{
-	Request *request = claim_request(claim, kind);
-
-	request->outcomes = palloc0(sizeof(Outcome) * claim->n);
-	request->records = palloc0(sizeof(RestRecord) * claim->n);
-	request->unmodified_since = palloc0(sizeof(int64) * claim->n);
-	return request;
-}
-
-/* Deletes and updates before what is made anew: they free keys. */
-static const UnitKind packed_kinds[] = {UNIT_FREE_KEY, UNIT_DELETE, UNIT_UPDATE, UNIT_CREATE, UNIT_UPSERT};
-
-static int
-count_kind(const UnitKind *kinds, int n, UnitKind kind)
-{
-	int count = 0;
-
-	for (int i = 0; i < n; i++)
-		count += kinds[i] == kind;
-	return count;
-}
-
-/*
- * One request with as many collections as fit; guarded updates, which are
- * single parts, go by themselves.  What finds no room stays ready.
- */
-static bool
-prepare_writes(Claim *claim, UnitKind *kinds)
-{
-	Request *request;
-	bool guarded = count_kind(kinds, claim->n, UNIT_GUARDED_UPDATE) > 0;
-
-	request = start_write(claim, guarded ? REQUEST_GUARDED_UPDATE : REQUEST_WRITE);
-	if (guarded)
-		add_part(claim, request, UNIT_GUARDED_UPDATE, REST_COMPOSITE_LIMIT, kinds);
-	for (int k = 0; !guarded && k < lengthof(packed_kinds); k++)
-		while (request->nparts < REST_PACK_LIMIT && count_kind(kinds, claim->n, packed_kinds[k]) > 0)
-			add_part(claim, request, packed_kinds[k], REST_COLLECTION_LIMIT, kinds);
-	if (request->nunits == 0)
-		return false;
-	build_call(claim, request);
-	note_keys(request);
-	note_intent(request);
-	delivery_send_later(claim->delivery, request);
-	return true;
-}
-
-static void
-prepare_lookup(Claim *claim, const UnitKind *kinds)
-{
-	Request *request = claim_request(claim, REQUEST_LOOKUP);
-	int max = 0;
-	const char **asked;
-
-	for (int i = 0; i < claim->n; i++)
-		max += kinds[i] == UNIT_LOOKUP ? 1 + claim->candidates[i].unit->nold : 0;
-	request->outcomes = palloc0(sizeof(Outcome) * claim->n);
-	request->keys = palloc(sizeof(char *) * max);
-	request->record_keys = palloc(sizeof(char *) * max);
-	request->case_sensitive = case_sensitive(claim->mapping);
-	asked = palloc(sizeof(char *) * max);
-	for (int i = 0; i < claim->n; i++)
-	{
-		Unit *unit = claim->candidates[i].unit;
-
-		if (kinds[i] != UNIT_LOOKUP)
-			continue;
-		batch_start(unit);
-		request->outcomes[request->nunits].unit = unit;
-		request->outcomes[request->nunits++].record_key = claim->candidates[i].record_key;
-		for (int k = -1; k < unit->nold && request->nkeys < 2000; k++)
-		{
-			const char *key = k < 0 ? unit->key : unit->old_keys[k];
-
-			request->keys[request->nkeys] = pstrdup(key);
-			request->record_keys[request->nkeys] =
-				rest_record_key(datum_key_utf8(key), case_sensitive(claim->mapping));
-			asked[request->nkeys++] = datum_key_utf8(key);
-		}
-	}
-	request->call = rest_lookup(claim->connection->options->api_version, request->object,
-								request->external_id, request->key_is_number, asked, request->nkeys);
-	delivery_send_later(claim->delivery, request);
-}
-
-/*
- * What may be asked at all
- */
-
-static void
-prepare_login(Claim *claim)
-{
-	Connection *connection = claim->connection;
-	Request *request = claim_request(claim, REQUEST_LOGIN);
-	Credentials *credentials = credentials_load(connection->serverid, connection->owner);
-	char *error = NULL;
-
-	request->login = auth_call(connection->options, credentials, (int64) time(NULL), &error);
-	credentials_wipe(credentials);
-	if (!request->login)
-	{
-		connection_block(connection, error, GetCurrentTimestamp());
-		return;
-	}
-	connection->login_in_flight = true;
-	delivery_send_later(claim->delivery, request);
-}
-
-static void
-prepare_limits(Claim *claim)
-{
-	Request *request = claim_request(claim, REQUEST_LIMITS);
-
-	request->call = rest_limits(claim->connection->options->api_version);
-	claim->connection->limits_in_flight = true;
-	delivery_send_later(claim->delivery, request);
-}
-
-/* Usage is asked for before anything is sent; later, to see whether the server is well. */
-static bool
-limits_ready(Claim *claim)
-{
-	Connection *connection = claim->connection;
-
-	if (connection->limits_in_flight)
-		return connection->limits_known;
-	if (connection->limits_known && !poison_wants_control(&connection->poison))
-		return true;
-	prepare_limits(claim);
-	return false;
-}
-
-static void
-prepare_describe(Claim *claim)
-{
-	Request *request = claim_request(claim, REQUEST_DESCRIBE);
-
-	if (claim->mapping->meta && claim->mapping->last_modified && !claim->state->describe_wanted)
-		request->if_modified_since = psprintf("If-Modified-Since: %s", claim->mapping->last_modified);
-	request->call = rest_describe(claim->connection->options->api_version, request->object);
-	claim->state->describe_in_flight = true;
-	delivery_send_later(claim->delivery, request);
-}
-
-/*
- * Credentials that can't be read block the connection, not the mapping: a
- * changed option or user mapping lifts it.
- */
-static void
-try_login(Claim *claim)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		MemoryContextSwitchTo(caller);
-		prepare_login(claim);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		connection_block(claim->connection,
-						 error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message,
-						 GetCurrentTimestamp());
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
-}
-
-static bool
-stale(const Mapping *mapping)
-{
-	return mapping->metadata_at + (int64) sfsync_schema_ttl * 1000 < GetCurrentTimestamp();
-}
-
-/* Is there a token and are there metadata?  Else have them fetched. */
-static bool
-ready(Claim *claim)
-{
-	MappingDelivery *state = claim->state;
-	Mapping *mapping = claim->mapping;
-
-	if (!claim->connection->token)
-	{
-		if (!claim->connection->login_in_flight)
-			try_login(claim);
-		return false;
-	}
-	if (!limits_ready(claim))
-		return false;
-	if (!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || state->describe_due ||
-		stale(mapping))
-	{
-		if (!state->describe_in_flight)
-		{
-			prepare_describe(claim);
-			return false;
-		}
-		if (!mapping->has_metadata || state->describe_wanted)
-			return false;
-	}
-	if (mapping->broken)
-		delivery_block(claim->delivery, state, mapping->broken, GetCurrentTimestamp());
-	return !mapping->broken;
+	return delivery_request(kind, claim->connection, claim->mapping);
 }
 
 static void
@@ -814,7 +329,7 @@ rows_matter(const Claim *claim)
 static bool
 send_reads(Claim *claim, UnitKind *kinds)
 {
-	if (count_kind(kinds, claim->n, UNIT_READ) == 0)
+	if (claim_count(kinds, claim->n, UNIT_READ) == 0)
 		return false;
 	reads_prepare(claim, kinds);
 	for (int i = 0; i < claim->n; i++)
@@ -831,11 +346,11 @@ send_writes(Claim *claim, UnitKind *kinds)
 
 	family_keep_together(claim, kinds);
 	taken = bulk_take(claim, kinds);
-	sent = prepare_writes(claim, kinds) || taken;
+	sent = writes_prepare(claim, kinds) || taken;
 
-	if (!sent && count_kind(kinds, claim->n, UNIT_LOOKUP) > 0)
+	if (!sent && claim_count(kinds, claim->n, UNIT_LOOKUP) > 0)
 	{
-		prepare_lookup(claim, kinds);
+		writes_prepare_lookup(claim, kinds);
 		return true;
 	}
 	for (int i = 0; i < claim->n; i++)
@@ -871,7 +386,7 @@ order_keys(Claim *claim, UnitKind *kinds)
 	int *holders = palloc(sizeof(int) * claim->n);
 	KeyStep *steps = palloc(sizeof(KeyStep) * claim->n);
 
-	if (count_kind(kinds, claim->n, UNIT_FREE_KEY) == 0)
+	if (claim_count(kinds, claim->n, UNIT_FREE_KEY) == 0)
 		return;
 	for (int i = 0; i < claim->n; i++)
 	{
@@ -972,12 +487,12 @@ static bool
 claim_once(Delivery *delivery, MappingDelivery *state, const Mapping *mapping, MappingQueue *queue)
 {
 	Claim claim = {.delivery = delivery, .state = state};
-	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context =
+		AllocSetContextCreate(delivery->turn_context, "sfsync request", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
 	int outgoing = list_length(delivery->outgoing);
 	bool progress = false;
 
-	claim.context = AllocSetContextCreate(delivery->turn_context, "sfsync request", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(claim.context);
 	if (delivery_lock_source(mapping))
 		claim.mapping = mapping_get(state->id);
 	if (!claim.mapping) /* locked by others, or dropped by them just now */
@@ -986,7 +501,7 @@ claim_once(Delivery *delivery, MappingDelivery *state, const Mapping *mapping, M
 		return false;
 	}
 	claim.connection = connection_get(claim.mapping->serverid, claim.mapping->owner);
-	if (may_send(&claim, queue) && ready(&claim))
+	if (may_send(&claim, queue) && claim_ready(&claim))
 	{
 		if (state->users_wanted)
 		{
@@ -1000,7 +515,7 @@ claim_once(Delivery *delivery, MappingDelivery *state, const Mapping *mapping, M
 		keymap_destroy(claim.keys);
 	MemoryContextSwitchTo(caller);
 	if (list_length(delivery->outgoing) > outgoing)
-		MemoryContextSetParent(claim.context, delivery->context);
+		MemoryContextSetParent(context, delivery->context);
 	return progress;
 }
 

@@ -1,13 +1,32 @@
 /*
  * claim.h
- *		What is at hand while a batch of units is decided: for claim.c, which
- *		decides, and reads.c, which has Salesforce's side read before.
+ *		What is at hand while a batch of units is decided: for claim.c and the
+ *		files that it has carry out a part of that, named below.
  */
 #ifndef SFSYNC_CLAIM_H
 #define SFSYNC_CLAIM_H
 
 #include "deliver.h"
+#include "intents.h"
+#include "records.h"
 #include "source.h"
+
+/*
+ * A step: decide for a batch of ready units, and prepare its request.
+ * progress: there may be more to claim.
+ */
+typedef struct ClaimRound
+{
+	MappingQueue *queue;
+	bool progress;
+} ClaimRound;
+
+/* arg: a ClaimRound. */
+extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
+
+/* connection_may_send(), beside the requests that are prepared. */
+extern bool claim_may_send(const Delivery *delivery, Connection *connection, int nready,
+						   TimestampTz oldest_at, TimestampTz *again);
 
 /* A unit while it is decided. */
 typedef struct Candidate
@@ -47,7 +66,6 @@ typedef struct Claim
 	MappingDelivery *state;
 	Mapping *mapping;
 	Connection *connection;
-	MemoryContext context; /* becomes the request's */
 	int n;
 	Candidate *candidates;
 	struct keymap_hash *keys; /* record keys that are in flight, or of candidates */
@@ -60,13 +78,27 @@ typedef struct Claim
 } Claim;
 
 /* A request of the claim's mapping, in the current context; without its call yet. */
-extern Request *claim_request(Claim *claim, RequestKind kind);
+extern Request *claim_request(const Claim *claim, RequestKind kind);
 
 /* Is a record of that key in flight, or about to be, under whatever key or mapping? */
 extern bool claim_record_in_flight(const Claim *claim, const char *record_key);
 
 /* Is the unit's record read before it is written? */
 extern bool claim_reads_first(const Claim *claim, const Unit *unit);
+
+/* How many candidates are of a kind. */
+static inline int
+claim_count(const UnitKind *kinds, int n, UnitKind kind)
+{
+	int count = 0;
+
+	for (int i = 0; i < n; i++)
+		count += kinds[i] == kind;
+	return count;
+}
+
+/* ready.c: is there a token, and are there metadata?  Else they are asked for. */
+extern bool claim_ready(Claim *claim);
 
 /*
  * circle.c
@@ -117,7 +149,24 @@ extern bool read_is_fresh(const Mapping *mapping, const Unit *unit);
  */
 extern void reads_prepare(Claim *claim, UnitKind *kinds);
 
+/* A reply with status 200. */
+extern void reads_settle(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
+
 /* Ask for the names of users that conflicts show by their Ids alone. */
 extern void reads_prepare_users(Claim *claim);
+
+/*
+ * writes.c
+ */
+
+/*
+ * One request with as many collections as fit; guarded updates, which are
+ * single parts, go by themselves.  What finds no room stays ready.  False if
+ * there is nothing to send.
+ */
+extern bool writes_prepare(Claim *claim, UnitKind *kinds);
+
+/* Ask for the Ids of records of units whose kind is UNIT_LOOKUP. */
+extern void writes_prepare_lookup(Claim *claim, const UnitKind *kinds);
 
 #endif /* SFSYNC_CLAIM_H */

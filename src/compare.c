@@ -28,7 +28,6 @@
 #include "datum.h"
 #include "fence.h"
 #include "payload.h"
-#include "queue.h"
 #include "shmem.h"
 #include "source.h"
 #include "sql.h"
@@ -311,28 +310,29 @@ drop_archived(Report *report)
 /* The event is now: what is queued here is wanted, whatever was before. */
 #define REPAIR_COLUMNS                                                                                           \
 	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at, deleted," \
-	" changed, changed_at, first_event_at, event_at, xid)"
+	" changed, changed_at, first_event_at, event_at, xid, captured, renewed)"
 
 #define REPAIR_UPDATE                                                                                        \
 	" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"            \
 	" due_at = excluded.due_at, attempts = 0, whole = true, whole_at = excluded.event_at,"                   \
-	" deleted = excluded.deleted, event_at = excluded.event_at"
+	" deleted = excluded.deleted, event_at = excluded.event_at, renewed = excluded.renewed"
 
 #define NOW "pg_catalog.clock_timestamp()"
+#define XACT "pg_catalog.pg_current_xact_id()"
 
-static const char repair_rows_query[] = REPAIR_COLUMNS
-	" SELECT $1, u.key, 'waiting', 'repair by sfsync.compare', " NOW ", 0, u.changed IS NULL,"
-	" CASE WHEN u.changed IS NULL THEN " NOW " END, false, u.changed,"
-	" CASE WHEN u.changed IS NOT NULL THEN " NOW " END, " NOW ", " NOW ", pg_catalog.pg_current_xact_id()"
-	" FROM unnest($2, $3, $4) AS u(key, changed, source_key)"
-	" WHERE u.changed IS NULL OR NOT EXISTS (SELECT FROM sfsync.conflict c, sfsync.mapping m"
-	" WHERE m.id = $1 AND c.mapping = m.name AND c.source_key = u.source_key::jsonb"
-	" AND c.resolution IS NULL)" REPAIR_UPDATE;
+static const char repair_rows_query[] =
+	REPAIR_COLUMNS " SELECT $1, u.key, 'waiting', 'repair by sfsync.compare', " NOW ", 0, u.changed IS NULL,"
+				   " CASE WHEN u.changed IS NULL THEN " NOW " END, false, u.changed,"
+				   " CASE WHEN u.changed IS NOT NULL THEN " NOW " END, " NOW ", " NOW ", " XACT
+				   ", false, " XACT " FROM unnest($2, $3, $4) AS u(key, changed, source_key)"
+				   " WHERE u.changed IS NULL OR NOT EXISTS (SELECT FROM sfsync.conflict c, sfsync.mapping m"
+				   " WHERE m.id = $1 AND c.mapping = m.name AND c.source_key = u.source_key::jsonb"
+				   " AND c.resolution IS NULL)" REPAIR_UPDATE;
 
 /* Held at first: how many there are is known at the end. */
 static const char repair_deletes_query[] =
 	REPAIR_COLUMNS " SELECT r.mapping, r.key, 'held', 'delete by sfsync.compare: the record has no row', " NOW
-				   ", 0, true, " NOW ", true, NULL, NULL, " NOW ", " NOW ", pg_catalog.pg_current_xact_id()"
+				   ", 0, true, " NOW ", true, NULL, NULL, " NOW ", " NOW ", " XACT ", true, " XACT
 				   " FROM sfsync.record r WHERE r.mapping = $1 AND r.record_key = ANY ($2)" REPAIR_UPDATE;
 
 static const char release_query[] =

@@ -13,10 +13,10 @@
 
 #include "connection.h"
 #include "fence.h"
-#include "queue.h"
 #include "rest.h"
 #include "sfsync.h"
 #include "sql.h"
+#include "state.h"
 
 static List *connections = NIL;
 static bool fence_lifted = false;
@@ -47,12 +47,6 @@ double
 connection_random(void)
 {
 	return pg_prng_double(&pg_global_prng_state);
-}
-
-static int64
-micros(int milliseconds)
-{
-	return (int64) milliseconds * 1000;
 }
 
 static void
@@ -183,9 +177,9 @@ configure(Connection *connection, const ServerOptions *options)
 	ThrottleSettings settings = {.budget_percent = options->api_budget,
 								 .max_concurrent = options->max_concurrent_requests,
 								 .max_batch_size = options->max_batch_size,
-								 .base_delay = micros(sfsync_retry_base_delay),
-								 .max_delay = micros(sfsync_retry_max_delay),
-								 .timeout = micros(sfsync_request_timeout)};
+								 .base_delay = MILLISECONDS(sfsync_retry_base_delay),
+								 .max_delay = MILLISECONDS(sfsync_retry_max_delay),
+								 .timeout = MILLISECONDS(sfsync_request_timeout)};
 
 	if (connection->throttle.batch_size > 0)
 	{
@@ -327,7 +321,7 @@ connection_block(Connection *connection, const char *reason, TimestampTz now)
 	if (!connection->blocked || strcmp(connection->blocked, reason) != 0)
 		ereport(LOG, (errmsg("sfsync: server \"%s\" is blocked: %s", connection->options->name, reason)));
 	set_text(connection, &connection->blocked, reason);
-	connection->blocked_until = now + micros(sfsync_retry_max_delay);
+	connection->blocked_until = now + MILLISECONDS(sfsync_retry_max_delay);
 	changed_state(connection);
 }
 

@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "api.h"
+#include "claim.h"
 #include "create_field.h"
 #include "datum.h"
 #include "errors.h"
@@ -60,7 +61,7 @@ static const char note_query[] =
 static void
 note(const Mapping *mapping, AttrNumber attnum, const char *problem)
 {
-	TimestampTz retry_at = problem ? GetCurrentTimestamp() + (int64) sfsync_schema_ttl * 1000 : 0;
+	TimestampTz retry_at = problem ? GetCurrentTimestamp() + MILLISECONDS(sfsync_schema_ttl) : 0;
 	SqlScope scope;
 
 	sql_open(&scope, false);
@@ -347,14 +348,8 @@ send_step(Delivery *delivery, MappingDelivery *state, const Mapping *mapping, co
 	MemoryContext context =
 		AllocSetContextCreate(delivery->turn_context, "sfsync request", ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	Request *request = palloc0(sizeof(Request));
+	Request *request = delivery_request(REQUEST_CREATE_FIELD, connection, mapping);
 
-	request->context = context;
-	request->kind = REQUEST_CREATE_FIELD;
-	request->connection = connection;
-	request->mapping = mapping->id;
-	request->object = pstrdup(mapping->object);
-	request->server = pstrdup(mapping->server);
 	request->call = make_call(state->creation, mapping, column, connection);
 	state->creation_in_flight = true;
 	delivery_send_later(delivery, request);

@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "backfills.h"
 #include "claim.h"
 #include "datum.h"
 #include "delete_policy.h"
@@ -539,41 +540,22 @@ decide_delete(Claim *claim, Candidate *candidate)
 	}
 }
 
-static bool
-has_row(const IntentRow *intent, const Unit *unit)
-{
-	for (int k = 0; k < intent->nkeys; k++)
-		if (strcmp(intent->keys[k], unit->key) == 0)
-			return true;
-	return false;
-}
-
 /* Is the row part of a request of ours that Salesforce may have carried out, or not? */
 static bool
 in_intent(const Claim *claim, const Unit *unit)
 {
 	for (int i = 0; i < claim->nintents; i++)
-		if (has_row(&claim->intents[i], unit))
-			return true;
-	return false;
-}
-
-/* Nothing of the row has changed: only its record is to be looked at once more. */
-static bool
-is_verified_only(const Claim *claim, const Unit *unit)
-{
-	if (!unit->deferred || unit->nrefs > 0 || unit->changed || unit->whole_at != BATCH_NEVER)
-		return false;
-	for (int i = 0; i < claim->nintents; i++)
-		if (claim->intents[i].verifying && has_row(&claim->intents[i], unit))
-			return true;
+		for (int k = 0; k < claim->intents[i].nkeys; k++)
+			if (strcmp(claim->intents[i].keys[k], unit->key) == 0)
+				return true;
 	return false;
 }
 
 /*
  * The row is not there, and no delete of it was captured.  The delete may
  * stand further back in the queue: wait until everything that had been
- * committed when the row was first missed has been read.
+ * committed when the row was first missed has been read.  Then it has been
+ * settled, or the row is hidden: its owner may not see what was captured.
  */
 static UnitKind
 decide_missing(Claim *claim, Candidate *candidate)
@@ -588,7 +570,7 @@ decide_missing(Claim *claim, Candidate *candidate)
 
 		unit->missing_since = U64FromFullTransactionId(next);
 	}
-	else if (claim->delivery->window.seen_xmin >= unit->missing_since && is_verified_only(claim, unit))
+	else if (claim->delivery->window.seen_xmin >= unit->missing_since && !unit->captured)
 		return decided(claim, candidate, OUTCOME_UNCHANGED);
 	else if (claim->delivery->window.seen_xmin >= unit->missing_since)
 		return put_off(

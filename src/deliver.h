@@ -14,8 +14,10 @@
 
 #include "batch.h"
 #include "connection.h"
+#include "outcome.h"
 #include "queue.h"
 #include "rest.h"
+#include "state.h"
 
 /* Headers of requests (reference, section 13). */
 #define HEADER_NO_ASSIGNMENT "Sforce-Auto-Assign: FALSE"
@@ -91,9 +93,7 @@ typedef struct Request
 	RequestKind kind;
 	Connection *connection;
 	int mapping;
-	const char *object;
-	const char *external_id;
-	bool key_is_number;
+	RestTarget target;
 	const char *server;
 	RestCall *call;
 	AuthCall *login;
@@ -182,7 +182,10 @@ extern MappingDelivery *delivery_of(Delivery *delivery, int mapping);
 extern void delivery_block(Delivery *delivery, MappingDelivery *state, const char *reason, TimestampTz now);
 extern void delivery_unblock(MappingDelivery *state);
 
-/* A request that goes out when the turn's transaction has committed. */
+/* A request of a mapping; the current memory context becomes its own.  Without its call yet. */
+extern Request *delivery_request(RequestKind kind, Connection *connection, const Mapping *mapping);
+
+/* It goes out when the turn's transaction has committed. */
 extern void delivery_send_later(Delivery *delivery, Request *request);
 
 /* An outcome without a request; its unit counts as in flight until the end of the turn. */
@@ -205,80 +208,18 @@ typedef void (*MappingStep)(Delivery *delivery, MappingDelivery *state, void *ar
 extern bool delivery_guard(Delivery *delivery, MappingDelivery *state, MappingStep step, void *arg);
 
 /*
- * claim.c: a step: decide for a batch of ready units, and prepare its request.
- * progress: there may be more to claim.
+ * The text of an error for which a mapping or connection is blocked.  Where
+ * someone configures at this moment, or wants us gone, it is nobody's fault:
+ * the error is thrown on, and the turn begins anew.
  */
-typedef struct ClaimRound
+extern char *delivery_fault(ErrorData *error);
+
+/* The earlier of two times, of which 0 is never. */
+static inline void
+delivery_soonest(TimestampTz *next, TimestampTz candidate)
 {
-	MappingQueue *queue;
-	bool progress;
-} ClaimRound;
-
-/* arg: a ClaimRound. */
-extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
-
-/* connection_may_send(), beside the requests that are prepared. */
-extern bool claim_may_send(const Delivery *delivery, Connection *connection, int nready,
-						   TimestampTz oldest_at, TimestampTz *again);
-
-/* fetch.c */
-extern void fetch(Delivery *delivery);
-
-/* Mappings that were passed over and can go now need the queue's beginning again. */
-extern bool fetch_left_behind(const Delivery *delivery);
-extern void fetch_note_chunks(Delivery *delivery);
-
-/* Deferred changes of units that got an event go along with it. */
-extern void fetch_join_deferred(Delivery *delivery, List *fresh);
-extern void fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row);
-
-/* move.c: carry out key changes that can be; true if there were any, or a delete may go before one. */
-extern bool move_keys(Delivery *delivery);
-
-/* reply.c */
-extern void reply_settle(Delivery *delivery, Request *request, const HttpReply *reply);
-
-/* A read that brought nothing: its units are sent again, as the trouble allows. */
-extern void reply_failed(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
-extern void reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
-extern void reply_mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
-
-/* A record is tried again, and is a dead letter in the end; or it is tried again, and that doesn't count. */
-extern void reply_set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply);
-extern void reply_set_later(const Request *request, int i, const RestError *error, bool count_attempt);
-
-/* What was asked for is there: the units go on. */
-extern void reply_go_on(Delivery *delivery, Request *request);
-
-/*
- * trouble.c: a request or a part of it failed, and not for what it says.  Says of
- * its units what becomes of them.
- */
-extern void trouble(Delivery *delivery, Request *request, const RequestPart *part, int status,
-					const RestError *error, const char *text, const HttpReply *reply, TimestampTz now);
-
-/* The same where there was no reply, or none that can be understood. */
-extern void trouble_no_reply(Delivery *delivery, Request *request, const RequestPart *part, const char *text,
-							 const HttpReply *reply, TimestampTz now);
-
-/* The server is away, or a limit is met. */
-extern void trouble_of_server(Connection *connection, ErrorScope scope, const char *text, int retry_after,
-							  TimestampTz now);
-
-/* Does the error of a record speak of the server, and not of the record? */
-extern bool trouble_is_server(const RestResult *result, ErrorScope *scope);
-
-/* reads.c: a reply with status 200. */
-extern void reads_settle(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
-
-/* Results of the records of a part, as outcomes; not settled yet. */
-extern void reply_set_results(Delivery *delivery, Request *request, const RequestPart *part,
-							  const RestResult *results, const HttpReply *reply);
-
-/*
- * Settle outcomes of one mapping in a transaction, then let go of their units.
- * request is what they come from, whose intent ends; NULL if there was none.
- */
-extern void reply_finish(Delivery *delivery, int mapping, Outcome *outcomes, int n, Request *request);
+	if (candidate != 0 && (*next == 0 || candidate < *next))
+		*next = candidate;
+}
 
 #endif /* SFSYNC_DELIVER_H */

@@ -272,9 +272,10 @@ queue_column(const Mapping *mapping, AttrNumber attnum)
  */
 static const char missed_query[] =
 	"INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, deleted, changed,"
-	" changed_at, first_event_at, event_at, xid)"
+	" changed_at, first_event_at, event_at, xid, captured, renewed)"
 	" SELECT $1, key, 'waiting', 'changed while the field was in quarantine', pg_catalog.clock_timestamp(), 0,"
-	" false, false, $3, event_at, event_at, event_at, pg_catalog.pg_current_xact_id() FROM sfsync.missed g"
+	" false, false, $3, event_at, event_at, event_at, pg_catalog.pg_current_xact_id(), false, pg_catalog.pg_current_xact_id()"
+	" FROM sfsync.missed g"
 	" WHERE mapping = $1 AND attnum = $2"
 	" AND EXISTS (SELECT FROM sfsync.record r WHERE r.mapping = $1 AND r.key = g.key)"
 	" ON CONFLICT (mapping, key) DO UPDATE SET changed = CASE"
@@ -286,7 +287,8 @@ static const char missed_query[] =
 	" FROM pg_catalog.generate_series(1, 8 * greatest(pg_catalog.length(d.changed), pg_catalog.length(excluded.changed)))"
 	" AS b(i) CROSS JOIN LATERAL (SELECT coalesce(d.times[b.i], CASE WHEN b.i <= 8 * pg_catalog.length(d.changed)"
 	" AND pg_catalog.get_bit(d.changed, b.i - 1) = 1 THEN d.changed_at END, '-infinity') AS at) o ORDER BY b.i),"
-	" changed_at = greatest(d.changed_at, excluded.changed_at), event_at = greatest(d.event_at, excluded.event_at)";
+	" changed_at = greatest(d.changed_at, excluded.changed_at), event_at = greatest(d.event_at, excluded.event_at),"
+	" renewed = excluded.renewed";
 
 /* As changes of the column number "changed" again. */
 static void

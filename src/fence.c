@@ -106,13 +106,17 @@ PG_FUNCTION_INFO_V1(sfsync_adopt);
 /*
  * Transaction ids of another cluster mean nothing here, and may repeat: what
  * came along in the queue is new by the transaction that adopts it, in the order
- * in which it was committed as far as that can be told.
+ * in which it was committed as far as that can be told.  It is before what the
+ * transaction captures itself, whose numbers begin at 0, and behind what it
+ * adopted of another server.
  */
 static const char adopt_queue_query[] =
 	"WITH o AS (SELECT q.ctid AS at, q.xid, q.n, pg_catalog.max(q.event_at) OVER (PARTITION BY q.xid) AS committed"
 	" FROM sfsync.queue q JOIN sfsync.mapping m ON m.id = q.mapping WHERE m.server = $1),"
 	" r AS (SELECT at, pg_catalog.row_number() OVER (ORDER BY committed, xid, n) AS n FROM o)"
-	" UPDATE sfsync.queue q SET xid = pg_catalog.pg_current_xact_id(), n = 2 * r.n FROM r WHERE r.at = q.ctid";
+	" UPDATE sfsync.queue q SET xid = pg_catalog.pg_current_xact_id(), n = b.n + 2 * r.n FROM r,"
+	" (SELECT coalesce(pg_catalog.max(n), -2000000000) AS n FROM sfsync.queue"
+	" WHERE xid = pg_catalog.pg_current_xact_id() AND n < 0) b WHERE r.at = q.ctid";
 
 /* Those get numbers one by one. */
 static const char separate_query[] =

@@ -13,9 +13,11 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "backfills.h"
 #include "bulk_job.h"
 #include "deliver.h"
 #include "expression.h"
+#include "fetch.h"
 #include "sfsync.h"
 #include "source.h"
 
@@ -77,6 +79,8 @@ fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 	unit->whole |= row->whole;
 	unit->deleted |= row->deleted;
 	unit->key_left |= row->key_left;
+	unit->captured |= row->captured;
+	unit->renewed = row->renewed;
 	unit->missing_since = row->missing_since;
 	for (int i = 0; i < row->nold; i++)
 		batch_add_old_key(delivery->work, unit, row->old_keys[i]);

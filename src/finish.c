@@ -10,8 +10,10 @@
 #include "utils/snapmgr.h"
 
 #include "deliver.h"
+#include "fetch.h"
 #include "mapping.h"
 #include "reply.h"
+#include "settle.h"
 
 void
 reply_begin(void)
@@ -87,6 +89,33 @@ fold_successors(Delivery *delivery, Outcome *outcomes, int n)
 		if (outcome->kind == OUTCOME_AGAIN || outcome->kind == OUTCOME_CREATE_AGAIN ||
 			outcome->kind == OUTCOME_DEFERRED)
 			batch_fold_next(delivery->work, outcome->unit);
+	}
+}
+
+/* What was added to a deferred row while it was under way goes along when it is written anew. */
+static void
+join_renewed(Delivery *delivery, int mapping, const Outcome *outcomes, int n)
+{
+	int32 *mappings = palloc(sizeof(int32) * Max(n, 1));
+	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	DeferredRow *rows;
+	int nkeys = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (outcomes[i].kind != OUTCOME_DEFERRED && outcomes[i].kind != OUTCOME_HELD &&
+			outcomes[i].kind != OUTCOME_DEAD)
+			continue;
+		mappings[nkeys] = mapping;
+		keys[nkeys++] = outcomes[i].unit->key;
+	}
+	rows = deferred_of_keys(mappings, keys, nkeys, &nkeys);
+	for (int r = 0; r < nkeys; r++)
+	{
+		Unit *unit = batch_find(delivery->work, mapping, rows[r].key);
+
+		if (unit && unit->renewed != rows[r].renewed)
+			fetch_merge_deferred(delivery, unit, &rows[r]);
 	}
 }
 
@@ -181,6 +210,7 @@ reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Reque
 		reply_begin();
 		MemoryContextSwitchTo(caller);
 		mapping = mapping_get(mapping_id);
+		join_renewed(delivery, mapping_id, outcomes, n);
 		if (queue_settle(mapping, outcomes, n, intent))
 		{
 			delivery->deferred_from = DT_NOBEGIN;

@@ -336,15 +336,23 @@ take_page(Comparison *comparison, const RestRead *reads, int n)
 static void
 unreadable(const RestPage *page)
 {
-	const char *problem = page->error;
+	const char *problem = page->error ? page->error : rest_error_text(&page->failure);
 
-	if (!problem)
-		problem =
-			psprintf("%s: %s", page->failure.code ? page->failure.code : "UNKNOWN", page->failure.message);
 	ereport(ERROR, (errcode(ERRCODE_CONNECTION_EXCEPTION), errmsg("could not read records from Salesforce"),
 					errdetail("%s", sql_from_utf8(problem)),
 					errhint("%s", page->error ? "Try again; look for a proxy in between."
 											  : error_hint(page->failure.code))));
+}
+
+static RestCall *
+next_page(char *path)
+{
+	RestCall *call = palloc0(sizeof(RestCall));
+
+	call->method = "GET";
+	call->path = pstrdup(path);
+	pfree(path);
+	return call;
 }
 
 void
@@ -352,31 +360,31 @@ compare_take_salesforce(Comparison *comparison, Foreground *session)
 {
 	const Mapping *mapping = comparison->mapping;
 	MemoryContext caller = MemoryContextSwitchTo(comparison->page);
-	RestCall *call = rest_scan(session->options->api_version, mapping->object, mapping->external_id,
-							   comparison->asked, comparison->nasked);
-	char *next = NULL;
+	RestTarget target = {mapping->object, mapping->external_id};
+	RestCall *call = rest_scan(session->options->api_version, &target, comparison->asked, comparison->nasked);
 
-	do
+	while (call)
 	{
 		const HttpReply *reply = foreground_ask(session, call);
 		RestRead *reads;
 		int n;
-		RestPage page;
+		RestPage page = {0};
+		char *next;
 
 		if (!rest_parse_find(reply->body ? reply->body : "", reply->body_len, mapping->external_id,
 							 comparison->asked, comparison->nasked, &reads, &n, &page))
 			unreadable(&page);
+		if (n == 0 && page.next)
+		{
+			/* it would be followed for ever */
+			page.error = pstrdup("a page of a query is empty, and there is another");
+			unreadable(&page);
+		}
 		take_page(comparison, reads, n);
 		next = page.next ? MemoryContextStrdup(caller, page.next) : NULL;
 		MemoryContextReset(comparison->page);
-		if (next)
-		{
-			call = palloc0(sizeof(RestCall));
-			call->method = "GET";
-			call->path = pstrdup(next);
-			pfree(next);
-		}
-	} while (next);
+		call = next ? next_page(next) : NULL;
+	}
 	MemoryContextSwitchTo(caller);
 }
 
@@ -386,7 +394,6 @@ compare_take_users(Comparison *comparison, Foreground *session)
 	const char **ids = palloc(sizeof(char *) * Max(comparison->nusers, 1));
 	RestUser *users;
 	int nusers;
-	int taken = 0;
 	RestPage page;
 	const HttpReply *reply;
 
@@ -394,8 +401,7 @@ compare_take_users(Comparison *comparison, Foreground *session)
 		return;
 	for (int i = 0; i < comparison->nusers; i++)
 		ids[i] = comparison->users[i].id;
-	reply =
-		foreground_ask(session, rest_users(session->options->api_version, ids, comparison->nusers, &taken));
+	reply = foreground_ask(session, rest_users(session->options->api_version, ids, comparison->nusers));
 
 	/* without the right to read users, Ids have to do */
 	if (!rest_parse_users(reply->body ? reply->body : "", reply->body_len, &users, &nusers, &page))

@@ -66,7 +66,7 @@ static const char captured_query[] =
 	" SELECT $1, CASE WHEN r.n = q.n THEN q.key ELSE q.more_keys[r.n - q.n] END,"
 	" CASE WHEN r.n = q.n THEN q.event_at ELSE q.more_at[r.n - q.n] END, 'captured', " CAPTURED_DETAIL
 	", pg_catalog.pg_get_userbyid(q.actor), q.xid"
-	" FROM unnest($2, $3) AS r(xid, n) CROSS JOIN LATERAL " QUEUE_ROW_OF("*") " WHERE " QUEUE_ROW_HAS;
+	" FROM unnest($2, $3) AS r(xid, n) CROSS JOIN LATERAL " QUEUE_ROW " WHERE " QUEUE_ROW_HAS;
 
 void
 history_captured(const Mapping *mapping, const Outcome *outcomes, int n)

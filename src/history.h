@@ -6,7 +6,8 @@
 #ifndef SFSYNC_HISTORY_H
 #define SFSYNC_HISTORY_H
 
-#include "queue.h"
+#include "mapping.h"
+#include "outcome.h"
 
 /* Within settling, before the queue's rows are deleted: the events that the level asks for. */
 extern void history_captured(const Mapping *mapping, const Outcome *outcomes, int n);

@@ -7,8 +7,9 @@
 #define SFSYNC_JUDGE_H
 
 #include "batch.h"
+#include "intents.h"
 #include "mapping.h"
-#include "queue.h"
+#include "outcome.h"
 #include "reconcile.h"
 #include "rest.h"
 #include "source.h"

@@ -13,6 +13,7 @@
 
 #include "deliver.h"
 #include "mapping.h"
+#include "records.h"
 #include "reply.h"
 #include "rest.h"
 

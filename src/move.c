@@ -6,7 +6,7 @@
  * A key change doesn't wait in the queue until its record has the new key.  The
  * record and what is pending of the row are renamed in one transaction, in the
  * order in which the keys changed; from then on it is the record that says that
- * Salesforce may have it under another key (queue.c), and the row's next write,
+ * Salesforce may have it under another key (records.c), and the row's next write,
  * by Id, sets it.  So a chain of changes, a swap or a crash in between leave
  * nothing to be put together again.
  */
@@ -19,7 +19,11 @@
 
 #include "datum.h"
 #include "deliver.h"
+#include "fetch.h"
 #include "mapping.h"
+#include "move.h"
+#include "records.h"
+#include "settle.h"
 
 /* The keys of one pass: the rows', before it and after. */
 typedef struct Moving
@@ -48,10 +52,10 @@ take_deferred(Moving *moving, const char *key, bool target)
 	int n;
 	MemoryContext caller;
 
-	if (unit && unit->deferred)
+	if (target && unit && unit->deferred)
 		return true;
 	row = deferred_of_keys(mappings, keys, 1, &n);
-	if (n == 0)
+	if (n == 0 || (unit && unit->deferred && unit->renewed == row->renewed))
 		return true;
 	if (target && row->deleted && !row->held && !row->dead)
 		return false;

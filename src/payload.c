@@ -205,5 +205,7 @@ payload_key_is_number(const Mapping *mapping)
 char *
 payload_json(const Mapping *mapping, const RestRecord *record)
 {
-	return rest_payload(mapping->object, mapping->external_id, payload_key_is_number(mapping), record);
+	RestTarget target = {mapping->object, mapping->external_id, payload_key_is_number(mapping)};
+
+	return rest_payload(&target, record);
 }

@@ -18,7 +18,7 @@
 #include "datum.h"
 #include "delete_policy.h"
 #include "payload.h"
-#include "queue.h"
+#include "records.h"
 #include "source.h"
 #include "sql.h"
 

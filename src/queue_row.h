@@ -15,13 +15,11 @@
 #define SFSYNC_QUEUE_ROW_H
 
 #define QUEUE_ROW_EVENTS 128 /* at most */
-#define QUEUE_ROW_EVENTS_TEXT "128"
 
 /* The row q that event r, of columns xid and n, is in if it has r: one lookup, of the index. */
-#define QUEUE_ROW_OF(columns)                                                                                \
-	"(SELECT " columns                                                                                       \
-	" FROM sfsync.queue WHERE xid = r.xid AND n <= r.n AND n > r.n - " QUEUE_ROW_EVENTS_TEXT                 \
-	" ORDER BY n DESC LIMIT 1) q"
+#define QUEUE_ROW                                                                                            \
+	"(SELECT *, ctid AS at FROM sfsync.queue WHERE xid = r.xid AND n <= r.n"                                 \
+	" AND n > r.n - " CppAsString2(QUEUE_ROW_EVENTS) " ORDER BY n DESC LIMIT 1) q"
 #define QUEUE_ROW_HAS "r.n <= q.n + coalesce(pg_catalog.cardinality(q.more_keys), 0)"
 
 /* Insert the events e of rows g that are deleted by the same statement, each in a row of its own. */

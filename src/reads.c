@@ -117,32 +117,32 @@ build_read(const Claim *claim, Request *request)
 	const char *version = claim->connection->options->api_version;
 	const char *const *fields = (const char *const *) request->fields;
 	const char **asked;
-	int taken = REST_RETRIEVE_LIMIT;
 
 	switch (request->kind)
 	{
 		case REQUEST_RETRIEVE:
-			request->call = rest_retrieve(version, request->object, ids_of(request), request->nunits, fields,
-										  request->nfields);
+			request->call = rest_retrieve(version, request->target.object, ids_of(request), request->nunits,
+										  fields, request->nfields);
 			break;
 		case REQUEST_FIND:
 			asked = palloc(sizeof(char *) * request->nkeys);
 			for (int i = 0; i < request->nkeys; i++)
 				asked[i] = datum_key_utf8(request->keys[i]);
-			request->call = rest_find(version, request->object, request->external_id, request->key_is_number,
-									  asked, request->nkeys, fields, request->nfields, &taken);
+			request->call =
+				rest_find(version, &request->target, asked, request->nkeys, fields, request->nfields);
 			break;
 		case REQUEST_HISTORY:
 			request->history_parent = pstrdup(claim->mapping->meta->history_parent);
 			request->call =
 				rest_history(version, claim->mapping->meta->history_object, request->history_parent,
-							 ids_of(request), request->nunits, fields, request->nfields, 0, &taken);
+							 ids_of(request), request->nunits, fields, request->nfields, 0);
 			break;
 		default:
-			request->call = rest_find_deleted(version, request->object, has_master_record(claim->mapping),
-											  ids_of(request), request->nunits, &taken);
+			request->call =
+				rest_find_deleted(version, request->target.object, has_master_record(claim->mapping),
+								  ids_of(request), request->nunits);
 	}
-	keep_first(request, taken);
+	keep_first(request, request->call->taken);
 }
 
 void
@@ -186,14 +186,13 @@ reads_prepare_users(Claim *claim)
 {
 	Request *request;
 	int n;
-	int taken;
 	char **ids = conflicts_unnamed(claim->mapping->server, &n);
 
 	claim->state->users_wanted = false;
 	if (n == 0)
 		return;
 	request = claim_request(claim, REQUEST_USERS);
-	request->call = rest_users(claim->connection->options->api_version, (const char *const *) ids, n, &taken);
+	request->call = rest_users(claim->connection->options->api_version, (const char *const *) ids, n);
 	delivery_send_later(claim->delivery, request);
 }
 
@@ -286,9 +285,9 @@ page_failed(Delivery *delivery, Request *request, const RestPage *page, Timestam
 	if (page->error)
 		reply_failed(delivery, request, psprintf("the reply can't be understood: %s", page->error), now);
 	else
-		reply_mapping_refused(delivery, request,
-							  psprintf("a query of %s failed: %s", request->object, page->failure.message),
-							  now);
+		reply_mapping_refused(
+			delivery, request,
+			psprintf("a query of %s failed: %s", request->target.object, page->failure.message), now);
 }
 
 /* Which record is which unit's; what is certain is known from now on. */
@@ -348,7 +347,7 @@ settle_find(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 	int nreads;
 	RestPage page = {0};
 
-	if (!rest_parse_find(reply->body, reply->body_len, request->external_id,
+	if (!rest_parse_find(reply->body, reply->body_len, request->target.key_field,
 						 (const char *const *) request->fields, request->nfields, &reads, &nreads, &page))
 	{
 		page_failed(delivery, request, &page, now);
@@ -374,7 +373,7 @@ settle_lookup(Delivery *delivery, Request *request, const HttpReply *reply, Time
 	Met *met;
 
 	request->nkeys = Min(request->nkeys, request->call->taken);
-	if (!rest_parse_lookup(reply->body, reply->body_len, request->external_id, &reads, &nreads, &page))
+	if (!rest_parse_lookup(reply->body, reply->body_len, request->target.key_field, &reads, &nreads, &page))
 	{
 		page_failed(delivery, request, &page, now);
 		return;

@@ -14,14 +14,17 @@
 #include "utils/snapmgr.h"
 
 #include "bulk_job.h"
+#include "claim.h"
 #include "create_field.h"
 #include "deliver.h"
 #include "describe.h"
 #include "errors.h"
+#include "intents.h"
 #include "mapping.h"
 #include "reply.h"
 #include "sfsync.h"
 #include "throttle.h"
+#include "trouble.h"
 
 /*
  * Requests, or parts of them, that are refused as a whole.  Each of the
@@ -114,7 +117,7 @@ part_refused(Delivery *delivery, Request *request, const RequestPart *part, int 
 			return false;
 		case SCOPE_SERVER:
 		case SCOPE_RECORD_COLLATERAL:
-			trouble(delivery, request, part, status, error, text, reply, now);
+			trouble(request, part, status, error, text, reply, now);
 			return true;
 		default:
 			bisect(request, part, error, reply);
@@ -196,7 +199,7 @@ no_reply(Delivery *delivery, Request *request, const char *text, const HttpReply
 {
 	RequestPart all = all_of(request);
 
-	trouble_no_reply(delivery, request, &all, text, reply, now);
+	trouble_no_reply(request, &all, text, reply, now);
 	finish_write(delivery, request, request->records && reply->outcome != HTTP_NOT_SENT);
 }
 
@@ -403,14 +406,14 @@ store_describe(Delivery *delivery, Request *request, const HttpReply *reply)
 	if (!reduced)
 	{
 		connection_failed(request->connection,
-						  psprintf("metadata of %s can't be understood: %s", request->object, error), -1,
-						  GetCurrentTimestamp());
+						  psprintf("metadata of %s can't be understood: %s", request->target.object, error),
+						  -1, GetCurrentTimestamp());
 		return;
 	}
 	delivery_of(delivery, request->mapping)->describe_wanted = false;
 	delivery_of(delivery, request->mapping)->describe_due = false;
 	reply_begin();
-	object_put(request->server, request->object, reduced, reply->last_modified);
+	object_put(request->server, request->target.object, reduced, reply->last_modified);
 	reply_commit();
 	connection_well(request->connection, reply->elapsed, 0, true);
 }
@@ -430,9 +433,9 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 		state->describe_wanted = state->describe_due = false;
 		reply_begin();
 		if (reply->status == 304)
-			object_touch(request->server, request->object);
+			object_touch(request->server, request->target.object);
 		else
-			object_put(request->server, request->object, NULL, NULL);
+			object_put(request->server, request->target.object, NULL, NULL);
 		reply_commit();
 		connection_well(request->connection, reply->elapsed, 0, true);
 	}

@@ -1,12 +1,40 @@
 /*
  * reply.h
- *		What the files that judge replies share: finish.c, verdict.c, reply.c.
- *		Others use what deliver.h has of them.
+ *		What replies mean: reply.c for requests, verdict.c for single records,
+ *		meet.c for records found by external ID; and finish.c, which settles it.
  */
 #ifndef SFSYNC_REPLY_H
 #define SFSYNC_REPLY_H
 
 #include "deliver.h"
+
+extern void reply_settle(Delivery *delivery, Request *request, const HttpReply *reply);
+
+/* A read that brought nothing: its units are sent again, as the trouble allows. */
+extern void reply_failed(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
+extern void reply_refused(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now);
+extern void reply_mapping_refused(Delivery *delivery, Request *request, const char *trouble, TimestampTz now);
+
+/* A record is tried again, and is a dead letter in the end; or it is tried again, and that doesn't count. */
+extern void reply_set_retry(const Request *request, int i, const RestError *error, const HttpReply *reply);
+extern void reply_set_later(const Request *request, int i, const RestError *error, bool count_attempt);
+
+/* What was asked for is there: the units go on. */
+extern void reply_go_on(Delivery *delivery, Request *request);
+
+/* Results of the records of a part, as outcomes; not settled yet. */
+extern void reply_set_results(Delivery *delivery, Request *request, const RequestPart *part,
+							  const RestResult *results, const HttpReply *reply);
+
+/*
+ * Settle outcomes of one mapping in a transaction, then let go of their units.
+ * request is what they come from, whose intent ends; NULL if there was none.
+ */
+extern void reply_finish(Delivery *delivery, int mapping, Outcome *outcomes, int n, Request *request);
+
+/*
+ * For these files alone
+ */
 
 /* A transaction whose loss in a crash does no harm: what it settles is then sent again. */
 extern void reply_begin(void);

@@ -10,7 +10,7 @@
 #include "batch.h"
 #include "bitmap.h"
 #include "datum.h"
-#include "queue.h"
+#include "records.h"
 #include "shmem.h"
 #include "source.h"
 #include "sql.h"

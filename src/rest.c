@@ -134,15 +134,14 @@ append_lookup(StringInfo out, const FieldValue *value)
  * separator stands before the first.
  */
 static void
-append_members(StringInfo out, const char *separator, const char *ext_field, bool ext_is_number,
-			   const RestRecord *record)
+append_members(StringInfo out, const char *separator, const RestTarget *target, const RestRecord *record)
 {
-	if (record->external_id != NULL && ext_field != NULL)
+	if (record->external_id != NULL && target->key_field != NULL)
 	{
 		appendStringInfoString(out, separator);
-		rest_append_json_string(out, ext_field);
+		rest_append_json_string(out, target->key_field);
 		appendStringInfoChar(out, ':');
-		append_json_key(out, record->external_id, ext_is_number);
+		append_json_key(out, record->external_id, target->key_is_number);
 		separator = ",";
 	}
 	for (int i = 0; i < record->nfields; i++)
@@ -165,28 +164,27 @@ append_members(StringInfo out, const char *separator, const char *ext_field, boo
 }
 
 static void
-append_record(StringInfo out, const char *object, const char *ext_field, bool ext_is_number,
-			  const RestRecord *record)
+append_record(StringInfo out, const RestTarget *target, const RestRecord *record)
 {
 	appendStringInfoString(out, "{\"attributes\":{\"type\":");
-	rest_append_json_string(out, object);
+	rest_append_json_string(out, target->object);
 	appendStringInfoChar(out, '}');
 	if (record->salesforce_id != NULL)
 	{
 		appendStringInfoString(out, ",\"id\":");
 		rest_append_json_string(out, record->salesforce_id);
 	}
-	append_members(out, ",", ext_field, ext_is_number, record);
+	append_members(out, ",", target, record);
 	appendStringInfoChar(out, '}');
 }
 
 char *
-rest_payload(const char *object, const char *ext_field, bool ext_is_number, const RestRecord *record)
+rest_payload(const RestTarget *target, const RestRecord *record)
 {
 	StringInfoData out;
 
 	initStringInfo(&out);
-	append_record(&out, object, ext_field, ext_is_number, record);
+	append_record(&out, target, record);
 	return out.data;
 }
 
@@ -215,60 +213,56 @@ rest_make_call(const char *method, const StringInfoData *path, const StringInfoD
 }
 
 static void
-append_collection(StringInfo body, const char *object, const char *ext_field, bool ext_is_number,
-				  const RestRecord *records, int nrecords)
+append_collection(StringInfo body, const RestTarget *target, const RestRecord *records, int nrecords)
 {
 	appendStringInfoString(body, "{\"allOrNone\":false,\"records\":[");
 	for (int i = 0; i < nrecords; i++)
 	{
 		if (i > 0)
 			appendStringInfoChar(body, ',');
-		append_record(body, object, ext_field, ext_is_number, &records[i]);
+		append_record(body, target, &records[i]);
 	}
 	appendStringInfoString(body, "]}");
 }
 
 /* POST or PATCH without a key in the path. */
 static RestCall *
-plain_collection(const char *method, const char *api_version, const char *object, const char *ext_field,
-				 bool ext_is_number, const RestRecord *records, int nrecords)
+plain_collection(const char *method, const char *api_version, const RestTarget *target,
+				 const RestRecord *records, int nrecords)
 {
 	StringInfoData path;
 	StringInfoData body;
 
 	rest_start_path(&path, api_version, "/composite/sobjects");
 	initStringInfo(&body);
-	append_collection(&body, object, ext_field, ext_is_number, records, nrecords);
+	append_collection(&body, target, records, nrecords);
 	return rest_make_call(method, &path, &body);
 }
 
 RestCall *
-rest_create(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
-			const RestRecord *records, int nrecords)
+rest_create(const char *api_version, const RestTarget *target, const RestRecord *records, int nrecords)
 {
-	return plain_collection("POST", api_version, object, ext_field, ext_is_number, records, nrecords);
+	return plain_collection("POST", api_version, target, records, nrecords);
 }
 
 RestCall *
-rest_update(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
-			const RestRecord *records, int nrecords)
+rest_update(const char *api_version, const RestTarget *target, const RestRecord *records, int nrecords)
 {
-	return plain_collection("PATCH", api_version, object, ext_field, ext_is_number, records, nrecords);
+	return plain_collection("PATCH", api_version, target, records, nrecords);
 }
 
 RestCall *
-rest_upsert(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
-			const RestRecord *records, int nrecords)
+rest_upsert(const char *api_version, const RestTarget *target, const RestRecord *records, int nrecords)
 {
 	StringInfoData path;
 	StringInfoData body;
 
 	rest_start_path(&path, api_version, "/composite/sobjects/");
-	rest_append_encoded(&path, object);
+	rest_append_encoded(&path, target->object);
 	appendStringInfoChar(&path, '/');
-	rest_append_encoded(&path, ext_field);
+	rest_append_encoded(&path, target->key_field);
 	initStringInfo(&body);
-	append_collection(&body, object, ext_field, ext_is_number, records, nrecords);
+	append_collection(&body, target, records, nrecords);
 	return rest_make_call("PATCH", &path, &body);
 }
 
@@ -365,19 +359,18 @@ rest_pack(const char *api_version, const char *const *headers, RestCall *const *
 
 /* PATCH /sobjects/X/Id (section 4.2); its body is the bare fields. */
 static RestCall *
-update_by_id(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
-			 const RestRecord *record)
+update_by_id(const char *api_version, const RestTarget *target, const RestRecord *record)
 {
 	StringInfoData path;
 	StringInfoData body;
 
 	rest_start_path(&path, api_version, "/sobjects/");
-	rest_append_encoded(&path, object);
+	rest_append_encoded(&path, target->object);
 	appendStringInfoChar(&path, '/');
 	rest_append_encoded(&path, record->salesforce_id);
 	initStringInfo(&body);
 	appendStringInfoChar(&body, '{');
-	append_members(&body, "", ext_field, ext_is_number, record);
+	append_members(&body, "", target, record);
 	appendStringInfoChar(&body, '}');
 	return rest_make_call("PATCH", &path, &body);
 }
@@ -400,15 +393,15 @@ with_header(const char *first, const char *const *headers)
 }
 
 RestCall *
-rest_update_if(const char *api_version, const char *const *headers, const char *object, const char *ext_field,
-			   bool ext_is_number, const RestRecord *records, const int64 *unmodified_since, int nrecords)
+rest_update_if(const char *api_version, const char *const *headers, const RestTarget *target,
+			   const RestRecord *records, const int64 *unmodified_since, int nrecords)
 {
 	StringInfoData body;
 
 	rest_open_composite(&body);
 	for (int i = 0; i < nrecords; i++)
 	{
-		RestCall *call = update_by_id(api_version, object, ext_field, ext_is_number, &records[i]);
+		RestCall *call = update_by_id(api_version, target, &records[i]);
 		char *condition = psprintf("If-Unmodified-Since: %s", rest_http_date(unmodified_since[i]));
 		const char **all = with_header(condition, headers);
 

@@ -28,8 +28,16 @@ typedef struct RestCall
 	char *path;         /* from /services on, encoded */
 	char *body;         /* NULL if none */
 	size_t body_len;
-	int taken; /* rest_lookup: for how many of the keys it asks, from the first */
+	int taken; /* those that read: for how many of the keys or Ids it asks, from the first */
 } RestCall;
+
+/* An object, and the field by which its records are known outside. */
+typedef struct RestTarget
+{
+	const char *object;
+	const char *key_field; /* external ID; NULL: none is sent */
+	bool key_is_number;    /* a number field */
+} RestTarget;
 
 typedef struct RestField
 {
@@ -69,16 +77,16 @@ typedef struct RestResult
 } RestResult;
 
 /* POST /composite/sobjects (section 5.2): creates, and never updates. */
-extern RestCall *rest_create(const char *api_version, const char *object, const char *ext_field,
-							 bool ext_is_number, const RestRecord *records, int nrecords);
+extern RestCall *rest_create(const char *api_version, const RestTarget *target, const RestRecord *records,
+							 int nrecords);
 
-/* PATCH /composite/sobjects/X/Ext (section 5.4); ext_is_number: a number field. */
-extern RestCall *rest_upsert(const char *api_version, const char *object, const char *ext_field,
-							 bool ext_is_number, const RestRecord *records, int nrecords);
+/* PATCH /composite/sobjects/X/Ext (section 5.4). */
+extern RestCall *rest_upsert(const char *api_version, const RestTarget *target, const RestRecord *records,
+							 int nrecords);
 
-/* PATCH /composite/sobjects by Id (section 5.3); ext_field only where records carry one. */
-extern RestCall *rest_update(const char *api_version, const char *object, const char *ext_field,
-							 bool ext_is_number, const RestRecord *records, int nrecords);
+/* PATCH /composite/sobjects by Id (section 5.3); the key field only where records carry one. */
+extern RestCall *rest_update(const char *api_version, const RestTarget *target, const RestRecord *records,
+							 int nrecords);
 
 /* DELETE /composite/sobjects?ids= (section 5.5). */
 extern RestCall *rest_delete(const char *api_version, const char *const *ids, int nids);
@@ -98,9 +106,8 @@ extern RestCall *rest_pack(const char *api_version, const char *const *headers, 
  * modified after its unmodified_since, which counts in whole seconds.  headers
  * as above.
  */
-extern RestCall *rest_update_if(const char *api_version, const char *const *headers, const char *object,
-								const char *ext_field, bool ext_is_number, const RestRecord *records,
-								const int64 *unmodified_since, int nrecords);
+extern RestCall *rest_update_if(const char *api_version, const char *const *headers, const RestTarget *target,
+								const RestRecord *records, const int64 *unmodified_since, int nrecords);
 
 /* Metadata of an object (section 3), usage (section 2.2), versions (section 2.1, without a token). */
 extern RestCall *rest_describe(const char *api_version, const char *object);
@@ -108,8 +115,7 @@ extern RestCall *rest_limits(const char *api_version);
 extern RestCall *rest_versions(void);
 
 /* The record as JSON text, as sent inside a collection: for dead letters and preview. */
-extern char *rest_payload(const char *object, const char *ext_field, bool ext_is_number,
-						  const RestRecord *record);
+extern char *rest_payload(const RestTarget *target, const RestRecord *record);
 
 /*
  * Parse the reply of a collection.  Exactly nresults are expected; false, and
@@ -207,19 +213,18 @@ typedef struct RestPage
 
 /*
  * Records by external ID, as long SOQL inside a composite request (section
- * 5.6).  *taken tells for how many of the keys this asks, from the first; the
- * others did not fit.  Keys that no record can have, such as text for a number
- * field, count as taken and are not asked.
+ * 5.6).  call->taken tells for how many of the keys this asks, from the first;
+ * the others did not fit.  Keys that no record can have, such as text for a
+ * number field, count as taken and are not asked.
  */
-extern RestCall *rest_find(const char *api_version, const char *object, const char *ext_field,
-						   bool ext_is_number, const char *const *keys, int nkeys, const char *const *fields,
-						   int nfields, int *taken);
+extern RestCall *rest_find(const char *api_version, const RestTarget *target, const char *const *keys,
+						   int nkeys, const char *const *fields, int nfields);
 /*
  * All records that have an external ID, for rest_parse_find; fields may be
  * those of a parent, Account.Name, too.
  */
-extern RestCall *rest_scan(const char *api_version, const char *object, const char *ext_field,
-						   const char *const *fields, int nfields);
+extern RestCall *rest_scan(const char *api_version, const RestTarget *target, const char *const *fields,
+						   int nfields);
 extern bool rest_parse_find(const char *body, size_t len, const char *ext_field, const char *const *fields,
 							int nfields, RestRead **reads, int *nreads, RestPage *page);
 
@@ -229,7 +234,7 @@ extern bool rest_parse_find(const char *body, size_t len, const char *ext_field,
  * counts as taken and is not asked, here and below.
  */
 extern RestCall *rest_find_deleted(const char *api_version, const char *object, bool has_master,
-								   const char *const *ids, int nids, int *taken);
+								   const char *const *ids, int nids);
 extern bool rest_parse_find_deleted(const char *body, size_t len, RestRead **reads, int *nreads,
 									RestPage *page);
 
@@ -248,7 +253,7 @@ typedef struct RestChange
  */
 extern RestCall *rest_history(const char *api_version, const char *history_object, const char *parent_field,
 							  const char *const *ids, int nids, const char *const *fields, int nfields,
-							  int64 since, int *taken);
+							  int64 since);
 extern bool rest_parse_history(const char *body, size_t len, const char *parent_field,
 							   const char *const *fields, int nfields, RestChange **changes, int *nchanges,
 							   RestPage *page);
@@ -260,7 +265,7 @@ typedef struct RestUser
 } RestUser;
 
 /* Names of users by Id. */
-extern RestCall *rest_users(const char *api_version, const char *const *ids, int nids, int *taken);
+extern RestCall *rest_users(const char *api_version, const char *const *ids, int nids);
 extern bool rest_parse_users(const char *body, size_t len, RestUser **users, int *nusers, RestPage *page);
 
 /*
@@ -269,8 +274,8 @@ extern bool rest_parse_users(const char *body, size_t len, RestUser **users, int
  * keys, one at least.  Keys of a number field that are no numbers are left out,
  * as no record can have them.
  */
-extern RestCall *rest_lookup(const char *api_version, const char *object, const char *ext_field,
-							 bool ext_is_number, const char *const *keys, int nkeys);
+extern RestCall *rest_lookup(const char *api_version, const RestTarget *target, const char *const *keys,
+							 int nkeys);
 
 /*
  * Parse its reply, or that of a further page: Ids and keys alone.  A reply need

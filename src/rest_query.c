@@ -64,6 +64,7 @@ rest_retrieve(const char *api_version, const char *object, const char *const *id
 {
 	StringInfoData path;
 	StringInfoData body;
+	RestCall *call;
 	NameList list = {NULL, 0};
 
 	add_names(&list, always_read, lengthof(always_read));
@@ -77,7 +78,9 @@ rest_retrieve(const char *api_version, const char *object, const char *const *id
 	append_json_strings(&body, list.names, list.n);
 	appendStringInfoChar(&body, '}');
 	pfree(list.names);
-	return rest_make_call("POST", &path, &body);
+	call = rest_make_call("POST", &path, &body);
+	call->taken = nids;
+	return call;
 }
 
 typedef enum LiteralKind
@@ -201,60 +204,64 @@ append_query(StringInfo body, const char *api_version, const char *resource, con
 
 /* A query of any length goes inside a composite request (section 5.6). */
 static RestCall *
-query_call(const char *api_version, const char *resource, StringInfo soql)
+query_call(const char *api_version, const char *resource, StringInfo soql, int taken)
 {
 	StringInfoData body;
+	RestCall *call;
 
 	rest_open_composite(&body);
 	append_query(&body, api_version, resource, soql->data, 0, 1);
 	pfree(soql->data);
-	return rest_close_composite(&body, api_version);
+	call = rest_close_composite(&body, api_version);
+	call->taken = taken;
+	return call;
 }
 
 RestCall *
-rest_find(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
-		  const char *const *keys, int nkeys, const char *const *fields, int nfields, int *taken)
+rest_find(const char *api_version, const RestTarget *target, const char *const *keys, int nkeys,
+		  const char *const *fields, int nfields)
 {
 	StringInfoData soql;
 	NameList list = {NULL, 0};
-	LiteralKind key_kind = ext_is_number ? LITERAL_NUMBER : LITERAL_TEXT;
+	int taken;
+	LiteralKind key_kind = target->key_is_number ? LITERAL_NUMBER : LITERAL_TEXT;
 
 	add_names(&list, always_read, lengthof(always_read));
-	add_names(&list, &ext_field, 1);
+	add_names(&list, &target->key_field, 1);
 	add_names(&list, fields, nfields);
-	start_select(&soql, &list, object);
-	*taken = append_in(&soql, ext_field, key_kind, keys, nkeys);
-	return query_call(api_version, "/query", &soql);
+	start_select(&soql, &list, target->object);
+	taken = append_in(&soql, target->key_field, key_kind, keys, nkeys);
+	return query_call(api_version, "/query", &soql, taken);
 }
 
 RestCall *
-rest_scan(const char *api_version, const char *object, const char *ext_field, const char *const *fields,
-		  int nfields)
+rest_scan(const char *api_version, const RestTarget *target, const char *const *fields, int nfields)
 {
 	StringInfoData soql;
 	NameList list = {NULL, 0};
 
 	add_names(&list, always_read, lengthof(always_read));
-	add_names(&list, &ext_field, 1);
+	add_names(&list, &target->key_field, 1);
 	add_names(&list, fields, nfields);
-	start_select(&soql, &list, object);
-	appendStringInfo(&soql, "%s != null", ext_field);
-	return query_call(api_version, "/query", &soql);
+	start_select(&soql, &list, target->object);
+	appendStringInfo(&soql, "%s != null", target->key_field);
+	return query_call(api_version, "/query", &soql, 0);
 }
 
 RestCall *
 rest_find_deleted(const char *api_version, const char *object, bool has_master, const char *const *ids,
-				  int nids, int *taken)
+				  int nids)
 {
 	static const char *const further[] = {"IsDeleted", "MasterRecordId"};
 	StringInfoData soql;
 	NameList list = {NULL, 0};
+	int taken;
 
 	add_names(&list, always_read, lengthof(always_read));
 	add_names(&list, further, has_master ? 2 : 1);
 	start_select(&soql, &list, object);
-	*taken = append_in(&soql, "Id", LITERAL_ID, ids, nids);
-	return query_call(api_version, "/queryAll", &soql);
+	taken = append_in(&soql, "Id", LITERAL_ID, ids, nids);
+	return query_call(api_version, "/queryAll", &soql, taken);
 }
 
 char *
@@ -283,44 +290,44 @@ append_history_fields(StringInfo soql, const char *const *fields, int nfields)
 
 RestCall *
 rest_history(const char *api_version, const char *history_object, const char *parent_field,
-			 const char *const *ids, int nids, const char *const *fields, int nfields, int64 since,
-			 int *taken)
+			 const char *const *ids, int nids, const char *const *fields, int nfields, int64 since)
 {
 	const char *const names[] = {parent_field, "Field", "CreatedDate", "CreatedById"};
 	StringInfoData soql;
 	NameList list = {NULL, 0};
+	int taken;
 
 	add_names(&list, names, lengthof(names));
 	start_select(&soql, &list, history_object);
 	append_history_fields(&soql, fields, nfields);
 	if (since > OLDEST_TIME)
 		appendStringInfo(&soql, "CreatedDate >= %s AND ", rest_soql_time(Min(since, LATEST_TIME)));
-	*taken = append_in(&soql, parent_field, LITERAL_ID, ids, nids);
+	taken = append_in(&soql, parent_field, LITERAL_ID, ids, nids);
 	appendStringInfoString(&soql, " ORDER BY CreatedDate DESC");
-	return query_call(api_version, "/query", &soql);
+	return query_call(api_version, "/query", &soql, taken);
 }
 
 RestCall *
-rest_users(const char *api_version, const char *const *ids, int nids, int *taken)
+rest_users(const char *api_version, const char *const *ids, int nids)
 {
 	static const char *const names[] = {"Id", "Name"};
 	StringInfoData soql;
 	NameList list = {NULL, 0};
+	int taken;
 
 	add_names(&list, names, lengthof(names));
 	start_select(&soql, &list, "User");
-	*taken = append_in(&soql, "Id", LITERAL_ID, ids, nids);
-	return query_call(api_version, "/query", &soql);
+	taken = append_in(&soql, "Id", LITERAL_ID, ids, nids);
+	return query_call(api_version, "/query", &soql, taken);
 }
 
 RestCall *
-rest_lookup(const char *api_version, const char *object, const char *ext_field, bool ext_is_number,
-			const char *const *keys, int nkeys)
+rest_lookup(const char *api_version, const RestTarget *target, const char *const *keys, int nkeys)
 {
 	StringInfoData soql[LOOKUP_QUERIES];
 	StringInfoData body;
 	RestCall *call;
-	LiteralKind key_kind = ext_is_number ? LITERAL_NUMBER : LITERAL_TEXT;
+	LiteralKind key_kind = target->key_is_number ? LITERAL_NUMBER : LITERAL_TEXT;
 	int nparts = 0;
 	int taken = 0;
 
@@ -329,9 +336,9 @@ rest_lookup(const char *api_version, const char *object, const char *ext_field, 
 		NameList list = {NULL, 0};
 
 		add_names(&list, always_read, 1);
-		add_names(&list, &ext_field, 1);
-		start_select(&soql[nparts], &list, object);
-		taken += append_in(&soql[nparts++], ext_field, key_kind, keys + taken, nkeys - taken);
+		add_names(&list, &target->key_field, 1);
+		start_select(&soql[nparts], &list, target->object);
+		taken += append_in(&soql[nparts++], target->key_field, key_kind, keys + taken, nkeys - taken);
 	} while (taken < nkeys && nparts < LOOKUP_QUERIES);
 
 	rest_open_composite(&body);

@@ -13,8 +13,10 @@
 #include "canonical.h"
 #include "conflict.h"
 #include "history.h"
-#include "queue.h"
+#include "intents.h"
 #include "queue_row.h"
+#include "records.h"
+#include "settle.h"
 #include "sfsync.h"
 #include "source.h"
 #include "sql.h"
@@ -45,10 +47,10 @@ static const char dequeue_query[] =
 
 static const char dequeue_shared_query[] =
 	"WITH shared AS MATERIALIZED (SELECT q.at, pg_catalog.array_agg(r.n) AS settled"
-	" FROM unnest($1, $2) AS r(xid, n) CROSS JOIN LATERAL " QUEUE_ROW_OF(
-		"ctid AS at, n, more_keys") " WHERE q.more_keys IS NOT NULL AND " QUEUE_ROW_HAS " GROUP BY q.at),"
-									" gone AS (DELETE FROM sfsync.queue q USING shared s WHERE q.ctid = s.at RETURNING q.*, s.settled) " QUEUE_PUT_BACK
-									" WHERE e.n <> ALL (g.settled)";
+	" FROM unnest($1, $2) AS r(xid, n) CROSS JOIN LATERAL " QUEUE_ROW
+	" WHERE q.more_keys IS NOT NULL AND " QUEUE_ROW_HAS " GROUP BY q.at),"
+	" gone AS (DELETE FROM sfsync.queue q USING shared s WHERE q.ctid = s.at"
+	" RETURNING q.*, s.settled) " QUEUE_PUT_BACK " WHERE e.n <> ALL (g.settled)";
 
 static void
 dequeue(SqlScope *scope, const Outcome *outcomes, int n)
@@ -69,36 +71,53 @@ dequeue(SqlScope *scope, const Outcome *outcomes, int n)
 			ns[nrefs++] = outcomes[i].unit->refs[r].n;
 		}
 	if (nrefs > 0 &&
-		SQL_RUN(scope, dequeue_query, sql_arg_xids(xids, nrefs), sql_arg_ints(ns, nrefs)) < nrefs)
+		SQL_RUN(scope, dequeue_query, sql_arg_xids(xids, nrefs), sql_arg_ints(ns, nrefs)) < (uint64) nrefs)
 		SQL_RUN(scope, dequeue_shared_query, sql_arg_xids(xids, nrefs), sql_arg_ints(ns, nrefs));
 }
 
-static void
+static const char undefer_query[] =
+	"DELETE FROM sfsync.deferred d USING unnest($2, $3) AS u(key, renewed)"
+	" WHERE d.mapping = $1 AND d.key = u.key AND coalesce(d.renewed, '0') = u.renewed";
+
+static const char keep_renewed_query[] =
+	"UPDATE sfsync.deferred SET captured = false, due_at = pg_catalog.clock_timestamp(), parent_key = NULL,"
+	" state = CASE WHEN state = 'held' AND deleted THEN state ELSE 'waiting' END"
+	" WHERE mapping = $1 AND key = ANY ($2)";
+
+/* True: something was added meanwhile to what was under way; only that is left, and is to be read. */
+static bool
 undefer(SqlScope *scope, const Outcome *outcomes, int n)
 {
 	char **keys = palloc(sizeof(char *) * Max(n, 1));
+	uint64 *renewed = palloc(sizeof(uint64) * Max(n, 1));
+	SqlArg mapping = sql_arg_int(n > 0 ? outcomes[0].unit->queue->mapping : 0);
 	int nkeys = 0;
 
 	for (int i = 0; i < n; i++)
-		if (outcomes[i].unit->deferred && leaves_queue(&outcomes[i]) && !stays_deferred(&outcomes[i]))
-			keys[nkeys++] = outcomes[i].unit->key;
-	if (nkeys > 0)
-		SQL_RUN(scope, "DELETE FROM sfsync.deferred WHERE mapping = $1 AND key = ANY ($2)",
-				sql_arg_int(outcomes[0].unit->queue->mapping), sql_arg_texts(keys, nkeys));
+	{
+		if (!outcomes[i].unit->deferred || !leaves_queue(&outcomes[i]) || stays_deferred(&outcomes[i]))
+			continue;
+		keys[nkeys] = outcomes[i].unit->key;
+		renewed[nkeys++] = outcomes[i].unit->renewed;
+	}
+	if (nkeys == 0 || SQL_RUN(scope, undefer_query, mapping, sql_arg_texts(keys, nkeys),
+							  sql_arg_xids(renewed, nkeys)) == (uint64) nkeys)
+		return false;
+	return SQL_RUN(scope, keep_renewed_query, mapping, sql_arg_texts(keys, nkeys)) > 0;
 }
 
 static const char defer_query[] =
 	"INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, old_keys,"
 	" changed, first_event_at, event_at, xid, missing_since, parent_mapping, parent_key, whole_at, changed_at, times,"
-	" has_record, key_left)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
+	" has_record, key_left, captured, renewed)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"
 	" ON CONFLICT (mapping, key) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
 	" due_at = excluded.due_at, attempts = excluded.attempts, whole = excluded.whole, deleted = excluded.deleted,"
 	" old_keys = excluded.old_keys, changed = excluded.changed, first_event_at = excluded.first_event_at,"
 	" event_at = excluded.event_at, xid = excluded.xid, missing_since = excluded.missing_since,"
 	" parent_mapping = excluded.parent_mapping, parent_key = excluded.parent_key, whole_at = excluded.whole_at,"
 	" changed_at = excluded.changed_at, times = excluded.times, has_record = excluded.has_record,"
-	" key_left = excluded.key_left";
+	" key_left = excluded.key_left, captured = excluded.captured, renewed = excluded.renewed";
 
 static void
 defer(SqlScope *scope, const Outcome *outcome)
@@ -126,7 +145,7 @@ defer(SqlScope *scope, const Outcome *outcome)
 			sql_arg_xid(unit->min_xid ? unit->min_xid : 3), sql_arg_xid(unit->missing_since), parent,
 			sql_arg_text(sql_from_utf8(outcome->parent_key)), sql_arg_time(unit->whole_at),
 			sql_arg_time(unit->changed_at), times, sql_arg_bool(outcome->has_record),
-			sql_arg_bool(unit->key_left));
+			sql_arg_bool(unit->key_left), sql_arg_bool(unit->captured), sql_arg_xid(unit->renewed));
 }
 
 /*
@@ -509,7 +528,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 	{
 		leave_bulk(&scope, outcomes, n);
 		dequeue(&scope, outcomes, n);
-		undefer(&scope, outcomes, n);
+		woken = undefer(&scope, outcomes, n);
 		for (int i = 0; i < n; i++)
 			if (stays_deferred(&outcomes[i]))
 				defer(&scope, &outcomes[i]);
@@ -518,7 +537,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 	}
 	if (n > 0 && mapping)
 	{
-		woken = wake_children(&scope, mapping, outcomes, n);
+		woken |= wake_children(&scope, mapping, outcomes, n);
 		forget_records(&scope, mapping, outcomes, n);
 		remember_records(mapping, outcomes, n);
 		settle_keys(mapping, outcomes, n);

@@ -12,6 +12,9 @@
 /* Of the extension's objects that this library works with; as default_version in the control file. */
 #define SFSYNC_VERSION "1.0"
 
+/* As an interval of timestamps. */
+#define MILLISECONDS(n) (INT64CONST(1000) * (n))
+
 /* Settings (design, section 2.5); times in milliseconds. */
 extern bool sfsync_enabled;
 extern bool sfsync_capture_enabled;

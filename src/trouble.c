@@ -10,7 +10,9 @@
 #include "deliver.h"
 #include "errors.h"
 #include "poison.h"
+#include "reply.h"
 #include "throttle.h"
+#include "trouble.h"
 
 void
 trouble_of_server(Connection *connection, ErrorScope scope, const char *text, int retry_after,
@@ -92,8 +94,8 @@ other_failed(Request *request, const RequestPart *part, const char *text, int re
 }
 
 void
-trouble(Delivery *delivery, Request *request, const RequestPart *part, int status, const RestError *error,
-		const char *text, const HttpReply *reply, TimestampTz now)
+trouble(Request *request, const RequestPart *part, int status, const RestError *error, const char *text,
+		const HttpReply *reply, TimestampTz now)
 {
 	Throttle *throttle = &request->connection->throttle;
 	bool too_long = error->code && (strcmp(error->code, "REQUEST_RUNNING_TOO_LONG") == 0 ||
@@ -112,8 +114,8 @@ trouble(Delivery *delivery, Request *request, const RequestPart *part, int statu
 }
 
 void
-trouble_no_reply(Delivery *delivery, Request *request, const RequestPart *part, const char *text,
-				 const HttpReply *reply, TimestampTz now)
+trouble_no_reply(Request *request, const RequestPart *part, const char *text, const HttpReply *reply,
+				 TimestampTz now)
 {
 	RestError error = {.code = pstrdup(reply->timed_out ? "REQUEST_TIMEOUT" : "NO_REPLY"),
 					   .message = pstrdup(text)};

@@ -11,6 +11,7 @@
 #include "reply.h"
 #include "sfsync.h"
 #include "throttle.h"
+#include "trouble.h"
 
 /*
  * Results of single records
@@ -27,15 +28,14 @@ reply_set_dead(const Request *request, int i, const RestError *error, const Http
 		outcome->error.code = pstrdup("UNKNOWN");
 	outcome->http_status = reply->status;
 	outcome->request_id = reply->request_id ? pstrdup(reply->request_id) : NULL;
-	outcome->payload =
-		rest_payload(request->object, request->external_id, request->key_is_number, &request->records[i]);
+	outcome->payload = rest_payload(&request->target, &request->records[i]);
 }
 
 static TimestampTz
 after_attempts(int attempts, double random)
 {
-	return GetCurrentTimestamp() + backoff_delay((int64) sfsync_retry_base_delay * 1000,
-												 (int64) sfsync_retry_max_delay * 1000, attempts, random);
+	return GetCurrentTimestamp() + backoff_delay(MILLISECONDS(sfsync_retry_base_delay),
+												 MILLISECONDS(sfsync_retry_max_delay), attempts, random);
 }
 
 /* Records of one reply that failed as often are tried again together. */
@@ -165,7 +165,8 @@ came_before_us(const Request *request, UnitKind kind, int i, const RestError *er
 	Unit *unit = request->outcomes[i].unit;
 
 	if (kind != UNIT_CREATE || unit->refused_once || !error->code ||
-		strcmp(error->code, "DUPLICATE_VALUE") != 0 || strstr(error->message, request->external_id) == NULL)
+		strcmp(error->code, "DUPLICATE_VALUE") != 0 ||
+		strstr(error->message, request->target.key_field) == NULL)
 		return false;
 	unit->refused_once = true;
 	return true;

@@ -31,7 +31,7 @@
 #include "deliver.h"
 #include "history.h"
 #include "http.h"
-#include "queue.h"
+#include "intents.h"
 #include "sfsync.h"
 #include "shmem.h"
 

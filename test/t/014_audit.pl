@@ -299,6 +299,9 @@ $sim->fault(name => 'refuse', match => { kind => 'composite' }, action => { stat
 like(refusal(q{SELECT * FROM sfsync.compare('account')}), qr/could not ask Salesforce.*MALFORMED_QUERY: too slow.*HINT/s, 'a refusal is an error with a hint');
 $sim->fault(name => 'refuse', match => { kind => 'composite' }, action => { garbage => '{"compositeResponse": [{}]}' });
 like(refusal(q{SELECT * FROM sfsync.compare('account')}), qr/could not read records from Salesforce/, 'so is garbage');
+$sim->fault(name => 'refuse', match => { kind => 'composite' },
+	action => { garbage => '{"totalSize": 5, "done": false, "nextRecordsUrl": "/services/data/v66.0/query/01g000000000001AAA-1", "records": []}' });
+like(refusal(q{SELECT * FROM sfsync.compare('account')}), qr/a page of a query is empty, and there is another/, 'and pages that lead on without end');
 $sim->clear_faults;
 $sim->post('expire_tokens', {});
 $sim->config(api_limit => 100, api_used => 85);
@@ -309,7 +312,6 @@ like(refusal(q{SELECT * FROM sfsync.compare('account', NULL)}), qr/"repair" must
 sql(q{GRANT EXECUTE ON FUNCTION sfsync.compare TO writer});
 like(($node->psql('postgres', q{SELECT * FROM sfsync.compare('account')}, extra_params => [ '-U', 'writer' ]))[2],
 	qr/must be owner of mapping "account"/, 'comparing is for the mapping\'s owner');
-
 
 # Several pages, and a session that ends between them.
 $sim->config(page_size => 2);

@@ -11,7 +11,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $sim = simulator();
-my $node = new_node('quarantine', conf => "fsync = off\nsfsync.schema_ttl = '3s'\nsfsync.history = 'all'\n");
+my $node = new_node('quarantine', conf => "fsync = off\nsfsync.schema_ttl = '3s'\nsfsync.history = 'all'\nsfsync.retry_base_delay = '300ms'\n");
 
 sub sql
 {
@@ -68,6 +68,51 @@ is($sim->record('Contact', '1')->{Title}, 'by a rep', 'an edit that is newer tha
 is($sim->record('Contact', '2')->{Title}, 'later', 'one that is older gives way');
 is($sim->record('Contact', '3')->{Title}, 'by a rep', 'where the row did not change, the edit stays');
 is($sim->record('Contact', '4')->{Title}, 'title 4', 'others are as they were');
+
+# A row is deleted, but its record stays since someone edited it: what the field missed is over with the row.
+title('hide', 'quarantined');
+sql(q{SELECT sfsync.pause(); UPDATE contacts SET title = 'never sent' WHERE id IN (5, 6)});
+edit(5, 'edited before the delete');
+sql(q{SELECT sfsync.resume()});
+wait_for_sync($node, 'the field missed two rows');
+sql(q{SELECT sfsync.pause(); DELETE FROM contacts WHERE id = 5});
+my $at = time() + 2;
+$sim->post('edit', { object => 'Contact', match => { PG_Key__c => '5' }, fields => { Phone => 'by a rep' }, at => $at });
+sql(q{SELECT sfsync.resume()});
+wait_for_sync($node, 'a row goes');
+is(sql(q{SELECT count(*) FROM sfsync.conflict WHERE field IS NULL AND resolution IS NULL}), '1', 'its record stays');
+title('show', 'mapped');
+wait_for_sync($node, 'the field is back');
+is(sql(q{SELECT count(*) FROM sfsync.deferred}), '0', 'nothing is held of the row that is gone');
+is($sim->record('Contact', '5')->{Title}, 'edited before the delete', 'nor is anything sent');
+is(sql(q{SELECT count(*) FROM sfsync.conflict WHERE field IS NULL AND resolution IS NULL}), '1', 'the conflict stays open');
+is($sim->record('Contact', '6')->{Title}, 'never sent', 'of one that is there it is');
+
+# A field comes back while a change of the row that had to wait is under way: neither is lost.
+foreach my $case ([ 7, 'goes through' ], [ 8, 'fails once more' ], [ 9, 'was a dead letter' ])
+{
+	my ($id, $what) = @$case;
+
+	title('hide', 'quarantined');
+	sql("UPDATE contacts SET title = NULL WHERE id = $id");
+	wait_for_sync($node, "the field missed row $id");
+	my $locked = { statusCode => 'UNABLE_TO_LOCK_ROW', message => 'unable to obtain exclusive access to this record' };
+	$locked->{statusCode} = 'FIELD_CUSTOM_VALIDATION_EXCEPTION' if $what =~ /dead/;
+	$sim->fault(name => 'locked', record => { object => 'Contact', error => $locked, times => $what =~ /fails/ ? 2 : 1 });
+	$sim->fault(name => 'slow', match => { kind => 'collections_update' }, skip => 1, times => 1, action => { delay => 4 });
+	sql("UPDATE contacts SET phone = 'late $id' WHERE id = $id");
+	if ($what =~ /dead/)
+	{
+		poll_query($node, q{SELECT count(*) = 1 FROM sfsync.dead_letter WHERE status = 'open'}, 'there is a dead letter');
+		sql("UPDATE contacts SET phone = 'later $id' WHERE id = $id");
+	}
+	poll_until(sub { $sim->hits('slow') }, "a change of row $id that had to wait is under way");
+	title('show', 'mapped');
+	wait_for_sync($node, "row $id: $what");
+	is($sim->record('Contact', "$id")->{Phone}, ($what =~ /dead/ ? 'later' : 'late') . " $id", "a change that $what arrives");
+	is($sim->record('Contact', "$id")->{Title}, undef, 'and so does what the field missed');
+	$sim->clear_faults;
+}
 same_state($node, 'nothing is left on the way');
 $node->stop;
 done_testing();

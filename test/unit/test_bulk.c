@@ -448,7 +448,7 @@ failures(void **state)
 	assert_int_equal(result.nvalues, 7);
 	record = bulk_sent(&result, "Key__c", kind_of, NULL);
 	assert_string_equal(
-		rest_payload("Task", "Key__c", false, record),
+		rest_payload(&(RestTarget){"Task", "Key__c", false}, record),
 		"{\"attributes\":{\"type\":\"Task\"},\"Key__c\":\"k1\",\"Amount__c\":12500000,\"On__c\":true,"
 		"\"Gone__c\":null,\"Who\":{\"attributes\":{\"type\":\"Contact\"},\"Email\":\"a@b.c\"},\"Name\":\"n\"}");
 	assert_int_equal(bulk_reader_next(reader, &result), BULK_MORE);

@@ -88,7 +88,7 @@ upsert(void **state)
 
 	(void) state;
 	fields[4].value.boolean = true;
-	call = rest_upsert("66.0", "Account", "Pg_Id__c", false, records, 2);
+	call = rest_upsert("66.0", &(RestTarget){"Account", "Pg_Id__c", false}, records, 2);
 	assert_string_equal(call->method, "PATCH");
 	assert_string_equal(call->path, "/services/data/v66.0/composite/sobjects/Account/Pg_Id__c");
 	assert_int_equal(call->body_len, strlen(call->body));
@@ -98,7 +98,7 @@ upsert(void **state)
 									"\"Empty__c\":null,\"Amount__c\":123456789012345678.900,\"On__c\":true},"
 									"{\"attributes\":{\"type\":\"Account\"},\"Pg_Id__c\":\"2\"}]}");
 	json_object_put(json_of(call->body));
-	call = rest_upsert("66.0", "A/b c", "X?y", false, records, 0);
+	call = rest_upsert("66.0", &(RestTarget){"A/b c", "X?y", false}, records, 0);
 	assert_string_equal(call->path, "/services/data/v66.0/composite/sobjects/A%2Fb%20c/X%3Fy");
 	assert_string_equal(call->body, "{\"allOrNone\":false,\"records\":[]}");
 }
@@ -118,7 +118,7 @@ strings_survive(void **state)
 		all[n++] = (char) c;
 	all[n] = '\0';
 	field = rest_field("F", FV_STRING, all);
-	json = json_of(rest_payload("X", NULL, false, &record));
+	json = json_of(rest_payload(&(RestTarget){"X", NULL, false}, &record));
 	assert_string_equal(json_object_get_string(at(json, "F")), all);
 	json_object_put(json);
 }
@@ -128,7 +128,7 @@ update_and_payload(void **state)
 {
 	RestField fields[] = {rest_field("Name", FV_STRING, "a")};
 	RestRecord records[] = {{ID1, NULL, fields, 1}, {ID2, "new", fields, 1}};
-	RestCall *call = rest_update("66.0", "Account", "Pg_Id__c", false, records, 2);
+	RestCall *call = rest_update("66.0", &(RestTarget){"Account", "Pg_Id__c", false}, records, 2);
 
 	(void) state;
 	assert_string_equal(call->method, "PATCH");
@@ -138,7 +138,7 @@ update_and_payload(void **state)
 						"{\"attributes\":{\"type\":\"Account\"},\"id\":\"" ID1 "\",\"Name\":\"a\"},"
 						"{\"attributes\":{\"type\":\"Account\"},\"id\":\"" ID2
 						"\",\"Pg_Id__c\":\"new\",\"Name\":\"a\"}]}");
-	assert_string_equal(rest_payload("Account", "Pg_Id__c", false, &records[1]),
+	assert_string_equal(rest_payload(&(RestTarget){"Account", "Pg_Id__c", false}, &records[1]),
 						"{\"attributes\":{\"type\":\"Account\"},\"id\":\"" ID2
 						"\",\"Pg_Id__c\":\"new\",\"Name\":\"a\"}");
 }
@@ -149,7 +149,7 @@ create(void **state)
 {
 	RestField fields[] = {rest_field("Name", FV_STRING, "a"), rest_field("Left__c", FV_ABSENT, NULL)};
 	RestRecord records[] = {{NULL, "1", fields, 2}, {NULL, "2", NULL, 0}};
-	RestCall *call = rest_create("66.0", "Account", "Nr__c", true, records, 2);
+	RestCall *call = rest_create("66.0", &(RestTarget){"Account", "Nr__c", true}, records, 2);
 
 	(void) state;
 	assert_string_equal(call->method, "POST");
@@ -173,7 +173,7 @@ lookup_values(void **state)
 	(void) state;
 	fields[0].value.lookup = &account;
 	fields[1].value.lookup = &who;
-	assert_string_equal(rest_payload("Task", NULL, false, &record),
+	assert_string_equal(rest_payload(&(RestTarget){"Task", NULL, false}, &record),
 						"{\"attributes\":{\"type\":\"Task\"},\"Account\":{\"Pg_Id__c\":\"a\\\"1\"},"
 						"\"Who\":{\"attributes\":{\"type\":\"Contact\"},\"Nr__c\":7},\"OwnerId\":null}");
 }
@@ -202,7 +202,7 @@ number_keys(void **state)
 	{
 		RestRecord record = {NULL, cases[i][0], NULL, 0};
 
-		assert_string_equal(rest_payload("X", "K", true, &record),
+		assert_string_equal(rest_payload(&(RestTarget){"X", "K", true}, &record),
 							psprintf("{\"attributes\":{\"type\":\"X\"},\"K\":%s}", cases[i][1]));
 	}
 }
@@ -227,7 +227,7 @@ number_values(void **state)
 		RestField field = rest_field("F", FV_NUMBER, cases[i][0]);
 		RestRecord record = {NULL, NULL, &field, 1};
 
-		assert_string_equal(rest_payload("X", NULL, false, &record),
+		assert_string_equal(rest_payload(&(RestTarget){"X", NULL, false}, &record),
 							psprintf("{\"attributes\":{\"type\":\"X\"},\"F\":%s}", cases[i][1]));
 	}
 }
@@ -265,10 +265,11 @@ pack(void **state)
 	RestField fields[] = {rest_field("Name", FV_STRING, "a\"b")};
 	RestRecord records[] = {{ID1, "k", fields, 1}};
 	RestRecord news[] = {{NULL, "n", fields, 1}};
-	RestCall *calls[5] = {rest_upsert("66.0", "Account", "Pg_Id__c", false, news, 1),
-						  rest_update("66.0", "Account", NULL, false, records, 1),
-						  rest_create("66.0", "Account", "Pg_Id__c", false, news, 1),
-						  rest_delete("66.0", ids, 2), rest_upsert("66.0", "B__c", "K__c", false, news, 1)};
+	RestCall *calls[5] = {rest_upsert("66.0", &(RestTarget){"Account", "Pg_Id__c", false}, news, 1),
+						  rest_update("66.0", &(RestTarget){"Account", NULL, false}, records, 1),
+						  rest_create("66.0", &(RestTarget){"Account", "Pg_Id__c", false}, news, 1),
+						  rest_delete("66.0", ids, 2),
+						  rest_upsert("66.0", &(RestTarget){"B__c", "K__c", false}, news, 1)};
 	RestCall *call = rest_pack("66.0", NULL, calls, 2);
 
 	(void) state;
@@ -328,7 +329,7 @@ update_if(void **state)
 
 	(void) state;
 	fields[1].value.lookup = &account;
-	call = rest_update_if("66.0", headers, "Contact", "Key__c", false, records, times, 2);
+	call = rest_update_if("66.0", headers, &(RestTarget){"Contact", "Key__c", false}, records, times, 2);
 	assert_string_equal(call->method, "POST");
 	assert_string_equal(call->path, "/services/data/v66.0/composite");
 	assert_int_equal(call->body_len, strlen(call->body));
@@ -347,7 +348,8 @@ update_if(void **state)
 
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		call = rest_update_if("66.0", NULL, "Contact", NULL, false, records, &cases[i].time, 1);
+		call =
+			rest_update_if("66.0", NULL, &(RestTarget){"Contact", NULL, false}, records, &cases[i].time, 1);
 		if (strstr(call->body, psprintf("{\"If-Unmodified-Since\":\"%s\"}", cases[i].date)) == NULL)
 			fail_msg("no %s in %s", cases[i].date, call->body);
 	}
@@ -526,13 +528,16 @@ lookup_request(void **state)
 	char *soql[25];
 
 	(void) state;
-	assert_int_equal(lookup_parts(rest_lookup("66.0", "Account", "Pg_Id__c", false, keys, 4), soql), 1);
+	assert_int_equal(
+		lookup_parts(rest_lookup("66.0", &(RestTarget){"Account", "Pg_Id__c", false}, keys, 4), soql), 1);
 	assert_string_equal(
 		soql[0],
 		"SELECT Id,Pg_Id__c FROM Account WHERE Pg_Id__c IN ('a','O\\'Neil\\\\','x\\u000Ay\\\"','ä')");
-	assert_int_equal(lookup_parts(rest_lookup("66.0", "Account", "No__c", true, numbers, 4), soql), 1);
+	assert_int_equal(
+		lookup_parts(rest_lookup("66.0", &(RestTarget){"Account", "No__c", true}, numbers, 4), soql), 1);
 	assert_string_equal(soql[0], "SELECT Id,No__c FROM Account WHERE No__c IN (7,1,12)");
-	assert_int_equal(lookup_parts(rest_lookup("66.0", "Account", "No__c", true, none, 2), soql), 1);
+	assert_int_equal(
+		lookup_parts(rest_lookup("66.0", &(RestTarget){"Account", "No__c", true}, none, 2), soql), 1);
 	assert_string_equal(soql[0], "SELECT Id,No__c FROM Account WHERE Id = NULL");
 }
 
@@ -549,7 +554,7 @@ lookup_of_many_keys(void **state)
 	(void) state;
 	for (int i = 0; i < 2000; i++)
 		keys[i] = psprintf("%0100d-ä-%d", i, i);
-	parts = lookup_parts(rest_lookup("66.0", "Account", "Pg_Id__c", false, keys, 2000), soql);
+	parts = lookup_parts(rest_lookup("66.0", &(RestTarget){"Account", "Pg_Id__c", false}, keys, 2000), soql);
 	assert_in_range(parts, 2, 5);
 	for (int i = 0; i < parts; i++)
 	{
@@ -565,11 +570,13 @@ lookup_of_many_keys(void **state)
 	/* too much for one request: how many it asks for, and the others by another */
 	for (int i = 0; i < 2000; i++)
 		keys[i] = psprintf("%0255d", i);
-	taken = rest_lookup("66.0", "Account", "Pg_Id__c", false, keys, 2000)->taken;
+	taken = rest_lookup("66.0", &(RestTarget){"Account", "Pg_Id__c", false}, keys, 2000)->taken;
 	assert_in_range(taken, 1000, 1999);
-	assert_int_equal(rest_lookup("66.0", "Account", "Pg_Id__c", false, keys, taken)->taken, taken);
-	assert_int_equal(rest_lookup("66.0", "Account", "Pg_Id__c", false, keys + taken, 2000 - taken)->taken,
-					 2000 - taken);
+	assert_int_equal(rest_lookup("66.0", &(RestTarget){"Account", "Pg_Id__c", false}, keys, taken)->taken,
+					 taken);
+	assert_int_equal(
+		rest_lookup("66.0", &(RestTarget){"Account", "Pg_Id__c", false}, keys + taken, 2000 - taken)->taken,
+		2000 - taken);
 }
 
 typedef struct Looked

@@ -57,6 +57,8 @@ decoded(const char *text)
 	return out;
 }
 
+static int taken; /* by the request whose SOQL was last looked at */
+
 /* The SOQL of the one query that a composite request holds. */
 static char *
 soql_of(const RestCall *call, const char *resource)
@@ -75,6 +77,7 @@ soql_of(const RestCall *call, const char *resource)
 	end = call->body_len - strlen(suffix);
 	assert_memory_equal(call->body, prefix, start);
 	assert_string_equal(call->body + end, suffix);
+	taken = call->taken;
 	return decoded(pnstrdup(call->body + start, end - start));
 }
 
@@ -122,20 +125,19 @@ find_request(void **state)
 	static const char *const keys[] = {"a", "O'Neil\\", "x\ny\"", "ä"};
 	static const char *const numbers[] = {"' OR Name != '", "007", "1.0", "12"};
 	static const char *const fields[] = {"Name", "pg_id__c", "Site"};
-	int taken = -1;
 
 	(void) state;
 	assert_string_equal(
-		soql_of(rest_find("66.0", "Account", "Pg_Id__c", false, keys, 4, fields, 3, &taken), "query"),
+		soql_of(rest_find("66.0", &(RestTarget){"Account", "Pg_Id__c", false}, keys, 4, fields, 3), "query"),
 		SELECTED "Pg_Id__c,Name,Site FROM Account WHERE Pg_Id__c IN "
 				 "('a','O\\'Neil\\\\','x\\u000Ay\\\"','ä')");
 	assert_int_equal(taken, 4);
 	assert_string_equal(
-		soql_of(rest_find("66.0", "Account", "No__c", true, numbers, 4, NULL, 0, &taken), "query"),
+		soql_of(rest_find("66.0", &(RestTarget){"Account", "No__c", true}, numbers, 4, NULL, 0), "query"),
 		SELECTED "No__c FROM Account WHERE No__c IN (7,1,12)");
 	assert_int_equal(taken, 4);
 	assert_string_equal(
-		soql_of(rest_find("66.0", "Account", "No__c", true, numbers, 1, NULL, 0, &taken), "query"),
+		soql_of(rest_find("66.0", &(RestTarget){"Account", "No__c", true}, numbers, 1, NULL, 0), "query"),
 		SELECTED "No__c FROM Account WHERE Id = NULL");
 	assert_int_equal(taken, 1);
 }
@@ -149,9 +151,8 @@ find_many(const char *const *keys, int n, int most)
 
 	while (next < n)
 	{
-		int taken = 0;
 		RestCall *call =
-			rest_find("66.0", "Account", "K__c", false, keys + next, n - next, asked, NASKED, &taken);
+			rest_find("66.0", &(RestTarget){"Account", "K__c", false}, keys + next, n - next, asked, NASKED);
 		char *soql = soql_of(call, "query");
 		char *p = strstr(soql, "IN (") + 4;
 
@@ -177,9 +178,10 @@ scan_request(void **state)
 	static const char *const fields[] = {"Name", "pg_id__c", "ParentId", "Parent.PG_Key__c"};
 
 	(void) state;
-	assert_string_equal(soql_of(rest_scan("66.0", "Account", "Pg_Id__c", fields, 4), "query"), SELECTED
+	assert_string_equal(soql_of(rest_scan("66.0", &(RestTarget){"Account", "Pg_Id__c"}, fields, 4), "query"),
+						SELECTED
 						"Pg_Id__c,Name,ParentId,Parent.PG_Key__c FROM Account WHERE Pg_Id__c != null");
-	assert_string_equal(soql_of(rest_scan("66.0", "Account", "Pg_Id__c", NULL, 0), "query"),
+	assert_string_equal(soql_of(rest_scan("66.0", &(RestTarget){"Account", "Pg_Id__c"}, NULL, 0), "query"),
 						SELECTED "Pg_Id__c FROM Account WHERE Pg_Id__c != null");
 }
 
@@ -223,7 +225,6 @@ find_of_many_keys(void **state)
 {
 	const char *keys[5000];
 	char *long_key = palloc(4097);
-	int taken;
 
 	(void) state;
 	for (int i = 0; i < 5000; i++)
@@ -243,8 +244,9 @@ find_of_many_keys(void **state)
 	long_key[4096] = '\0';
 	keys[0] = long_key;
 	keys[1] = "b";
-	assert_string_equal(soql_of(rest_find("66.0", "A", "K__c", false, keys, 2, NULL, 0, &taken), "query"),
-						SELECTED "K__c FROM A WHERE K__c IN ('b')");
+	assert_string_equal(
+		soql_of(rest_find("66.0", &(RestTarget){"A", "K__c", false}, keys, 2, NULL, 0), "query"),
+		SELECTED "K__c FROM A WHERE K__c IN ('b')");
 	assert_int_equal(taken, 2);
 }
 
@@ -253,13 +255,12 @@ find_deleted_request(void **state)
 {
 	static const char *const ids[] = {ID1, ID2};
 	const char *many[2000];
-	int taken = -1;
 
 	(void) state;
-	assert_string_equal(soql_of(rest_find_deleted("66.0", "Account", true, ids, 2, &taken), "queryAll"),
+	assert_string_equal(soql_of(rest_find_deleted("66.0", "Account", true, ids, 2), "queryAll"),
 						SELECTED "IsDeleted,MasterRecordId FROM Account WHERE Id IN ('" ID1 "','" ID2 "')");
 	assert_int_equal(taken, 2);
-	assert_string_equal(soql_of(rest_find_deleted("66.0", "B__c", false, ids, 1, &taken), "queryAll"),
+	assert_string_equal(soql_of(rest_find_deleted("66.0", "B__c", false, ids, 1), "queryAll"),
 						SELECTED "IsDeleted FROM B__c WHERE Id IN ('" ID1 "')");
 
 	/* what is no Id would fail the whole query */
@@ -267,12 +268,12 @@ find_deleted_request(void **state)
 	many[1] = "001xx0000004GxE";
 	many[2] = "') OR (Name != '";
 	many[3] = "001xx0000004GxDAAV";
-	assert_string_equal(soql_of(rest_find_deleted("66.0", "B__c", false, many, 4, &taken), "queryAll"),
+	assert_string_equal(soql_of(rest_find_deleted("66.0", "B__c", false, many, 4), "queryAll"),
 						SELECTED "IsDeleted FROM B__c WHERE Id IN ('" ID2 "')");
 	assert_int_equal(taken, 4);
 	for (int i = 0; i < 2000; i++)
 		many[i] = ID1;
-	(void) rest_find_deleted("66.0", "Account", true, many, 2000, &taken);
+	taken = rest_find_deleted("66.0", "Account", true, many, 2000)->taken;
 	assert_int_equal(taken, 2000);
 }
 
@@ -281,30 +282,27 @@ history_request(void **state)
 {
 	static const char *const ids[] = {ID1, ID2};
 	static const char *const fields[] = {"Name", "AccountId", "OwnerId", "My_Id__c", "Id"};
-	int taken = -1;
 
 	(void) state;
-	assert_string_equal(soql_of(rest_history("66.0", "AccountHistory", "AccountId", ids, 2, fields, 4,
-											 LMD_TIME + 999999, &taken),
-								"query"),
-						"SELECT AccountId,Field,CreatedDate,CreatedById FROM AccountHistory WHERE "
-						"Field IN ('Name','AccountId','Account','OwnerId','Owner','My_Id__c') AND "
-						"CreatedDate >= 2022-03-17T16:21:24Z AND AccountId IN ('" ID1 "','" ID2
-						"') ORDER BY CreatedDate DESC");
+	assert_string_equal(
+		soql_of(rest_history("66.0", "AccountHistory", "AccountId", ids, 2, fields, 4, LMD_TIME + 999999),
+				"query"),
+		"SELECT AccountId,Field,CreatedDate,CreatedById FROM AccountHistory WHERE "
+		"Field IN ('Name','AccountId','Account','OwnerId','Owner','My_Id__c') AND "
+		"CreatedDate >= 2022-03-17T16:21:24Z AND AccountId IN ('" ID1 "','" ID2
+		"') ORDER BY CreatedDate DESC");
 	assert_int_equal(taken, 2);
 
 	/* no bound that Salesforce could not read */
 	assert_string_equal(
-		soql_of(rest_history("66.0", "X__History", "ParentId", ids, 1, fields + 4, 1, PG_INT64_MIN, &taken),
-				"query"),
+		soql_of(rest_history("66.0", "X__History", "ParentId", ids, 1, fields + 4, 1, PG_INT64_MIN), "query"),
 		"SELECT ParentId,Field,CreatedDate,CreatedById FROM X__History WHERE Field IN ('Id') AND "
 		"ParentId IN ('" ID1 "') ORDER BY CreatedDate DESC");
 	assert_non_null(strstr(
-		soql_of(rest_history("66.0", "X__History", "ParentId", ids, 1, fields, 1, PG_INT64_MAX, &taken),
-				"query"),
+		soql_of(rest_history("66.0", "X__History", "ParentId", ids, 1, fields, 1, PG_INT64_MAX), "query"),
 		" AND CreatedDate >= 4000-12-31T00:00:00Z AND "));
 	assert_non_null(
-		strstr(soql_of(rest_history("66.0", "X__History", "ParentId", ids, 1, NULL, 0, 0, &taken), "query"),
+		strstr(soql_of(rest_history("66.0", "X__History", "ParentId", ids, 1, NULL, 0, 0), "query"),
 			   " WHERE Id = NULL AND CreatedDate >= 2000-01-01T00:00:00Z AND "));
 }
 
@@ -312,13 +310,12 @@ static void
 users_request(void **state)
 {
 	static const char *const ids[] = {USER};
-	int taken = -1;
 
 	(void) state;
-	assert_string_equal(soql_of(rest_users("66.0", ids, 1, &taken), "query"),
+	assert_string_equal(soql_of(rest_users("66.0", ids, 1), "query"),
 						"SELECT Id,Name FROM User WHERE Id IN ('" USER "')");
 	assert_int_equal(taken, 1);
-	assert_string_equal(soql_of(rest_users("66.0", ids, 0, &taken), "query"),
+	assert_string_equal(soql_of(rest_users("66.0", ids, 0), "query"),
 						"SELECT Id,Name FROM User WHERE Id = NULL");
 	assert_int_equal(taken, 0);
 }
@@ -924,8 +921,7 @@ all_days(void **state)
 	(void) state;
 	for (int i = 0; i < 800 * 365; i++)
 	{
-		int taken;
-		RestCall *call = rest_history("66.0", "H", "P", ids, 1, asked, 0, time, &taken);
+		RestCall *call = rest_history("66.0", "H", "P", ids, 1, asked, 0, time);
 		char *bound = strstr(call->body, "CreatedDate%20%3E%3D%20") + strlen("CreatedDate%20%3E%3D%20");
 		char *text = decoded(pnstrdup(bound, strcspn(bound, "Z") + 1));
 		int64 again;

@@ -1,0 +1,98 @@
+/*
+ * state.c
+ *		Statements on the tables that tell of the worker's state.
+ */
+#include "compat.h"
+
+#include "mapping.h"
+#include "sql.h"
+#include "state.h"
+
+void
+mapping_state_add(int mapping, const MappingCounters *counters)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(
+		&scope,
+		"INSERT INTO sfsync.mapping_state AS s (mapping, synced, unchanged, ignored, last_synced_at, last_error)"
+		" SELECT id, $2, $3, $4, $5, $6 FROM sfsync.mapping WHERE id = $1"
+		" ON CONFLICT (mapping) DO UPDATE SET synced = s.synced + $2, unchanged = s.unchanged + $3,"
+		" ignored = s.ignored + $4, last_synced_at = coalesce($5, s.last_synced_at),"
+		" last_error = coalesce($6, s.last_error)",
+		sql_arg_int(mapping), sql_arg_bigint(counters->synced), sql_arg_bigint(counters->unchanged),
+		sql_arg_bigint(counters->ignored), sql_arg_time(counters->last_synced_at),
+		sql_arg_text(counters->last_error));
+	sql_close(&scope);
+}
+
+void
+mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope,
+			"INSERT INTO sfsync.mapping_state AS s (mapping, blocked, blocked_until, last_error)"
+			" SELECT id, $2, $3, $2 FROM sfsync.mapping WHERE id = $1"
+			" ON CONFLICT (mapping) DO UPDATE SET blocked = $2, blocked_until = $3,"
+			" last_error = coalesce($2, s.last_error)",
+			sql_arg_int(mapping), sql_arg_text(reason), sql_arg_time(until));
+	sql_close(&scope);
+}
+
+static const char server_put_query[] =
+	"UPDATE sfsync.server_state SET organization_id = coalesce($2, organization_id), user_id = coalesce($3, user_id),"
+	" state_since = CASE WHEN state = $4 THEN state_since ELSE pg_catalog.clock_timestamp() END,"
+	" state = $4, detail = $5, retry_at = $6, api_used = coalesce($7, api_used), api_limit = coalesce($8, api_limit),"
+	" calls = calls + $9, batch_size = $10, concurrency = $11,"
+	" clock_skew = $12 * interval '1 microsecond' WHERE server = $1";
+
+void
+server_state_put(const ServerState *state)
+{
+	SqlScope scope;
+	const Usage *org = &state->throttle->budget.org;
+	SqlArg used = sql_arg_bigint(org->told);
+	SqlArg limit = sql_arg_bigint(org->limit);
+
+	used.isnull = limit.isnull = org->limit <= 0;
+	sql_open(&scope, false);
+	SQL_RUN(&scope, server_put_query, sql_arg_name(state->server), sql_arg_text(state->organization_id),
+			sql_arg_text(state->user_id), sql_arg_text(state->state), sql_arg_text(state->detail),
+			sql_arg_time(state->retry_at), used, limit, sql_arg_bigint(state->calls),
+			sql_arg_int(state->throttle->batch_size), sql_arg_int(state->throttle->concurrency),
+			sql_arg_bigint(state->clock_skew));
+	sql_close(&scope);
+}
+
+void
+object_put(const char *server, const char *object, const char *describe, const char *last_modified)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope,
+			"INSERT INTO sfsync.object (server, object, describe, last_modified, fetched_at)"
+			" VALUES ($1, $2, $3, $4, pg_catalog.clock_timestamp())"
+			" ON CONFLICT (server, object) DO UPDATE SET describe = excluded.describe,"
+			" last_modified = excluded.last_modified, fetched_at = excluded.fetched_at, refresh = false",
+			sql_arg_name(server), sql_arg_text(object), sql_arg_jsonb(describe), sql_arg_text(last_modified));
+	sql_close(&scope);
+	mapping_changed(InvalidOid);
+}
+
+void
+object_touch(const char *server, const char *object)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope,
+			"UPDATE sfsync.object SET fetched_at = pg_catalog.clock_timestamp(), refresh = false"
+			" WHERE server = $1 AND object = $2",
+			sql_arg_name(server), sql_arg_text(object));
+	sql_close(&scope);
+	mapping_changed(InvalidOid);
+}
