@@ -128,7 +128,7 @@ in_step('prepared');
 # A copy is adopted by a transaction that captures as well
 #
 sql(q{SELECT sfsync.pause(); INSERT INTO account (id, name) SELECT i, 'copied' FROM generate_series(20001, 20200) i; UPDATE account SET phone = 'copied' WHERE id = 20001});
-sql('CREATE DATABASE copy TEMPLATE postgres');
+$node->safe_psql('template1', 'CREATE DATABASE copy TEMPLATE postgres');
 $node->safe_psql('copy', q{BEGIN; UPDATE account SET phone = 'before' WHERE id > 20000; SELECT sfsync.adopt('crm'); INSERT INTO account (id, name) SELECT i, 'adopting' FROM generate_series(20201, 20300) i; COMMIT});
 is($node->safe_psql('copy', q{SELECT count(*), count(DISTINCT (xid, n)), count(DISTINCT xid), max(n) FILTER (WHERE event_at < (SELECT max(event_at) FROM sfsync.queued WHERE operation = 'I' AND key = '20200')) < 0 FROM sfsync.queued}),
 	'501|501|1|t', 'each event has a number of its own, those of the copy before those of the transaction');
