@@ -176,7 +176,9 @@ CREATE TABLE sfsync.queue (
 	key text NOT NULL,
 	old_key text,
 	changed bytea,
-	actor oid
+	actor oid,
+	more_keys text[],
+	more_at timestamptz[]
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on);
 COMMENT ON TABLE sfsync.queue IS
@@ -185,9 +187,19 @@ COMMENT ON COLUMN sfsync.queue.operation IS
 'I insert, U update, W whole row, changed at no known time, D delete, K update that changed the key (old_key), H delete that is to be held, P row that left with a partition (old_key)';
 COMMENT ON COLUMN sfsync.queue.changed IS 'bitmap of the attribute numbers whose values changed (bit attnum - 1)';
 COMMENT ON COLUMN sfsync.queue.actor IS 'role that the session of the change had logged in as';
+COMMENT ON COLUMN sfsync.queue.more_keys IS
+'of events that follow this one in its transaction and differ in key and time only; their n follow on its own';
+COMMENT ON COLUMN sfsync.queue.more_at IS 'when those were';
 CREATE INDEX queue_order ON sfsync.queue (xid, n) WITH (deduplicate_items = off); -- there are none
 -- else a publication FOR ALL TABLES would make the worker's deletes fail
 ALTER TABLE sfsync.queue REPLICA IDENTITY FULL;
+CREATE VIEW sfsync.queued AS
+	SELECT xid, event_at, n, mapping, operation, key, old_key, changed, actor FROM sfsync.queue
+	UNION ALL
+	SELECT q.xid, e.at, q.n + e.i::integer, q.mapping, q.operation, e.key, q.old_key, q.changed, q.actor
+	FROM sfsync.queue q CROSS JOIN LATERAL unnest(q.more_keys, q.more_at) WITH ORDINALITY AS e(key, at, i)
+	WHERE q.more_keys IS NOT NULL;
+COMMENT ON VIEW sfsync.queued IS 'sfsync.queue with one change a line';
 
 CREATE TABLE sfsync.deferred (
 	mapping integer NOT NULL,
@@ -704,7 +716,7 @@ FROM sfsync.mapping m
 	LEFT JOIN sfsync.server_state s ON s.server = m.server
 	CROSS JOIN LATERAL (SELECT sfsync.fence(m.server) AS fence) f
 	CROSS JOIN LATERAL (SELECT count(DISTINCT u.key) AS pending, min(u.at) AS oldest
-		FROM (SELECT q.key, q.event_at AS at FROM sfsync.queue q WHERE q.mapping = m.id
+		FROM (SELECT q.key, q.event_at AS at FROM sfsync.queued q WHERE q.mapping = m.id
 			UNION ALL
 			SELECT d.key, d.first_event_at FROM sfsync.deferred d
 			WHERE d.mapping = m.id AND d.state = 'waiting') u) p;

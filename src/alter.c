@@ -225,7 +225,7 @@ static int64
 count_pending(SqlScope *scope, const Mapping *mapping)
 {
 	SQL_RUN(scope,
-			"SELECT (SELECT pg_catalog.count(*) FROM sfsync.queue WHERE mapping = $1)"
+			"SELECT (SELECT pg_catalog.count(*) FROM sfsync.queued WHERE mapping = $1)"
 			" + (SELECT pg_catalog.count(*) FROM sfsync.deferred WHERE mapping = $1 AND state <> 'dead')",
 			sql_arg_int(mapping->id));
 	return sql_bigint(0, 1);
@@ -253,7 +253,10 @@ delete_mapping(const Mapping *mapping, bool discard)
 	pending = count_pending(&scope, mapping);
 	if (pending > 0 && !discard)
 		refuse_pending(mapping, pending);
-	SQL_RUN(&scope, "DELETE FROM sfsync.queue WHERE mapping = $1", sql_arg_int(mapping->id));
+
+	/* again: the first may have waited for the worker to settle a part of rows, and put back the rest */
+	for (int i = 0; i < 2; i++)
+		SQL_RUN(&scope, "DELETE FROM sfsync.queue WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.deferred WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.record WHERE mapping = $1", sql_arg_int(mapping->id));
 	SQL_RUN(&scope, "DELETE FROM sfsync.intent WHERE mapping = $1", sql_arg_int(mapping->id));

@@ -26,6 +26,7 @@
 #include "capture.h"
 #include "columns.h"
 #include "datum.h"
+#include "enqueue.h"
 #include "sfsync.h"
 #include "targets.h"
 
@@ -60,7 +61,7 @@ capture_invalidate(Oid relid)
 	HASH_SEQ_STATUS scan;
 	Captured *captured;
 
-	notes_invalidate(relid);
+	enqueue_invalidate(relid);
 	if (!captured_relations)
 		return;
 	hash_seq_init(&scan, captured_relations);

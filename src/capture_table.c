@@ -126,7 +126,7 @@ note_rows(Relation rel, const RowNoter *noter)
 /* Of a whole table: every record known, and what is on its way to be one. */
 static const char known_query[] =
 	"SELECT key FROM sfsync.record WHERE mapping = $1"
-	" UNION SELECT key FROM sfsync.queue WHERE mapping = $1"
+	" UNION SELECT key FROM sfsync.queued WHERE mapping = $1"
 	" UNION SELECT key FROM sfsync.deferred WHERE mapping = $1"
 	" UNION SELECT k.key FROM sfsync.intent i, pg_catalog.unnest(i.keys) AS k(key) WHERE i.mapping = $1"
 	" UNION SELECT l.external_id FROM sfsync.dead_letter l JOIN sfsync.mapping m ON m.name = l.mapping"

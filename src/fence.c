@@ -15,6 +15,7 @@
 #include "fence.h"
 #include "mapping.h"
 #include "options.h"
+#include "queue_row.h"
 #include "sfsync.h"
 #include "shmem.h"
 #include "sql.h"
@@ -105,19 +106,29 @@ PG_FUNCTION_INFO_V1(sfsync_adopt);
 /*
  * Transaction ids of another cluster mean nothing here, and may repeat: what
  * came along in the queue is new by the transaction that adopts it, in the order
- * in which it was committed as far as that can be told.
+ * in which it was committed as far as that can be told.  It is before what the
+ * transaction captures itself, whose numbers begin at 0, and behind what it
+ * adopted of another server.
  */
 static const char adopt_queue_query[] =
 	"WITH o AS (SELECT q.ctid AS at, q.xid, q.n, pg_catalog.max(q.event_at) OVER (PARTITION BY q.xid) AS committed"
 	" FROM sfsync.queue q JOIN sfsync.mapping m ON m.id = q.mapping WHERE m.server = $1),"
 	" r AS (SELECT at, pg_catalog.row_number() OVER (ORDER BY committed, xid, n) AS n FROM o)"
-	" UPDATE sfsync.queue q SET xid = pg_catalog.pg_current_xact_id(), n = 2 * r.n FROM r WHERE r.at = q.ctid";
+	" UPDATE sfsync.queue q SET xid = pg_catalog.pg_current_xact_id(), n = b.n + 2 * r.n FROM r,"
+	" (SELECT coalesce(pg_catalog.max(n), -2000000000) AS n FROM sfsync.queue"
+	" WHERE xid = pg_catalog.pg_current_xact_id() AND n < 0) b WHERE r.at = q.ctid";
+
+/* Those get numbers one by one. */
+static const char separate_query[] =
+	"WITH gone AS (DELETE FROM sfsync.queue q USING sfsync.mapping m WHERE m.id = q.mapping AND m.server = $1"
+	" AND q.more_keys IS NOT NULL RETURNING q.*) " QUEUE_PUT_BACK;
 
 /* Ids of transactions, and intents: those say what the original sent, so their records are looked at again. */
 static const char *const adopt_queries[] = {
 	/* bulk jobs are the other database's; what their rows stand for is still to be sent */
 	"DELETE FROM sfsync.bulk_row r USING sfsync.bulk_job j WHERE j.id = r.job AND j.server = $1",
 	"DELETE FROM sfsync.bulk_job WHERE server = $1",
+	separate_query,
 	adopt_queue_query,
 	"UPDATE sfsync.deferred d SET xid = pg_catalog.pg_current_xact_id(), missing_since = NULL"
 	" FROM sfsync.mapping m WHERE m.id = d.mapping AND m.server = $1",

@@ -534,7 +534,7 @@ take_captured(const WorkEvent *event, void *arg)
 
 /* In pages of a cursor, as there may be millions. */
 static const char pending_query[] =
-	"SELECT key FROM sfsync.queue WHERE mapping = $1"
+	"SELECT key FROM sfsync.queued WHERE mapping = $1"
 	" UNION ALL SELECT old_key FROM sfsync.queue WHERE mapping = $1 AND operation = 'K'"
 	" UNION ALL SELECT key FROM sfsync.deferred WHERE mapping = $1 AND state <> 'dead'"
 	" UNION ALL SELECT k.key FROM sfsync.deferred d, pg_catalog.unnest(d.old_keys) AS k(key)"

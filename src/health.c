@@ -144,7 +144,7 @@ static const char lag_query[] =
 	" ELSE p.n || ' changes wait, the oldest for ' || pg_catalog.date_trunc('second', p.age) END,"
 	" CASE WHEN p.age > interval '5 minutes' THEN 'See sfsync.status, and the reasons in sfsync.deferred.' END"
 	" FROM sfsync.mapping m LEFT JOIN (SELECT mapping, pg_catalog.count(*) AS n,"
-	" pg_catalog.clock_timestamp() - pg_catalog.min(at) AS age FROM (SELECT mapping, event_at AS at FROM sfsync.queue"
+	" pg_catalog.clock_timestamp() - pg_catalog.min(at) AS age FROM (SELECT mapping, event_at AS at FROM sfsync.queued"
 	" UNION ALL SELECT mapping, first_event_at FROM sfsync.deferred WHERE state = 'waiting') w GROUP BY mapping) p"
 	" ON p.mapping = m.id ORDER BY m.name";
 

@@ -24,6 +24,7 @@
 
 #include "api.h"
 #include "history.h"
+#include "queue_row.h"
 #include "sfsync.h"
 #include "source.h"
 #include "sql.h"
@@ -62,9 +63,10 @@ logged(const Outcome *outcome)
 
 static const char captured_query[] =
 	"INSERT INTO sfsync.history_log (mapping, key, at, event, detail, actor, xid)"
-	" SELECT $1, q.key, q.event_at, 'captured', " CAPTURED_DETAIL
+	" SELECT $1, CASE WHEN r.n = q.n THEN q.key ELSE q.more_keys[r.n - q.n] END,"
+	" CASE WHEN r.n = q.n THEN q.event_at ELSE q.more_at[r.n - q.n] END, 'captured', " CAPTURED_DETAIL
 	", pg_catalog.pg_get_userbyid(q.actor), q.xid"
-	" FROM unnest($2, $3) AS r(xid, n) JOIN sfsync.queue q ON q.xid = r.xid AND q.n = r.n";
+	" FROM unnest($2, $3) AS r(xid, n) CROSS JOIN LATERAL " QUEUE_ROW " WHERE " QUEUE_ROW_HAS;
 
 void
 history_captured(const Mapping *mapping, const Outcome *outcomes, int n)
@@ -275,7 +277,7 @@ static const char history_query[] =
 	/* what is on its way */
 	"SELECT m.name, q.event_at AS at, 1 AS o, 'captured' AS event, " CAPTURED_DETAIL " AS detail,"
 	" pg_catalog.pg_get_userbyid(q.actor)::text AS actor, q.xid"
-	" FROM m JOIN sfsync.queue q ON q.mapping = m.id AND (q.key = m.key OR q.operation = 'K' AND q.old_key = m.key)"
+	" FROM m JOIN sfsync.queued q ON q.mapping = m.id AND (q.key = m.key OR q.operation = 'K' AND q.old_key = m.key)"
 	" UNION ALL SELECT m.name, i.sent_at, 2, 'sent', i.operation || CASE WHEN i.state = 'unknown'"
 	" THEN '; no reply came, the outcome is unknown' ELSE '; in flight' END, NULL, NULL"
 	" FROM m JOIN sfsync.intent i ON i.mapping = m.id AND m.key = ANY (i.keys)"

@@ -1,8 +1,8 @@
 /*
  * notes.c
- *		The transaction's buffer of captured changes, and its way into the queue.
+ *		The transaction's buffer of captured changes.
  *
- * The queue is written in bulk just before commit or prepare, when deferred
+ * The queue is written from it just before commit or prepare, when deferred
  * triggers have run.  Notes of a rolled back subtransaction are cut off, which
  * is why they can't go to the queue at once: written under a savepoint's xid
  * they would be lost to the transaction's own later part as well.  A buffer
@@ -10,31 +10,18 @@
  */
 #include "compat.h"
 
-#include "access/genam.h"
-#include "access/heapam.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/index.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/buffile.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/resowner.h"
-#include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/xid8.h"
 
 #include "batch.h"
 #include "capture.h"
+#include "enqueue.h"
 #include "guard.h"
 #include "notes.h"
-#include "sfsync.h"
-#include "shmem.h"
 
 typedef struct Mark
 {
@@ -102,7 +89,7 @@ spill(void)
 	MemoryContextSwitchTo(caller);
 }
 
-static int
+int
 note_data_length(const Note *note)
 {
 	return note->key_len + Max(note->old_len, 0) + Max(note->changed_len, 0);
@@ -150,6 +137,15 @@ notes_add(int mapping, char operation, const char *key, const char *old_key, con
 	buffer->memory.len = to - buffer->memory.data;
 	if (buffer->memory.len > work_mem * (int64) 1024)
 		spill();
+}
+
+bool
+notes_flagged(const bool *flags, int mapping)
+{
+	for (int i = 0; i < buffer->nmappings; i++)
+		if (buffer->mappings[i].mapping == mapping)
+			return flags[i];
+	return false;
 }
 
 void
@@ -205,196 +201,8 @@ capture_at_subxact(SubXactEvent event)
 }
 
 /*
- * Writing the queue
+ * Reading
  */
-
-#define INSERT_BATCH 500
-#define KEPT_SLOTS 16
-#define QUEUE_COLUMNS 9
-
-/*
- * What writing takes and is the same for each transaction: most write one row,
- * and to make this anew would cost them more than the row.
- */
-typedef struct Kept
-{
-	bool valid; /* nothing has happened to the queue since it was looked up */
-	Oid queue;
-	Oid index;
-	MemoryContext context; /* of what follows; NULL: that isn't made */
-	MemoryContext rows;    /* of one batch */
-	TupleDesc desc;
-	IndexInfo *index_info;
-	int nslots;
-	TupleTableSlot *slots[INSERT_BATCH];
-} Kept;
-
-static Kept kept;
-
-typedef struct Writer
-{
-	Relation queue;
-	Relation index;
-	BulkInsertState bulk;
-	int nrows; /* of this batch */
-	FullTransactionId xid;
-	Oid actor;
-	int32 n;
-	bool *held; /* by buffer->mappings: its deletes are too many to be sent */
-	bool *gone; /* its table was dropped: partitions have not left it, but went with it */
-} Writer;
-
-void
-notes_invalidate(Oid relid)
-{
-	if (relid == InvalidOid || relid == kept.queue || relid == kept.index)
-		kept.valid = false;
-}
-
-static void
-forget_kept(void)
-{
-	if (kept.context)
-		MemoryContextDelete(kept.context);
-	kept.context = NULL;
-	kept.nslots = 0;
-}
-
-/* False: the extension was dropped by this very transaction. */
-static bool
-find_queue(void)
-{
-	if (!kept.valid)
-	{
-		kept.valid = true; /* an invalidation meanwhile clears it again */
-		kept.queue = sfsync_relation("queue");
-		kept.index = sfsync_relation("queue_order");
-		forget_kept();
-	}
-	if (OidIsValid(kept.queue) && OidIsValid(kept.index))
-		return true;
-	kept.valid = false;
-	return false;
-}
-
-static void
-make_kept(const Writer *writer)
-{
-	MemoryContext context;
-	MemoryContext caller;
-
-	if (!kept.valid)
-		forget_kept(); /* changed before it was locked */
-	if (kept.context)
-		return;
-	context = AllocSetContextCreate(CurrentMemoryContext, "sfsync queue", ALLOCSET_SMALL_SIZES);
-	caller = MemoryContextSwitchTo(context);
-	kept.desc = CreateTupleDescCopy(RelationGetDescr(writer->queue));
-	kept.index_info = BuildIndexInfo(writer->index);
-	kept.rows = AllocSetContextCreate(context, "sfsync queue rows", ALLOCSET_START_SMALL_SIZES);
-	MemoryContextSwitchTo(caller);
-	MemoryContextSetParent(context, CacheMemoryContext);
-	kept.context = context;
-	kept.valid = true;
-}
-
-/* An empty slot; one of a transaction that failed may be full. */
-static TupleTableSlot *
-next_slot(Writer *writer)
-{
-	int i = writer->nrows++;
-
-	if (i == kept.nslots)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(kept.context);
-
-		kept.slots[i] = MakeSingleTupleTableSlot(kept.desc, table_slot_callbacks(writer->queue));
-		kept.nslots++;
-		MemoryContextSwitchTo(caller);
-	}
-	return ExecClearTuple(kept.slots[i]);
-}
-
-/* The index is on xid and n, which are at hand. */
-static void
-write_batch(Writer *writer)
-{
-	MemoryContext caller = MemoryContextSwitchTo(kept.rows);
-	Datum values[2] = {FullTransactionIdGetDatum(writer->xid), (Datum) 0};
-	bool nulls[2] = {false, false};
-
-	table_multi_insert(writer->queue, kept.slots, writer->nrows, GetCurrentCommandId(true), 0, writer->bulk);
-	for (int i = 0; i < writer->nrows; i++)
-	{
-		values[1] = Int32GetDatum(writer->n - writer->nrows + i);
-		(void) index_insert(writer->index, values, nulls, &kept.slots[i]->tts_tid, writer->queue,
-							UNIQUE_CHECK_NO, false, kept.index_info);
-		ExecClearTuple(kept.slots[i]);
-	}
-	writer->nrows = 0;
-	MemoryContextSwitchTo(caller);
-	MemoryContextReset(kept.rows);
-}
-
-static Datum
-bytes_datum(const char *bytes, int len)
-{
-	bytea *value = palloc(VARHDRSZ + len);
-
-	SET_VARSIZE(value, VARHDRSZ + len);
-	memcpy(VARDATA(value), bytes, len);
-	return PointerGetDatum(value);
-}
-
-static bool
-noted(const bool *flags, int mapping)
-{
-	for (int i = 0; i < buffer->nmappings; i++)
-		if (buffer->mappings[i].mapping == mapping)
-			return flags[i];
-	return false;
-}
-
-static void
-write_note(const Note *note, const char *data, void *arg)
-{
-	Writer *writer = arg;
-	char operation = note->operation;
-	TupleTableSlot *slot;
-	MemoryContext caller;
-
-	if (operation == EVENT_PARTITION_LEFT && noted(writer->gone, note->mapping))
-		return;
-	if (operation == EVENT_DELETE && noted(writer->held, note->mapping))
-		operation = EVENT_HELD_DELETE;
-	slot = next_slot(writer);
-	caller = MemoryContextSwitchTo(kept.rows);
-
-	/* a later version's columns are null */
-	memset(slot->tts_isnull, true, kept.desc->natts * sizeof(bool));
-	memset(slot->tts_isnull, false, QUEUE_COLUMNS * sizeof(bool));
-	slot->tts_values[0] = FullTransactionIdGetDatum(writer->xid);
-	slot->tts_values[1] = TimestampTzGetDatum(note->at);
-	slot->tts_values[2] = Int32GetDatum(writer->n++);
-	slot->tts_values[3] = Int32GetDatum(note->mapping);
-	slot->tts_values[4] = CharGetDatum(operation);
-	slot->tts_values[5] = bytes_datum(data, note->key_len);
-	data += note->key_len;
-	slot->tts_isnull[6] = note->old_len < 0;
-	if (note->old_len >= 0)
-	{
-		slot->tts_values[6] = bytes_datum(data, note->old_len);
-		data += note->old_len;
-	}
-	slot->tts_isnull[7] = note->changed_len < 0;
-	if (note->changed_len >= 0)
-		slot->tts_values[7] = bytes_datum(data, note->changed_len);
-	slot->tts_values[8] = ObjectIdGetDatum(writer->actor);
-	ExecStoreVirtualTuple(slot);
-	MemoryContextSwitchTo(caller);
-	if (writer->nrows == INSERT_BATCH)
-		write_batch(writer);
-}
 
 static void
 read_file(void *into, size_t size)
@@ -452,7 +260,7 @@ show_note(const Note *note, const char *data, void *arg)
 
 	event.mapping = note->mapping;
 	event.operation = note->operation;
-	if (note->operation == EVENT_DELETE && noted(showing->held, note->mapping))
+	if (note->operation == EVENT_DELETE && notes_flagged(showing->held, note->mapping))
 		event.operation = EVENT_HELD_DELETE;
 	event.key = pnstrdup(data, note->key_len);
 	event.old_key = note->old_len < 0 ? NULL : pnstrdup(old_key, note->old_len);
@@ -473,73 +281,6 @@ capture_each(CaptureFunction show, void *arg)
 	notes_each(show_note, &showing);
 }
 
-static bool
-is_held(const NotedMapping *mapping)
-{
-	int64 deleted = guard_exceeded(mapping);
-
-	if (deleted > 0)
-		ereport(
-			LOG,
-			(errmsg(
-				 "sfsync: a transaction deletes %lld rows of table \"%s\", more than delete_guard (%d): they are held",
-				 (long long) deleted, get_rel_name(mapping->source), mapping->guard),
-			 errhint("sfsync.release_deletes sends the deletes, sfsync.discard_deletes gives them up.")));
-	return deleted > 0;
-}
-
-static void
-look_at_mappings(Writer *writer)
-{
-	writer->held = palloc0(sizeof(bool) * Max(buffer->nmappings, 1));
-	writer->gone = palloc0(sizeof(bool) * Max(buffer->nmappings, 1));
-	for (int i = 0; i < buffer->nmappings; i++)
-	{
-		const NotedMapping *mapping = &buffer->mappings[i];
-
-		writer->held[i] = is_held(mapping);
-		writer->gone[i] = !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(mapping->source));
-	}
-}
-
-/*
- * Write what the transaction captured into the queue.  Straight into table and
- * index, as COPY does: nobody has triggers or rules there, and the transaction
- * needs no rights on it.
- */
-static void
-flush_buffer(void)
-{
-	Writer writer = {0};
-
-	if (!find_queue())
-		return;
-	PushActiveSnapshot(GetTransactionSnapshot());
-	writer.queue = table_open(kept.queue, RowExclusiveLock);
-	writer.index = index_open(kept.index, RowExclusiveLock);
-	make_kept(&writer);
-	writer.bulk = buffer_length() > 64 * 1024 ? GetBulkInsertState() : NULL;
-	writer.xid = GetTopFullTransactionId();
-	writer.actor = GetSessionUserId();
-	look_at_mappings(&writer);
-
-	notes_each(write_note, &writer);
-	if (writer.nrows > 0)
-		write_batch(&writer);
-
-	if (writer.bulk)
-	{
-		table_finish_bulk_insert(writer.queue, 0);
-		FreeBulkInsertState(writer.bulk);
-	}
-	index_close(writer.index, NoLock);
-	table_close(writer.queue, NoLock);
-	PopActiveSnapshot();
-	if (kept.nslots > KEPT_SLOTS)
-		forget_kept();
-	shmem_wake_at_commit();
-}
-
 void
 capture_at_xact(XactEvent event)
 {
@@ -548,7 +289,7 @@ capture_at_xact(XactEvent event)
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
 	{
 		if (buffer_length() > 0)
-			flush_buffer();
+			enqueue_notes(buffer_length(), buffer->mappings, buffer->nmappings);
 		if (buffer->file)
 			BufFileClose(buffer->file);
 		buffer = NULL;

@@ -1,6 +1,6 @@
 /*
  * notes.h
- *		The transaction's buffer of captured changes, and its way into the queue.
+ *		The transaction's buffer of captured changes.
  *
  * For capture's own files; others use capture.h.
  */
@@ -44,7 +44,10 @@ extern void notes_add_delete(const NotedMapping *mapping, char operation, const 
 typedef void (*NoteFunction)(const Note *note, const char *data, void *arg);
 extern void notes_each(NoteFunction function, void *arg);
 
-/* A relation, or all when InvalidOid, may have changed. */
-extern void notes_invalidate(Oid relid);
+/* Bytes that follow a note. */
+extern int note_data_length(const Note *note);
+
+/* The mapping's flag, of those that there are deletes of; false of others. */
+extern bool notes_flagged(const bool *flags, int mapping);
 
 #endif /* SFSYNC_NOTES_H */

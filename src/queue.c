@@ -47,7 +47,7 @@ begin_window(SqlScope *scope, QueueWindow *window, MemoryContext context)
 	SQL_RUN0(scope, "SELECT pg_catalog.pg_current_snapshot()::text");
 	window->upto = MemoryContextStrdup(context, sql_text(scope, 0, 1));
 	window->xid = 0;
-	window->n = -1;
+	window->n = window->row = PG_INT32_MIN; /* what is adopted has numbers below 0 */
 	window->next_late = 0;
 	if (!window->seen)
 		return;
@@ -64,32 +64,53 @@ begin_window(SqlScope *scope, QueueWindow *window, MemoryContext context)
 }
 
 static const char late_rows_query[] =
-	"SELECT xid, n, mapping, operation, key, old_key, changed, event_at FROM sfsync.queue"
+	"SELECT xid, n, mapping, operation, key, old_key, changed, event_at, more_keys, more_at FROM sfsync.queue"
 	" WHERE xid = $1 AND n > $2 ORDER BY xid, n LIMIT $3";
 
 static const char rows_query[] =
-	"SELECT xid, n, mapping, operation, key, old_key, changed, event_at FROM sfsync.queue"
+	"SELECT xid, n, mapping, operation, key, old_key, changed, event_at, more_keys, more_at FROM sfsync.queue"
 	" WHERE (xid, n) > ($1, $2) AND xid < pg_catalog.pg_snapshot_xmax($4::text::pg_catalog.pg_snapshot)"
 	" AND pg_catalog.pg_visible_in_snapshot(xid, $4::text::pg_catalog.pg_snapshot)"
 	" ORDER BY xid, n LIMIT $3";
 
-static void
-take_event(SqlScope *scope, uint64 row, QueueEventFunction take, void *arg)
+/*
+ * Take events of a row, up to limit, from the position on; the row may have
+ * been divided since they were taken.  False: there are more.
+ */
+static bool
+take_row(SqlScope *scope, uint64 row, QueueWindow *window, bool late, int limit, QueueEventFunction take,
+		 void *arg, int *nread)
 {
-	WorkEvent event;
+	uint64 xid = sql_xid(row, 1);
+	int32 n = sql_int(row, 2);
+	int32 next = late || xid == window->xid ? Max(window->n + 1, n) : n;
+	int nmore;
+	int ntimes;
+	char **keys = sql_texts(scope, row, 9, &nmore);
+	TimestampTz *times = sql_times(scope, row, 10, &ntimes);
+	int32 last = n + Min(nmore, ntimes);
 	MemoryContext statement = CurrentMemoryContext;
+	WorkEvent event;
 
-	event.ref.xid = sql_xid(row, 1);
-	event.ref.n = sql_int(row, 2);
 	event.mapping = sql_int(row, 3);
 	event.operation = sql_char(row, 4);
-	event.key = sql_text(scope, row, 5);
-	event.old_key = sql_text(scope, row, 6);
-	event.changed = sql_bytes(scope, row, 7, &event.changed_len);
-	event.event_at = sql_time(row, 8);
-	MemoryContextSwitchTo(scope->caller);
-	take(&event, arg);
-	MemoryContextSwitchTo(statement);
+	event.ref.xid = xid;
+	for (; next <= last && *nread < limit; next++, (*nread)++)
+	{
+		event.ref.n = next;
+		event.key = next == n ? sql_text(scope, row, 5) : keys[next - n - 1];
+		event.old_key = sql_text(scope, row, 6);
+		event.changed = sql_bytes(scope, row, 7, &event.changed_len);
+		event.event_at = next == n ? sql_time(row, 8) : times[next - n - 1];
+		MemoryContextSwitchTo(scope->caller);
+		take(&event, arg);
+		MemoryContextSwitchTo(statement);
+	}
+	if (!late)
+		window->xid = xid;
+	window->n = next - 1;
+	window->row = next > last ? window->n : n - 1;
+	return next > last;
 }
 
 /* One page of one xid that committed late, or of the main range. */
@@ -97,29 +118,28 @@ static bool
 read_page(SqlScope *scope, QueueWindow *window, int limit, QueueEventFunction take, void *arg, int *nread)
 {
 	bool late = window->next_late < window->nlate;
-	uint64 n;
+	int before = *nread;
+	int rows = (limit - before) / Max(window->row_events, 1) + 1;
+	bool whole = true;
+	int i = 0;
+	int n;
 
 	if (late)
 		n = SQL_RUN(scope, late_rows_query, sql_arg_xid(window->late[window->next_late]),
-					sql_arg_int(window->n), sql_arg_bigint(limit));
+					sql_arg_int(window->row), sql_arg_bigint(rows));
 	else
-		n = SQL_RUN(scope, rows_query, sql_arg_xid(Max(window->xid, 1)), sql_arg_int(window->n),
-					sql_arg_bigint(limit), sql_arg_text(window->upto));
-	for (uint64 i = 0; i < n; i++)
-		take_event(scope, i, take, arg);
-	if (n > 0)
-	{
-		window->n = sql_int(n - 1, 2);
-		if (!late)
-			window->xid = sql_xid(n - 1, 1);
-	}
-	*nread += n;
-	if (n == limit)
+		n = SQL_RUN(scope, rows_query, sql_arg_xid(Max(window->xid, 1)), sql_arg_int(window->row),
+					sql_arg_bigint(rows), sql_arg_text(window->upto));
+	for (; whole && i < n; i++)
+		whole = *nread < limit && take_row(scope, i, window, late, limit, take, arg, nread);
+	if (i > 0)
+		window->row_events = (*nread - before) / i;
+	if (!whole || n == rows)
 		return false;
 	if (!late)
 		return true;
 	window->next_late++;
-	window->n = -1;
+	window->n = window->row = PG_INT32_MIN;
 	return false;
 }
 
@@ -135,7 +155,7 @@ queue_read(QueueWindow *window, int limit, MemoryContext context, QueueEventFunc
 	if (!window->upto)
 		begin_window(&scope, window, context);
 	while (!ended && *nread < limit)
-		ended = read_page(&scope, window, limit - *nread, take, arg, nread);
+		ended = read_page(&scope, window, limit, take, arg, nread);
 	if (ended)
 	{
 		end_window(window);

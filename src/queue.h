@@ -22,8 +22,10 @@ typedef struct QueueWindow
 	int nlate;  /* xids in progress in seen that upto sees committed */
 	uint64 *late;
 	int next_late; /* == nlate: reading the main range */
-	uint64 xid;    /* position */
+	uint64 xid;    /* position: the event taken last */
 	int32 n;
+	int32 row;      /* rows whose n is greater are looked at: n itself, or less if its row has more events */
+	int row_events; /* in each row of the last page, about */
 	uint64 seen_xmin; /* of seen: every older xid's rows have been read */
 } QueueWindow;
 

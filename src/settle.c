@@ -14,6 +14,7 @@
 #include "conflict.h"
 #include "history.h"
 #include "intents.h"
+#include "queue_row.h"
 #include "records.h"
 #include "settle.h"
 #include "sfsync.h"
@@ -41,7 +42,15 @@ deferred_state(const Outcome *outcome)
 }
 
 static const char dequeue_query[] =
-	"DELETE FROM sfsync.queue q USING unnest($1, $2) AS r(xid, n) WHERE q.xid = r.xid AND q.n = r.n";
+	"DELETE FROM sfsync.queue q USING unnest($1, $2) AS r(xid, n) WHERE q.xid = r.xid AND q.n = r.n"
+	" AND q.more_keys IS NULL";
+
+static const char dequeue_shared_query[] =
+	"WITH shared AS MATERIALIZED (SELECT q.at, pg_catalog.array_agg(r.n) AS settled"
+	" FROM unnest($1, $2) AS r(xid, n) CROSS JOIN LATERAL " QUEUE_ROW
+	" WHERE q.more_keys IS NOT NULL AND " QUEUE_ROW_HAS " GROUP BY q.at),"
+	" gone AS (DELETE FROM sfsync.queue q USING shared s WHERE q.ctid = s.at"
+	" RETURNING q.*, s.settled) " QUEUE_PUT_BACK " WHERE e.n <> ALL (g.settled)";
 
 static void
 dequeue(SqlScope *scope, const Outcome *outcomes, int n)
@@ -61,8 +70,9 @@ dequeue(SqlScope *scope, const Outcome *outcomes, int n)
 			xids[nrefs] = outcomes[i].unit->refs[r].xid;
 			ns[nrefs++] = outcomes[i].unit->refs[r].n;
 		}
-	if (nrefs > 0)
-		SQL_RUN(scope, dequeue_query, sql_arg_xids(xids, nrefs), sql_arg_ints(ns, nrefs));
+	if (nrefs > 0 &&
+		SQL_RUN(scope, dequeue_query, sql_arg_xids(xids, nrefs), sql_arg_ints(ns, nrefs)) < (uint64) nrefs)
+		SQL_RUN(scope, dequeue_shared_query, sql_arg_xids(xids, nrefs), sql_arg_ints(ns, nrefs));
 }
 
 static const char undefer_query[] =

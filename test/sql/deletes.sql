@@ -134,7 +134,7 @@ SELECT sfsync.set_delete_policy('customer', NULL, on_truncate => 'apply');
 SELECT try('TRUNCATE customer');
 SELECT sfsync.set_delete_policy('lead', NULL, on_truncate => 'apply', delete_guard => 0);
 CREATE FUNCTION queued() RETURNS TABLE (mapping text, operation "char", key text, old_key text) LANGUAGE sql AS $$
-	SELECT m.name, q.operation, q.key, q.old_key FROM sfsync.queue q JOIN sfsync.mapping m ON m.id = q.mapping ORDER BY m.name COLLATE "C", q.xid, q.n
+	SELECT m.name, q.operation, q.key, q.old_key FROM sfsync.queued q JOIN sfsync.mapping m ON m.id = q.mapping ORDER BY m.name COLLATE "C", q.xid, q.n
 $$;
 
 -- every record known, and what is on its way

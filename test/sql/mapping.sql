@@ -191,7 +191,7 @@ SELECT sfsync.drop_mapping('p2', true);
 SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%sfsync%' AND tgrelid::regclass::text LIKE 'parted%';
 SELECT sfsync.drop_mapping('parted', true);
 SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%sfsync%' AND tgrelid::regclass::text LIKE 'parted%';
-SELECT count(*) FROM sfsync.queue;
+SELECT count(*) FROM sfsync.queued;
 DROP TABLE "Odd ""Name";
 SELECT mapping, source::oid::regclass::text ~ '^\d+$' AS table_is_gone FROM sfsync.status;
 SELECT sfsync.drop_mapping('Odd "Name');
@@ -203,7 +203,7 @@ SELECT sfsync.create_mapping('customer', 'Account', 'PG_Key__c', 'delete', confl
 INSERT INTO customer (id, name, code, part, lazy) VALUES (3, 'Eve', 'c', 'z', 'z');
 ROLLBACK;
 INSERT INTO customer (id, name, code, part, lazy) VALUES (3, 'Eve', 'c', 'z', 'z');
-SELECT count(*) FROM sfsync.queue;
+SELECT count(*) FROM sfsync.queued;
 
 -- who may
 CREATE ROLE regress_sfsync_owner;
@@ -242,7 +242,7 @@ SELECT source, owner, pending FROM sfsync.status;
 SET ROLE regress_sfsync_owner;
 SELECT sfsync.drop_mapping('mine', true);
 RESET ROLE;
-SELECT count(*) FROM sfsync.queue;
+SELECT count(*) FROM sfsync.queued;
 
 -- every object is commented
 SELECT pg_describe_object(classid, objid, objsubid) AS object

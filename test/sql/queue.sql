@@ -9,11 +9,13 @@ CREATE FUNCTION map(item text) RETURNS text LANGUAGE sql AS
 $$SELECT sfsync.create_mapping(item::regclass, 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins', backfill => false)$$;
 SELECT map('item');
 
--- What the table holds, what its index finds one by one, and whether the events of each transaction are numbered from 0
+-- What the table holds, what its index finds row by row, and whether the events of each transaction are numbered from 0
 CREATE VIEW queued AS
-	SELECT count(*) AS events, (SELECT count(*) FROM sfsync.queue q CROSS JOIN LATERAL (SELECT FROM sfsync.queue i WHERE i.xid = q.xid AND i.n = q.n OFFSET 0) f) AS found,
-		(SELECT coalesce(bool_and(t.n = t.max + 1 AND t.min = 0), true) FROM (SELECT count(*) AS n, min(n), max(n) FROM sfsync.queue GROUP BY xid) t) AS numbered
-	FROM sfsync.queue;
+	SELECT count(*) AS events, (SELECT count(*) FROM sfsync.queue) AS rows,
+		(SELECT count(*) FROM sfsync.queue q CROSS JOIN LATERAL (SELECT FROM sfsync.queue i WHERE i.xid = q.xid AND i.n = q.n OFFSET 0) f) AS found,
+		(SELECT coalesce(bool_and(t.n = t.max + 1 AND t.min = 0 AND t.n = t.different), true)
+			FROM (SELECT count(*) AS n, count(DISTINCT n) AS different, min(n), max(n) FROM sfsync.queued GROUP BY xid) t) AS numbered
+	FROM sfsync.queued;
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
 EXPLAIN (COSTS off) SELECT FROM sfsync.queue WHERE xid = '5' AND n = 6;
@@ -22,7 +24,7 @@ EXPLAIN (COSTS off) SELECT FROM sfsync.queue WHERE xid = '5' AND n = 6;
 INSERT INTO item VALUES (1, 'one');
 UPDATE item SET name = 'two';
 DELETE FROM item;
-SELECT operation, key, changed FROM sfsync.queue ORDER BY xid, n;
+SELECT operation, key, changed FROM sfsync.queued ORDER BY xid, n;
 
 -- several batches, some rows of which are taken back; and few rows after many
 BEGIN;
@@ -35,7 +37,7 @@ COMMIT;
 SELECT * FROM queued;
 UPDATE item SET name = 'few' WHERE id < 4;
 SELECT * FROM queued;
-SELECT count(DISTINCT key), min(key::integer), max(key::integer) FROM sfsync.queue WHERE operation = 'I';
+SELECT count(DISTINCT key), min(key::integer), max(key::integer) FROM sfsync.queued WHERE operation = 'I';
 
 -- it was written, and then the transaction fails
 CREATE TEMPORARY TABLE temporary ();
@@ -64,7 +66,7 @@ DROP INDEX sfsync.other;
 TRUNCATE sfsync.queue;
 COMMIT;
 SELECT * FROM queued;
-SELECT key FROM sfsync.queue;
+SELECT key FROM sfsync.queued;
 
 -- numbers as keys
 CREATE TABLE small (id smallint PRIMARY KEY);
@@ -76,7 +78,7 @@ INSERT INTO small VALUES (0), (-32768), (32767);
 INSERT INTO medium VALUES (-2147483648), (2147483647), (-1);
 INSERT INTO large VALUES (9223372036854775807), (1);
 INSERT INTO item VALUES (-9223372036854775808);
-SELECT m.name, q.key FROM sfsync.queue q JOIN sfsync.mapping m ON m.id = q.mapping WHERE q.key <> '7005' ORDER BY m.name COLLATE "C", q.xid, q.n;
+SELECT m.name, q.key FROM sfsync.queued q JOIN sfsync.mapping m ON m.id = q.mapping WHERE q.key <> '7005' ORDER BY m.name COLLATE "C", q.xid, q.n;
 DROP TABLE small, medium, large;
 
 -- the extension goes, and another comes
@@ -91,7 +93,7 @@ CREATE EXTENSION sfsync;
 CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'http://127.0.0.1:1');
 SELECT map('item');
 INSERT INTO item VALUES (8003, 'in the new queue');
-SELECT key FROM sfsync.queue;
+SELECT key FROM sfsync.queued;
 BEGIN;
 INSERT INTO item VALUES (8004, 'in neither');
 DROP SERVER crm CASCADE;
@@ -101,7 +103,7 @@ CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'http://127.0.0
 SELECT map('item');
 ROLLBACK;
 INSERT INTO item VALUES (8005, 'after all');
-SELECT key FROM sfsync.queue ORDER BY xid, n;
+SELECT key FROM sfsync.queued ORDER BY xid, n;
 
 DROP TABLE item;
 DROP FUNCTION map;

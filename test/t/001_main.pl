@@ -44,10 +44,10 @@ sub in_step
 sub queued
 {
 	my ($statement) = @_;
-	my $before = sql('SELECT count(*) FROM sfsync.queue');
+	my $before = sql('SELECT count(*) FROM sfsync.queued');
 
 	sql($statement);
-	return sql('SELECT count(*) FROM sfsync.queue') - $before;
+	return sql('SELECT count(*) FROM sfsync.queued') - $before;
 }
 
 sub writes_since
@@ -422,7 +422,7 @@ sql(q{SELECT sfsync.pause(); INSERT INTO account (id, name) VALUES (9001, 'pendi
 refused(q{SELECT sfsync.drop_mapping('account')}, qr/pending/, 'drop_mapping refuses while changes are pending');
 sql(q{SELECT sfsync.drop_mapping('account', discard_pending => true)});
 is(sql(q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'account'::regclass AND tgname LIKE '%sfsync%'}), '0', 'drop_mapping takes the triggers off');
-is(sql(q{SELECT count(*) FROM sfsync.queue}), '0', 'and the pending changes');
+is(sql(q{SELECT count(*) FROM sfsync.queued}), '0', 'and the pending changes');
 sql(q{SELECT sfsync.drop_mapping('invoice')});
 sql(q{TRUNCATE invoice});
 unlike(log_since($node), qr/PANIC|TRAP|terminated by signal/, 'no crash');

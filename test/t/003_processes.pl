@@ -264,7 +264,7 @@ is($rc, 0, 'CREATE EXTENSION works without preload');
 like($err, qr/WARNING.*preload.*HINT.*shared_preload_libraries/s, 'and warns');
 connect_salesforce($bare, $sim);
 account_table($bare);
-is($bare->safe_psql('postgres', q{INSERT INTO account (id, name) VALUES (1, 'one'); UPDATE account SET name = 'two'; SELECT count(*) FROM sfsync.queue}), '2', 'writing to a mapped table works, and is captured');
+is($bare->safe_psql('postgres', q{INSERT INTO account (id, name) VALUES (1, 'one'); UPDATE account SET name = 'two'; SELECT count(*) FROM sfsync.queued}), '2', 'writing to a mapped table works, and is captured');
 is($bare->safe_psql('postgres', q{SELECT sfsync.wait_for_sync('100 ms')}), 'f', 'nothing is delivered');
 $sim->post('reset', {});
 $bare->append_conf('postgresql.conf', "shared_preload_libraries = 'sfsync'");

@@ -93,7 +93,7 @@ sub writes
 sub event_second
 {
 	my ($key) = @_;
-	return sql("SELECT floor(extract(epoch FROM max(event_at)))::bigint FROM sfsync.queue WHERE key = '$key'");
+	return sql("SELECT floor(extract(epoch FROM max(event_at)))::bigint FROM sfsync.queued WHERE key = '$key'");
 }
 
 sub at_second

@@ -233,7 +233,7 @@ sub waiting
 {
 	my ($group) = @_;
 	my %found;
-	my $list = sql(qq{SELECT q.key, q.operation, extract(epoch FROM q.event_at), encode(q.changed, 'hex') FROM sfsync.queue q
+	my $list = sql(qq{SELECT q.key, q.operation, extract(epoch FROM q.event_at), encode(q.changed, 'hex') FROM sfsync.queued q
 		JOIN sfsync.mapping m ON m.id = q.mapping WHERE m.name = '$group->{name}' ORDER BY q.event_at});
 
 	foreach my $line (split /\n/, $list)

@@ -73,7 +73,7 @@ is($rc, 0, 'DROP SERVER CASCADE');
 like($err, qr/NOTICE:.*drop cascades to sfsync mapping account.*1 change that has not reached Salesforce is given up/s, 'ends its mappings, and tells of changes that are given up');
 is(sql('SELECT count(*) FROM sfsync.mapping'), '0', 'no mapping is left');
 is(sql(q{SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'sfsync%'}), '0', 'and no trigger');
-is(sql(q{SELECT count(*) FROM sfsync.queue}), '0', 'and no change');
+is(sql(q{SELECT count(*) FROM sfsync.queued}), '0', 'and no change');
 sql('INSERT INTO account (id, name) VALUES (4, \'four\'); TRUNCATE account; DROP TABLE account');
 
 #
@@ -182,7 +182,7 @@ sql(q{UPDATE account SET phone = 'in flight' WHERE id = 1; INSERT INTO account (
 poll_until(sub { $sim->hits('hang') > 0 }, 'a request is in flight');
 $node->stop('immediate');
 $sim->clear_faults;
-my $input = "UPDATE account SET phone = 'single' WHERE id = 2\nINSERT INTO account (id, name) VALUES (1001, 'single')\nDELETE FROM account WHERE id = 3\nALTER TABLE account ADD COLUMN added integer\nSELECT count(*) FROM sfsync.queue\n";
+my $input = "UPDATE account SET phone = 'single' WHERE id = 2\nINSERT INTO account (id, name) VALUES (1001, 'single')\nDELETE FROM account WHERE id = 3\nALTER TABLE account ADD COLUMN added integer\nSELECT count(*) FROM sfsync.queued\n";
 ok(IPC::Run::run([ 'postgres', '--single', '-F', '-D', $node->data_dir, 'postgres' ], '<', \$input, '>', \$out, '2>', \$err), 'single-user mode after a crash');
 unlike($err, qr/ERROR|FATAL|PANIC/, 'without complaint');
 like($out, qr/count = "[1-9]/, 'changes are captured there');

@@ -32,7 +32,7 @@ sub caught_up
 
 sub queued
 {
-	return sql('SELECT count(*) FROM sfsync.queue') + sql('SELECT count(*) FROM sfsync.deferred');
+	return sql('SELECT count(*) FROM sfsync.queued') + sql('SELECT count(*) FROM sfsync.deferred');
 }
 
 sub in_step
