@@ -322,6 +322,8 @@ sub edit
 	return;
 }
 
+sub deleted_contacts { return grep { $_->{IsDeleted} } @{ $sim->get('records?object=Contact&deleted=1&fields=Id,PG_Key__c,AccountId,IsDeleted') } }
+
 sub remove
 {
 	my $table = any(qw(accounts contacts contacts things invoices invoices));
@@ -330,8 +332,7 @@ sub remove
 
 	return unless $record;
 	my @gone = ([ $table, $record ]);
-	push @gone, map { [ 'contacts', $_ ] } grep { ($_->{AccountId} || '') eq $record->{Id} } @{ $sim->records('Contact') }
-	  if $table eq 'accounts';
+	my %before = map { $_->{Id} => 1 } deleted_contacts();
 	my ($winner) = $table eq 'contacts' && chance(0.3) ? grep { $_->{Id} ne $record->{Id} && chance(0.2) } @{ $sim->records('Contact') } : ();
 	if ($winner)
 	{
@@ -342,6 +343,8 @@ sub remove
 	{
 		eval { $sim->post('delete', { object => $object, id => $record->{Id} }) } or return;
 	}
+	# those of an account go with it
+	push @gone, map { [ 'contacts', $_ ] } grep { !$before{ $_->{Id} } && ($_->{AccountId} || '') eq $record->{Id} } deleted_contacts();
 	push @removed, map { { table => $_->[0], key => $_->[1]->{PG_Key__c} // '', id => $_->[1]->{Id}, at => time() } } @gone;
 	$made{removal}++;
 	return;
