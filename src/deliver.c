@@ -56,7 +56,7 @@ static void
 begin_anew(MappingDelivery *state)
 {
 	state->seen_serial = 0;
-	state->lock_told = true;
+	state->lock_told = state->block_told = true;
 }
 
 MappingDelivery *
@@ -108,16 +108,18 @@ delivery_block(Delivery *delivery, MappingDelivery *state, const char *reason, T
 	state->blocked_until = now + block_delay(state);
 	state->failures++;
 	mapping_state_blocked(state->id, reason, state->blocked_until);
+	state->block_told = true;
 }
 
 void
 delivery_unblock(MappingDelivery *state)
 {
-	if (!state->blocked)
-		return;
-	pfree(state->blocked);
+	if (state->blocked)
+		pfree(state->blocked);
 	state->blocked = NULL;
-	mapping_state_blocked(state->id, NULL, 0);
+	if (state->block_told)
+		mapping_state_goes(state->id);
+	state->block_told = false;
 }
 
 Outcome *

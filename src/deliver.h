@@ -30,7 +30,8 @@ struct FieldCreation;
 typedef struct MappingDelivery
 {
 	int id;
-	char *blocked; /* why nothing is sent; NULL */
+	char *blocked;   /* why nothing is sent; NULL */
+	bool block_told; /* the views may say so */
 	TimestampTz blocked_until;
 	TimestampTz refused_until; /* Salesforce refused it with new metadata, too */
 	int failures;              /* errors in a row */

@@ -42,6 +42,19 @@ mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 	sql_close(&scope);
 }
 
+void
+mapping_state_goes(int mapping)
+{
+	SqlScope scope;
+
+	sql_open(&scope, false);
+	SQL_RUN(&scope,
+			"UPDATE sfsync.mapping_state SET blocked = NULL, blocked_until = NULL"
+			" WHERE mapping = $1 AND blocked IS NOT NULL",
+			sql_arg_int(mapping));
+	sql_close(&scope);
+}
+
 bool
 mapping_state_waits(int mapping, const char *reason)
 {

@@ -26,8 +26,9 @@ extern void mapping_state_add(int mapping, const MappingCounters *counters);
 /* What it waits for, NULL: nothing; false if the same is noted. */
 extern bool mapping_state_waits(int mapping, const char *reason);
 
-/* NULL: not blocked. */
+/* It is blocked for that reason; or goes again. */
 extern void mapping_state_blocked(int mapping, const char *reason, TimestampTz until);
+extern void mapping_state_goes(int mapping);
 
 typedef struct ServerState
 {

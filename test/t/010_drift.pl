@@ -249,6 +249,12 @@ for my $case ([ 'object hidden', undef, 'hide', {}, 'show', {}, 'object Account 
 	same_records($node, $sim, 'Account', $accounts, "$name: equal after the repair");
 }
 
+# A worker was killed while the mapping was blocked, and what blocked it is mended when the next one comes.
+sql(q{UPDATE sfsync.mapping_state SET blocked = 'for a reason of yesterday', blocked_until = now()});
+is(sql(q{SELECT state || ': ' || detail FROM sfsync.status WHERE mapping = 'account'}), 'blocked: for a reason of yesterday', 'it was blocked');
+sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sfsync worker'});
+poll_query($node, q{SELECT state FROM sfsync.status WHERE mapping = 'account'}, 'the next worker says that it goes', expected => 'active');
+
 # metadata that did not change are not sent again
 my $mark = $sim->mark;
 sql(q{SELECT sfsync.refresh_schema()});
