@@ -223,7 +223,7 @@ in_step('after the API is enabled again');
 $sim->config(api_limit => 1000, api_used => 900);
 change();
 poll_until(sub { change(); sql(q{SELECT state FROM sfsync.status}) eq 'throttled' }, 'at its share of the limit delivery is throttled');
-is(sql(q{SELECT detail ~ '1000', retry_at > now(), api_limit FROM sfsync.server_status}), 't|t|1000', 'with the reason and the time of the next look');
+poll_query($node, q{SELECT detail ~ '1000', retry_at > now(), api_limit FROM sfsync.server_status}, 'with the reason and the time of the next look', expected => 't|t|1000');
 sql(q{ALTER SYSTEM SET sfsync.retry_max_delay = '10min'; SELECT pg_reload_conf()});
 
 # changes, as a look that was still due by the old setting may have let all go that waited
