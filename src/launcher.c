@@ -334,7 +334,8 @@ utility_hook(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree, Pro
 {
 	Oid database = database_to_clear(pstmt->utilityStmt);
 
-	if (!OidIsValid(database) || database == MyDatabaseId)
+	/* the session's own database can be copied, all else is refused */
+	if (!OidIsValid(database) || (database == MyDatabaseId && !IsA(pstmt->utilityStmt, CreatedbStmt)))
 	{
 		run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 

@@ -113,6 +113,9 @@ workers_are('postgres,renamed', 'DROP DATABASE');
 # A copy sends nothing until it is adopted.
 sql('CREATE DATABASE copy TEMPLATE renamed');
 workers_are('copy,postgres,renamed', 'CREATE DATABASE TEMPLATE, while a worker is in the template');
+sql('CREATE DATABASE twin TEMPLATE renamed', 'renamed');
+workers_are('copy,postgres,renamed,twin', 'CREATE DATABASE TEMPLATE, in a session of the template');
+sql('DROP DATABASE twin');
 is(sql(q{SELECT state FROM sfsync.status}, 'copy'), 'fenced', 'a copy is fenced');
 like(sql(q{SELECT detail FROM sfsync.status}, 'copy'), qr/adopt/, 'and says what to do');
 my $mark = $other->mark;
