@@ -182,7 +182,7 @@ CREATE TABLE sfsync.queue (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on);
 COMMENT ON TABLE sfsync.queue IS
-'captured changes that are not settled: keys only, appended by writers at commit, deleted by the worker';
+'captured changes that are not settled: keys only, appended by writers at commit, deleted by the worker, which puts back what else a row holds';
 COMMENT ON COLUMN sfsync.queue.operation IS
 'I insert, U update, W whole row, changed at no known time, D delete, K update that changed the key (old_key), H delete that is to be held, P row that left with a partition (old_key)';
 COMMENT ON COLUMN sfsync.queue.changed IS 'bitmap of the attribute numbers whose values changed (bit attnum - 1)';
