@@ -115,7 +115,7 @@ PGFILEDESC = "sfsync - keeps Salesforce records in step with rows"
 
 REGRESS = audit connection deletes expression mapping objects queue
 REGRESS_OPTS = --inputdir=test --temp-instance=tmp_check_regress --temp-config=test/sfsync.conf
-ISOLATION = capture rows truncate
+ISOLATION = capture drop rows truncate
 ISOLATION_OPTS = --inputdir=test --outputdir=. --temp-instance=tmp_check_isolation --temp-config=test/sfsync.conf
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

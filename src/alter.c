@@ -136,7 +136,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	replicated.isnull = PG_ARGISNULL(6);
 	if (zone)
 		check_zone(zone);
-	api_lock_source(mapping);
+	api_lock_mapping(mapping);
 	if (updated_at && updated_at[0] != '\0')
 	{
 		Relation rel = table_open(mapping->source, NoLock);
@@ -242,6 +242,28 @@ refuse_pending(const Mapping *mapping, int64 pending)
 			 errhint("Wait with sfsync.wait_for_sync, or pass discard_pending => true to give them up.")));
 }
 
+/*
+ * In the order in which the worker writes, which so never waits for a session
+ * that waits for it; what is added only while the mapping is kept (mapping_keep)
+ * comes behind the mapping.
+ */
+static const char *const delete_queries[] = {
+	"DELETE FROM sfsync.queue WHERE mapping = $1",
+	/* the first may have waited for the worker to settle a part of rows, and put back the rest */
+	"DELETE FROM sfsync.queue WHERE mapping = $1",
+	"DELETE FROM sfsync.deferred WHERE mapping = $1",
+	"DELETE FROM sfsync.record WHERE mapping = $1",
+	"DELETE FROM sfsync.intent WHERE mapping = $1",
+	"DELETE FROM sfsync.bulk_row WHERE mapping = $1",
+	"DELETE FROM sfsync.mapping WHERE id = $1",
+	"DELETE FROM sfsync.mapping_state WHERE mapping = $1",
+	"DELETE FROM sfsync.rule WHERE mapping = $1",
+	"DELETE FROM sfsync.missed WHERE mapping = $1",
+	"DELETE FROM sfsync.field_creation WHERE mapping = $1",
+	"DELETE FROM sfsync.backfill_job WHERE mapping = $1",
+	"DELETE FROM sfsync.bulk_job WHERE mapping = $1",
+};
+
 /* Returns how many changes are given up. */
 static int64
 delete_mapping(const Mapping *mapping, bool discard)
@@ -254,13 +276,8 @@ delete_mapping(const Mapping *mapping, bool discard)
 	if (pending > 0 && !discard)
 		refuse_pending(mapping, pending);
 
-	/* again: the first may have waited for the worker to settle a part of rows, and put back the rest */
-	for (int i = 0; i < 2; i++)
-		SQL_RUN(&scope, "DELETE FROM sfsync.queue WHERE mapping = $1", sql_arg_int(mapping->id));
-	SQL_RUN(&scope, "DELETE FROM sfsync.deferred WHERE mapping = $1", sql_arg_int(mapping->id));
-	SQL_RUN(&scope, "DELETE FROM sfsync.record WHERE mapping = $1", sql_arg_int(mapping->id));
-	SQL_RUN(&scope, "DELETE FROM sfsync.intent WHERE mapping = $1", sql_arg_int(mapping->id));
-	SQL_RUN(&scope, "DELETE FROM sfsync.bulk_row WHERE mapping = $1", sql_arg_int(mapping->id));
+	for (int i = 0; i < lengthof(delete_queries); i++)
+		SQL_RUN(&scope, delete_queries[i], sql_arg_int(mapping->id));
 	SQL_RUN(&scope,
 			"UPDATE sfsync.dead_letter SET status = 'discarded', resolved_at = pg_catalog.clock_timestamp(),"
 			" note = 'the mapping was dropped' WHERE mapping = $1 AND status IN ('open', 'retrying')",
@@ -269,7 +286,6 @@ delete_mapping(const Mapping *mapping, bool discard)
 			"UPDATE sfsync.conflict SET resolution = 'superseded', resolved_at = pg_catalog.clock_timestamp()"
 			" WHERE mapping = $1 AND resolution IS NULL",
 			sql_arg_text(mapping->name));
-	SQL_RUN(&scope, "DELETE FROM sfsync.mapping WHERE id = $1", sql_arg_int(mapping->id));
 	sql_close(&scope);
 	return pending;
 }
@@ -293,7 +309,7 @@ api_drop_mapping(const Mapping *mapping, bool discard)
 	bool exists = mapping->source_name != NULL;
 	int64 given_up;
 
-	api_lock_source(mapping);
+	api_lock_mapping(mapping);
 	given_up = delete_mapping(mapping, discard);
 	CommandCounterIncrement();
 	if (exists && is_mapped(source))
@@ -326,6 +342,7 @@ sfsync_backfill(PG_FUNCTION_ARGS)
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
+	api_keep_mapping(mapping);
 	if (!mapping->source_name)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("mapping \"%s\" can't be backfilled", mapping->name),

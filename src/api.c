@@ -108,13 +108,20 @@ api_check_new_columns(const char *value)
  * Who may
  */
 
+static void
+just_dropped(const char *name)
+{
+	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("mapping \"%s\" does not exist", name),
+					errdetail("Another session has just dropped it.")));
+}
+
 Mapping *
 api_mapping(const char *name)
 {
 	Mapping *mapping = mapping_get(mapping_require(name));
 
 	if (!mapping)
-		elog(ERROR, "mapping \"%s\" has just been dropped", name);
+		just_dropped(name);
 	if (!has_privs_of_role(GetUserId(), mapping->owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("must be owner of mapping \"%s\"", name),
@@ -348,10 +355,24 @@ api_start_filtered_backfill(int mapping, int64 rows, const char *filter)
  */
 
 void
-api_lock_source(const Mapping *mapping)
+api_keep_mapping(const Mapping *mapping)
+{
+	SqlScope scope;
+	bool kept;
+
+	sql_open(&scope, false);
+	kept = mapping_keep(&scope, mapping->id);
+	sql_close(&scope);
+	if (!kept)
+		just_dropped(mapping->name);
+}
+
+void
+api_lock_mapping(const Mapping *mapping)
 {
 	if (mapping->source_name)
 		LockRelationOid(mapping->source, ShareRowExclusiveLock);
+	api_keep_mapping(mapping);
 }
 
 void

@@ -54,8 +54,11 @@ extern void api_check_updated_at(Relation rel, const char *name);
 /* An error unless value has the form of an API name of Salesforce. */
 extern void api_check_name(const char *argument, const char *value);
 
-/* Keep writers off the mapped table until the transaction ends. */
-extern void api_lock_source(const Mapping *mapping);
+/* Keep the mapping from being dropped until the transaction ends; an error if it just was. */
+extern void api_keep_mapping(const Mapping *mapping);
+
+/* That, and keep writers off the mapped table. */
+extern void api_lock_mapping(const Mapping *mapping);
 
 /* Tell everybody that the mapping is another, and wake the worker, at commit. */
 extern void api_changed(const Mapping *mapping);

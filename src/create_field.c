@@ -54,7 +54,7 @@ typedef struct FieldCreation
 
 static const char note_query[] =
 	"INSERT INTO sfsync.field_creation AS f (mapping, attnum, problem, retry_at)"
-	" SELECT id, $2, $3, $4 FROM sfsync.mapping WHERE id = $1"
+	" VALUES ($1, $2, $3, $4)"
 	" ON CONFLICT (mapping, attnum) DO UPDATE SET problem = coalesce(excluded.problem, f.problem),"
 	" retry_at = excluded.retry_at";
 
@@ -66,8 +66,9 @@ note(const Mapping *mapping, AttrNumber attnum, const char *problem)
 	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope, note_query, sql_arg_int(mapping->id), sql_arg_int(attnum), sql_arg_text(problem),
-			sql_arg_time(retry_at));
+	if (mapping_keep(&scope, mapping->id))
+		SQL_RUN(&scope, note_query, sql_arg_int(mapping->id), sql_arg_int(attnum), sql_arg_text(problem),
+				sql_arg_time(retry_at));
 	sql_close(&scope);
 	mapping_changed(mapping->source);
 }

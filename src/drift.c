@@ -386,7 +386,7 @@ tell_quarantines(const Mapping *mapping, const Pairs *now, const Pairs *before)
 
 static const char store_query[] =
 	"INSERT INTO sfsync.mapping_state (mapping, mapped, quarantined, notice)"
-	" SELECT id, $2, $3, $4 FROM sfsync.mapping WHERE id = $1"
+	" VALUES ($1, $2, $3, $4)"
 	" ON CONFLICT (mapping) DO UPDATE SET mapped = excluded.mapped, quarantined = excluded.quarantined,"
 	" notice = excluded.notice";
 
@@ -424,9 +424,11 @@ drift_follow(const Mapping *mapping)
 	char *notice_before = NULL;
 	bool known = false;
 	bool queued = false;
+	bool kept;
 	SqlScope scope;
 
 	sql_open(&scope, false);
+	kept = mapping_keep(&scope, mapping->id);
 	if (SQL_RUN(&scope, "SELECT mapped, quarantined, notice FROM sfsync.mapping_state WHERE mapping = $1",
 				sql_arg_int(mapping->id)) == 1)
 	{
@@ -438,6 +440,8 @@ drift_follow(const Mapping *mapping)
 		notice_before = sql_text(&scope, 0, 3);
 	}
 	sql_close(&scope);
+	if (!kept)
+		return false;
 	quarantined = quarantined_pairs(mapping, &mapped_before, &quarantined_before);
 	if (known && same_pairs(&mapped, &mapped_before) && same_pairs(&quarantined, &quarantined_before) &&
 		strcmp(notice ? notice : "", notice_before ? notice_before : "") == 0)
@@ -509,7 +513,8 @@ drift_note(const Mapping *mapping, const Unit *const *units, int n)
 	if (nnoted == 0)
 		return;
 	sql_open(&scope, false);
-	SQL_RUN(&scope, note_query, sql_arg_int(mapping->id), sql_arg_ints(attnums, nnoted),
-			sql_arg_texts(keys, nnoted), sql_arg_texts(times, nnoted));
+	if (mapping_keep(&scope, mapping->id))
+		SQL_RUN(&scope, note_query, sql_arg_int(mapping->id), sql_arg_ints(attnums, nnoted),
+				sql_arg_texts(keys, nnoted), sql_arg_texts(times, nnoted));
 	sql_close(&scope);
 }

@@ -266,6 +266,12 @@ mapping_require(const char *name)
 					 : errhint("Create it with sfsync.create_mapping.")));
 }
 
+bool
+mapping_keep(SqlScope *scope, int id)
+{
+	return SQL_RUN(scope, "SELECT FROM sfsync.mapping WHERE id = $1 FOR KEY SHARE", sql_arg_int(id)) > 0;
+}
+
 int *
 mapping_ids(int *n)
 {

@@ -11,6 +11,7 @@
 #include "describe.h"
 #include "field.h"
 #include "route.h"
+#include "sql.h"
 #include "utils/timestamp.h"
 
 /*
@@ -132,6 +133,13 @@ extern bool mapping_field_uses(const MappingField *field, int column);
 /* Id by name; 0 if there is none, or an error with the nearest match. */
 extern int mapping_find(const char *name);
 extern int mapping_require(const char *name);
+
+/*
+ * Is the mapping still there?  Then nobody drops it until the transaction ends;
+ * where somebody is about to, that is waited for.  For rows that would be of no
+ * mapping otherwise: there are no foreign keys.
+ */
+extern bool mapping_keep(SqlScope *scope, int id);
 
 /* All ids, by name; palloc'd. */
 extern int *mapping_ids(int *n);

@@ -8,22 +8,23 @@
 #include "sql.h"
 #include "state.h"
 
+static const char add_query[] =
+	"INSERT INTO sfsync.mapping_state AS s (mapping, synced, unchanged, ignored, last_synced_at, last_error)"
+	" VALUES ($1, $2, $3, $4, $5, $6)"
+	" ON CONFLICT (mapping) DO UPDATE SET synced = s.synced + $2, unchanged = s.unchanged + $3,"
+	" ignored = s.ignored + $4, last_synced_at = coalesce($5, s.last_synced_at),"
+	" last_error = coalesce($6, s.last_error)";
+
 void
 mapping_state_add(int mapping, const MappingCounters *counters)
 {
 	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(
-		&scope,
-		"INSERT INTO sfsync.mapping_state AS s (mapping, synced, unchanged, ignored, last_synced_at, last_error)"
-		" SELECT id, $2, $3, $4, $5, $6 FROM sfsync.mapping WHERE id = $1"
-		" ON CONFLICT (mapping) DO UPDATE SET synced = s.synced + $2, unchanged = s.unchanged + $3,"
-		" ignored = s.ignored + $4, last_synced_at = coalesce($5, s.last_synced_at),"
-		" last_error = coalesce($6, s.last_error)",
-		sql_arg_int(mapping), sql_arg_bigint(counters->synced), sql_arg_bigint(counters->unchanged),
-		sql_arg_bigint(counters->ignored), sql_arg_time(counters->last_synced_at),
-		sql_arg_text(counters->last_error));
+	if (mapping_keep(&scope, mapping))
+		SQL_RUN(&scope, add_query, sql_arg_int(mapping), sql_arg_bigint(counters->synced),
+				sql_arg_bigint(counters->unchanged), sql_arg_bigint(counters->ignored),
+				sql_arg_time(counters->last_synced_at), sql_arg_text(counters->last_error));
 	sql_close(&scope);
 }
 
@@ -33,12 +34,13 @@ mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 	SqlScope scope;
 
 	sql_open(&scope, false);
-	SQL_RUN(&scope,
-			"INSERT INTO sfsync.mapping_state AS s (mapping, blocked, blocked_until, last_error)"
-			" SELECT id, $2, $3, $2 FROM sfsync.mapping WHERE id = $1"
-			" ON CONFLICT (mapping) DO UPDATE SET blocked = $2, blocked_until = $3,"
-			" last_error = coalesce($2, s.last_error)",
-			sql_arg_int(mapping), sql_arg_text(reason), sql_arg_time(until));
+	if (mapping_keep(&scope, mapping))
+		SQL_RUN(&scope,
+				"INSERT INTO sfsync.mapping_state AS s (mapping, blocked, blocked_until, last_error)"
+				" VALUES ($1, $2, $3, $2)"
+				" ON CONFLICT (mapping) DO UPDATE SET blocked = $2, blocked_until = $3,"
+				" last_error = coalesce($2, s.last_error)",
+				sql_arg_int(mapping), sql_arg_text(reason), sql_arg_time(until));
 	sql_close(&scope);
 }
 
@@ -62,10 +64,11 @@ mapping_state_waits(int mapping, const char *reason)
 	bool other;
 
 	sql_open(&scope, false);
-	other = SQL_RUN(&scope,
-					"INSERT INTO sfsync.mapping_state AS s (mapping, waits)"
-					" SELECT id, $2 FROM sfsync.mapping m WHERE id = $1 AND ($2 IS NOT NULL OR EXISTS"
-					" (SELECT FROM sfsync.mapping_state WHERE mapping = m.id AND waits IS NOT NULL))"
+	other = mapping_keep(&scope, mapping) &&
+			SQL_RUN(&scope,
+					"INSERT INTO sfsync.mapping_state AS s (mapping, waits) SELECT $1, $2"
+					" WHERE $2 IS NOT NULL OR EXISTS"
+					" (SELECT FROM sfsync.mapping_state WHERE mapping = $1 AND waits IS NOT NULL)"
 					" ON CONFLICT (mapping) DO UPDATE SET waits = $2 WHERE s.waits IS DISTINCT FROM $2",
 					sql_arg_int(mapping), sql_arg_text(reason)) > 0;
 	sql_close(&scope);

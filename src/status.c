@@ -137,8 +137,8 @@ static const char unsettled_query[] =
 	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
 	" OR EXISTS (SELECT FROM sfsync.deferred WHERE state = 'waiting'"
 	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))"
-	" OR EXISTS (SELECT FROM sfsync.backfill_job WHERE state = 'running'"
-	" AND pg_catalog.pg_visible_in_snapshot(xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR mapping = $2))";
+	" OR EXISTS (SELECT FROM sfsync.backfill_job b JOIN sfsync.mapping m ON m.id = b.mapping WHERE b.state = 'running'"
+	" AND pg_catalog.pg_visible_in_snapshot(b.xid, $1::text::pg_catalog.pg_snapshot) AND ($2 = 0 OR b.mapping = $2))";
 
 static char *
 current_snapshot(void)

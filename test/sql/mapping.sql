@@ -183,6 +183,31 @@ SELECT try('TRUNCATE customer');
 SELECT try('TRUNCATE parted_1');
 SELECT try($$SELECT sfsync.drop_mapping('customer')$$);
 SELECT pending FROM sfsync.status WHERE mapping = 'customer';
+-- whatever holds rows of a mapping is emptied of them
+CREATE FUNCTION tables_with(id integer) RETURNS TABLE (relation regclass, used boolean) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR relation IN SELECT attrelid FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
+		WHERE relnamespace = 'sfsync'::regnamespace AND relkind = 'r' AND attname = 'mapping' AND atttypid = 'int4'::regtype ORDER BY relname
+	LOOP
+		EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE mapping = $1)', relation) INTO used USING id;
+		RETURN NEXT;
+	END LOOP;
+END $$;
+BEGIN;
+SELECT id AS customer FROM sfsync.mapping WHERE name = 'customer' \gset
+SELECT sfsync.backfill('customer') > 0 AS backfill;
+INSERT INTO sfsync.missed VALUES (:customer, 1, 'k', now());
+INSERT INTO sfsync.field_creation VALUES (:customer, 1);
+INSERT INTO sfsync.intent (mapping, operation, keys, sent_at) VALUES (:customer, 'upsert', '{k}', now());
+INSERT INTO sfsync.record (mapping, record_key, key, salesforce_id) VALUES (:customer, 'k', 'k', '001000000000001AAA');
+INSERT INTO sfsync.deferred (mapping, key, state, reason, due_at, attempts, whole, deleted, first_event_at, event_at, xid)
+VALUES (:customer, 'k', 'held', 'test', now(), 0, true, false, now(), now(), pg_current_xact_id());
+INSERT INTO sfsync.bulk_job (mapping, server, object, operation, rows) VALUES (:customer, 'crm', 'Account', 'upsert', 1);
+INSERT INTO sfsync.bulk_row (job, mapping, key, events, attempts, flags, xid) VALUES (1, :customer, 'k', '', 0, 0, pg_current_xact_id());
+SELECT * FROM tables_with(:customer);
+SELECT sfsync.drop_mapping('customer', true);
+SELECT * FROM tables_with(:customer) WHERE used;
+ROLLBACK;
 SELECT sfsync.drop_mapping('customer', true);
 SELECT count(*) FROM pg_trigger WHERE tgrelid = 'customer'::regclass AND tgname LIKE '%sfsync%';
 SELECT sfsync.drop_mapping('people', true);

@@ -153,6 +153,19 @@ foreach my $jobs (1, 3)
 }
 sql('DROP DATABASE restored3');
 
+# pg_restore -j loads the tables of an extension in any order: so in the opposite one, too.
+run_ok('pg_restore -l', 'pg_restore', '-l', '-f', "$directory/list", $dump);
+my @list = split /^/m, slurp_file("$directory/list");
+my @loads = grep { $list[$_] =~ / TABLE DATA sfsync / } 0 .. $#list;
+my %opposite;
+@opposite{@loads} = @list[reverse @loads];
+append_to_file("$directory/opposite", join('', map { $opposite{$_} // $list[$_] } 0 .. $#list));
+cmp_ok(scalar(@loads), '>', 10, 'tables in the list');
+sql('CREATE DATABASE restored_opposite');
+is(run_ok('opposite order: pg_restore', 'pg_restore', '--exit-on-error', '-L', "$directory/opposite", '-d', $node->connstr('restored_opposite'), $dump), '', 'opposite order: no complaint');
+same_contents('opposite order', \%before, $node, 'restored_opposite');
+sql('DROP DATABASE restored_opposite');
+
 # As SQL, by a role that owns nothing of it.
 run_ok('pg_dump as SQL', 'pg_dump', '-f', "$directory/source.sql", '-d', $node->connstr('source'));
 sql('CREATE DATABASE restored_sql');
