@@ -37,7 +37,7 @@ OBJS = \
 	src/datum.o \
 	src/decide.o \
 	src/delete_policy.o \
-	src/deliver.o \
+	src/delivery.o \
 	src/describe.o \
 	src/digest.o \
 	src/drift.o \
@@ -59,6 +59,7 @@ OBJS = \
 	src/http.o \
 	src/http_reply.o \
 	src/http_request.o \
+	src/init.o \
 	src/intents.o \
 	src/judge.o \
 	src/launcher.o \
@@ -106,6 +107,7 @@ OBJS = \
 	src/throttle.o \
 	src/tooling.o \
 	src/trouble.o \
+	src/turn.o \
 	src/unit_map.o \
 	src/url.o \
 	src/verdict.o \

@@ -30,7 +30,7 @@ detach_triggers(Oid relid)
 	ListCell *lc;
 	List *relids = find_all_inheritors(relid, NoLock, NULL);
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	foreach(lc, relids)
 	{
 		Oid child = lfirst_oid(lc);
@@ -64,7 +64,7 @@ guard_filter(const Mapping *mapping, const char *filter, int guard, int64 backfi
 	if (guard == 0 || !filter || strcmp(mapping->on_delete, "ignore") == 0 ||
 		!source_loses_more(mapping, filter, guard))
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "UPDATE sfsync.backfill_job SET hold = true WHERE id = $1", sql_arg_bigint(backfill));
 	sql_close(&scope);
 	ereport(WARNING,
@@ -90,7 +90,7 @@ alter_filter(const Mapping *mapping, const char *text)
 	SqlScope scope;
 	bool is_new;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	is_new = SQL_RUN(&scope,
 					 "UPDATE sfsync.mapping SET filter = $2, filter_columns = $3, filter_attnums = $4"
 					 " WHERE id = $1 AND filter IS DISTINCT FROM $2 RETURNING delete_guard",
@@ -144,7 +144,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 		api_check_updated_at(rel, updated_at);
 		table_close(rel, NoLock);
 	}
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, alter_query, sql_arg_int(mapping->id), sql_arg_text(policy), sql_arg_text(columns),
 			sql_arg_text(updated_at), sql_arg_text(zone), replicated);
 
@@ -213,7 +213,7 @@ sfsync_set_delete_policy(PG_FUNCTION_ARGS)
 	guard.isnull = PG_ARGISNULL(4);
 	if (!guard.isnull)
 		check_guard(PG_GETARG_INT32(4));
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, delete_policy_query, sql_arg_int(mapping->id), sql_arg_text(on_delete),
 			sql_arg_jsonb(values), sql_arg_text(on_truncate), guard);
 	sql_close(&scope);
@@ -271,7 +271,7 @@ delete_mapping(const Mapping *mapping, bool discard)
 	SqlScope scope;
 	int64 pending;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	pending = count_pending(&scope, mapping);
 	if (pending > 0 && !discard)
 		refuse_pending(mapping, pending);
@@ -296,7 +296,7 @@ is_mapped(Oid relid)
 	SqlScope scope;
 	bool mapped;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	mapped = SQL_RUN(&scope, "SELECT FROM sfsync.mapping WHERE source::oid = $1", sql_arg_oid(relid)) > 0;
 	sql_close(&scope);
 	return mapped;
@@ -363,7 +363,7 @@ sfsync_cancel_backfill(PG_FUNCTION_ARGS)
 	char *name = NULL;
 	bool cancelled;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	if (SQL_RUN(
 			&scope,
 			"SELECT m.name FROM sfsync.backfill_job b JOIN sfsync.mapping m ON m.id = b.mapping WHERE b.id = $1",
@@ -373,7 +373,7 @@ sfsync_cancel_backfill(PG_FUNCTION_ARGS)
 	if (!name)
 		PG_RETURN_BOOL(false);
 	(void) api_mapping(name);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	cancelled =
 		SQL_RUN(
 			&scope,

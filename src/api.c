@@ -307,7 +307,7 @@ api_attach_triggers(Oid relid)
 	List *relids = find_all_inheritors(relid, NoLock, NULL);
 	bool always;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	make_trigger(relid, CAPTURE_TRIGGER, "AFTER INSERT OR UPDATE OR DELETE", "capture");
 	foreach(lc, relids)
 		make_trigger(lfirst_oid(lc), TRUNCATE_TRIGGER, "BEFORE TRUNCATE", "capture_truncate");
@@ -326,7 +326,7 @@ start_backfill(int mapping, int64 rows, const uint8 *changed, int changed_len, c
 	SqlScope scope;
 	int64 id;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope,
 			"INSERT INTO sfsync.backfill_job (mapping, rows_total, changed, filter) VALUES ($1, $2, $3, $4)"
 			" RETURNING id",
@@ -360,7 +360,7 @@ api_keep_mapping(const Mapping *mapping)
 	SqlScope scope;
 	bool kept;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	kept = mapping_keep(&scope, mapping->id);
 	sql_close(&scope);
 	if (!kept)

@@ -17,7 +17,7 @@ backfills_running(int *n)
 	SqlScope scope;
 	BackfillJob *jobs;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	*n = SQL_RUN0(&scope, "SELECT id, mapping, last_key, xid, changed, filter, started_at, hold"
 						  " FROM sfsync.backfill_job WHERE state = 'running' ORDER BY id");
 	jobs = MemoryContextAllocZero(scope.caller, sizeof(BackfillJob) * Max(*n, 1));
@@ -43,7 +43,7 @@ backfill_was_done(int mapping)
 	SqlScope scope;
 	bool done;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	done = SQL_RUN(&scope,
 				   "SELECT FROM sfsync.backfill_job WHERE mapping = $1 AND state = 'done' AND changed IS NULL"
 				   " AND filter IS NULL LIMIT 1",
@@ -57,7 +57,7 @@ backfill_fail(int64 id)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope,
 			"UPDATE sfsync.backfill_job SET state = 'failed', finished_at = pg_catalog.clock_timestamp()"
 			" WHERE id = $1 AND state = 'running'",
@@ -88,7 +88,7 @@ backfill_advance(int64 id, const char *last_key, int64 rows, bool done, Backfill
 	SqlScope scope;
 	bool running;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	running = SQL_RUN(&scope, advance_query, sql_arg_bigint(id), sql_arg_text(last_key), sql_arg_bigint(rows),
 					  sql_arg_bool(done)) == 1;
 	if (running)

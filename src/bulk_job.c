@@ -169,7 +169,7 @@ may_send(Delivery *delivery, BulkJob *job, TimestampTz now)
 	TimestampTz again = 0;
 
 	if (!job->connection->token || !connection_usable(job->connection, now, &again) ||
-		!claim_may_send(delivery, job->connection, Max(job->n, 1), 0, &again))
+		!delivery_may_send(delivery, job->connection, Max(job->n, 1), 0, &again))
 	{
 		job->due = Max(again, now + BUSY_PAUSE);
 		return false;

@@ -21,7 +21,7 @@
 
 #include "bulk.h"
 #include "claim.h"
-#include "deliver.h"
+#include "delivery.h"
 
 /* What is next for a job. */
 typedef enum BulkPhase

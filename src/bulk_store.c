@@ -142,7 +142,7 @@ bulk_store(BulkJob *job)
 	allocate(&arrays, Max(n, 1));
 	for (int i = 0; i < n; i++)
 		take_row(&arrays, i, &job->rows[i].outcome);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (!mapping_keep(&scope, job->mapping))
 		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						errmsg("the mapping of a bulk job has just been dropped")));
@@ -168,7 +168,7 @@ bulk_store_state(int64 id, const char *state, const char *job)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(
 		&scope,
 		"UPDATE sfsync.bulk_job SET state = $2, job = coalesce($3, job),"
@@ -183,7 +183,7 @@ bulk_store_has(int64 id)
 	SqlScope scope;
 	bool found;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	found = SQL_RUN(&scope, "SELECT FROM sfsync.bulk_job WHERE id = $1", sql_arg_bigint(id)) > 0;
 	sql_close(&scope);
 	return found;
@@ -194,7 +194,7 @@ bulk_store_forget_rows(int64 id)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "DELETE FROM sfsync.bulk_row WHERE job = $1", sql_arg_bigint(id));
 	sql_close(&scope);
 }
@@ -206,7 +206,7 @@ bulk_store_remove(int64 id)
 	SqlScope scope;
 
 	bulk_store_forget_rows(id);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "DELETE FROM sfsync.bulk_job WHERE id = $1", sql_arg_bigint(id));
 	sql_close(&scope);
 }
@@ -217,7 +217,7 @@ bulk_stored_jobs(int *n)
 	SqlScope scope;
 	BulkStored *jobs;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	*n = SQL_RUN0(&scope, "SELECT id, mapping, server, operation, job, state, closed_at FROM sfsync.bulk_job"
 						  " ORDER BY id");
 	jobs = MemoryContextAllocZero(scope.caller, sizeof(BulkStored) * Max(*n, 1));
@@ -272,7 +272,7 @@ bulk_stored_rows(Delivery *delivery, BulkJob *job)
 	int n;
 	MemoryContext statement;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	statement = CurrentMemoryContext;
 	n = SQL_RUN(
 		&scope,

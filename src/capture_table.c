@@ -307,7 +307,7 @@ drop_truncate_triggers(Oid partition)
 		table_close(rel, NoLock);
 		if (!has_trigger || ntargets > 0)
 			continue;
-		sql_open(&scope, false);
+		sql_open(&scope);
 		SPI_execute(psprintf("DROP TRIGGER %s ON %s", TRUNCATE_TRIGGER, qualified_name(lfirst_oid(lc))),
 					false, 0);
 		sql_close(&scope);

@@ -577,7 +577,7 @@ load_mappings(Check *check)
 {
 	SqlScope scope;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	check->nmappings = SQL_RUN(&scope,
 							   "SELECT name, object, external_id, on_delete FROM sfsync.mapping"
 							   " WHERE server = $1 ORDER BY name",

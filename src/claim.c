@@ -273,12 +273,6 @@ read_all(Claim *claim)
 	read_parents(claim);
 }
 
-Request *
-claim_request(const Claim *claim, RequestKind kind)
-{
-	return delivery_request(kind, claim->connection, claim->mapping);
-}
-
 static void
 discard_units(Delivery *delivery, MappingQueue *queue)
 {
@@ -458,26 +452,13 @@ claim_batch(Claim *claim, MappingQueue *queue)
 	return send_writes(claim, kinds) || progress;
 }
 
-bool
-claim_may_send(const Delivery *delivery, Connection *connection, int nready, TimestampTz oldest_at,
-			   TimestampTz *again)
-{
-	int waiting = 0;
-	ListCell *lc;
-
-	foreach(lc, delivery->outgoing)
-		if (((Request *) lfirst(lc))->connection == connection)
-			waiting++;
-	return connection_may_send(connection, connection->in_flight + waiting, nready, oldest_at, again);
-}
-
 static bool
 may_send(Claim *claim, MappingQueue *queue)
 {
 	const Unit *first = batch_first(queue);
 
-	return claim_may_send(claim->delivery, claim->connection, queue->nready,
-						  first ? first->first_event_at : 0, &claim->state->held_until);
+	return delivery_may_send(claim->delivery, claim->connection, queue->nready,
+							 first ? first->first_event_at : 0, &claim->state->held_until);
 }
 
 /*

@@ -6,7 +6,7 @@
 #ifndef SFSYNC_CLAIM_H
 #define SFSYNC_CLAIM_H
 
-#include "deliver.h"
+#include "delivery.h"
 #include "intents.h"
 #include "records.h"
 #include "source.h"
@@ -23,10 +23,6 @@ typedef struct ClaimRound
 
 /* arg: a ClaimRound. */
 extern void claim(Delivery *delivery, MappingDelivery *state, void *arg);
-
-/* connection_may_send(), beside the requests that are prepared. */
-extern bool claim_may_send(const Delivery *delivery, Connection *connection, int nready,
-						   TimestampTz oldest_at, TimestampTz *again);
 
 /* A unit while it is decided. */
 typedef struct Candidate
@@ -76,9 +72,6 @@ typedef struct Claim
 	IntentRow *intents; /* requests of unknown outcome that wrote some of the rows */
 	int nintents;
 } Claim;
-
-/* A request of the claim's mapping, in the current context; without its call yet. */
-extern Request *claim_request(const Claim *claim, RequestKind kind);
 
 /* Is a record of that key in flight, or about to be, under whatever key or mapping? */
 extern bool claim_record_in_flight(const Claim *claim, const char *record_key);

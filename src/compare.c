@@ -292,7 +292,7 @@ drop_archived(Report *report)
 			keys[nkeys++] = report->differences[i].salesforce.record_key;
 	if (nkeys == 0)
 		return;
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	n = SQL_RUN(&scope, archived_query, sql_arg_int(report->comparison.mapping->id),
 				sql_arg_texts(keys, nkeys));
 	for (uint64 r = 0; r < n; r++)
@@ -400,7 +400,7 @@ repair_rows(Report *report)
 	}
 	if (n == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	report->nqueued += SQL_RUN(&scope, repair_rows_query, sql_arg_int(mapping->id), sql_arg_texts(keys, n),
 							   sql_arg_byteas(changed, lengths, n), sql_arg_texts(source_keys, n));
 	sql_close(&scope);
@@ -420,7 +420,7 @@ repair_deletes(Report *report)
 			keys[n++] = report->differences[i].salesforce.record_key;
 	if (n == 0 || strcmp(mapping->on_delete, "ignore") == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	report->ndeletes +=
 		SQL_RUN(&scope, repair_deletes_query, sql_arg_int(mapping->id), sql_arg_texts(keys, n));
 	sql_close(&scope);
@@ -440,7 +440,7 @@ finish_repair(Report *report)
 
 	if (report->ndeletes > 0 && !hidden)
 	{
-		sql_open(&scope, false);
+		sql_open(&scope);
 		released = SQL_RUN(&scope, release_query, sql_arg_int(mapping->id), sql_arg_bigint(report->ndeletes));
 		sql_close(&scope);
 	}
@@ -613,7 +613,7 @@ check_backfills(const Mapping *mapping)
 	SqlScope scope;
 	bool running;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	running = SQL_RUN(&scope, "SELECT FROM sfsync.backfill_job WHERE mapping = $1 AND state = 'running'",
 					  sql_arg_int(mapping->id)) > 0;
 	sql_close(&scope);

@@ -59,7 +59,7 @@ conflicts_open(const Mapping *mapping, char *const *keys, int n)
 	char **source_keys = palloc(sizeof(char *) * Max(n, 1));
 	int found;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (SQL_RUN(&scope, "SELECT FROM sfsync.conflict WHERE mapping = $1 AND resolution IS NULL LIMIT 1",
 				sql_arg_text(mapping->name)) > 0)
 	{
@@ -79,7 +79,7 @@ conflict_open_of_record(const Mapping *mapping, const char *key)
 	SqlScope scope;
 	bool open;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	open = SQL_RUN(&scope,
 				   "SELECT FROM sfsync.conflict WHERE mapping = $1 AND source_key = $2 AND field IS NULL"
 				   " AND resolution IS NULL",
@@ -138,7 +138,7 @@ conflicts_settle(const Mapping *mapping, const char *key, const char *salesforce
 	int added = 0;
 	SqlArg source_key = sql_arg_jsonb(source_key_json(mapping, key));
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (open)
 		end_settled(&scope, mapping, source_key, notes);
 	for (int i = 0; i < notes->n; i++)
@@ -163,7 +163,7 @@ conflicts_notify(const Mapping *mapping, const char *ids, int n)
 	appendStringInfoString(&json, "{\"mapping\":");
 	escape_json(&json, mapping->name);
 	appendStringInfo(&json, ",\"ids\":[%s],\"count\":%d}", ids, n);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "SELECT pg_catalog.pg_notify('sfsync_conflict', $1)", sql_arg_text(json.data));
 	sql_close(&scope);
 }
@@ -178,7 +178,7 @@ conflicts_unnamed(const char *server, int *n)
 	SqlScope scope;
 	char **ids;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	*n = SQL_RUN(&scope, unnamed_query, sql_arg_name(server));
 	ids = sql_column(&scope, 1);
 	sql_close(&scope);
@@ -190,7 +190,7 @@ conflicts_name(const char *server, const char *id, const char *name)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(
 		&scope,
 		"UPDATE sfsync.conflict c SET salesforce_modified_by = $2 || ' (' || $3 || ')' FROM sfsync.mapping m"

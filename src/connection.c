@@ -111,7 +111,7 @@ fingerprint(const Connection *connection)
 	SqlScope scope;
 	uint64 hash = 1;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	if (SQL_RUN(&scope,
 				"SELECT pg_catalog.hashtextextended(pg_catalog.concat(s.xmin, s.srvoptions,"
 				" (SELECT pg_catalog.concat(u.xmin, u.umoptions) FROM pg_catalog.pg_user_mapping u"
@@ -162,7 +162,7 @@ resume(Connection *connection)
 {
 	SqlScope scope;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	if (SQL_RUN(&scope,
 				"SELECT coalesce(batch_size, 0), coalesce(concurrency, 0) FROM sfsync.server_state"
 				" WHERE server = $1 AND calls > 0",

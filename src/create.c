@@ -230,7 +230,7 @@ check_object(const char *server, char **object, char **external_id, const char *
 	SfObject *meta;
 	const SfField *field;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	known =
 		SQL_RUN(
 			&scope,
@@ -293,7 +293,7 @@ check_duplicate(const NewMapping *new)
 			(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("mapping \"%s\" exists already", new->name),
 			 errhint(
 				 "Pass another name, change it with sfsync.alter_mapping, or end it with sfsync.drop_mapping.")));
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	if (SQL_RUN(&scope,
 				"SELECT name FROM sfsync.mapping WHERE source::oid = $1 AND server = $2 AND object = $3",
 				sql_arg_oid(new->source), sql_arg_name(new->server), sql_arg_text(new->object)) > 0)
@@ -333,7 +333,7 @@ insert_mapping(const NewMapping *new)
 		keys[i] = list_nth(new->keys, i);
 		attnums[i] = get_attnum(new->source, keys[i]);
 	}
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(
 		&scope, insert_query, sql_arg_text(new->name), sql_arg_oid(new->source), sql_arg_name(new->server),
 		sql_arg_text(new->object), sql_arg_text(new->external_id), sql_arg_oid(new->owner),

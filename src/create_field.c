@@ -20,7 +20,6 @@
 #include "utils/memutils.h"
 
 #include "api.h"
-#include "claim.h"
 #include "create_field.h"
 #include "datum.h"
 #include "errors.h"
@@ -65,7 +64,7 @@ note(const Mapping *mapping, AttrNumber attnum, const char *problem)
 	TimestampTz retry_at = problem ? GetCurrentTimestamp() + MILLISECONDS(sfsync_schema_ttl) : 0;
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (mapping_keep(&scope, mapping->id))
 		SQL_RUN(&scope, note_query, sql_arg_int(mapping->id), sql_arg_int(attnum), sql_arg_text(problem),
 				sql_arg_time(retry_at));
@@ -80,7 +79,7 @@ is_told(const Mapping *mapping, AttrNumber attnum, const char *problem)
 	SqlScope scope;
 	bool told;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	told = SQL_RUN(&scope,
 				   "SELECT FROM sfsync.field_creation WHERE mapping = $1 AND attnum = $2 AND problem = $3",
 				   sql_arg_int(mapping->id), sql_arg_int(attnum), sql_arg_text(problem)) > 0;
@@ -137,7 +136,7 @@ enum_field(Oid type)
 	int n;
 	char **labels;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	n = SQL_RUN(&scope,
 				"SELECT enumlabel::text FROM pg_catalog.pg_enum WHERE enumtypid = $1 ORDER BY enumsortorder",
 				sql_arg_oid(type));
@@ -372,7 +371,7 @@ create_field_step(Delivery *delivery, MappingDelivery *state, void *arg)
 	if (!mapping || !mapping->meta || mapping->broken)
 		return;
 	connection = connection_get(mapping->serverid, mapping->owner);
-	if (!connection->token || !claim_may_send(delivery, connection, 0, 0, &state->held_until))
+	if (!connection->token || !delivery_may_send(delivery, connection, 0, 0, &state->held_until))
 		return;
 	if (!state->creation)
 		begin_due(state, mapping, delivery->context);

@@ -6,7 +6,7 @@
 #ifndef SFSYNC_CREATE_FIELD_H
 #define SFSYNC_CREATE_FIELD_H
 
-#include "deliver.h"
+#include "delivery.h"
 
 /* When is the next field due to be created?  0: none is wanted. */
 extern TimestampTz create_field_due(const MappingDelivery *state, const Mapping *mapping);

@@ -158,7 +158,7 @@ drift_recall(const Mapping *mapping, RouteColumn *columns)
 
 	for (int i = 0; i < mapping->ncolumns; i++)
 		columns[i].create_at = DT_NOBEGIN;
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	if (SQL_RUN(&scope, recall_query, sql_arg_int(mapping->id)) == 1)
 		pairs = sql_texts(&scope, 0, 1, &npairs);
 	ncreations = SQL_RUN(&scope, creation_query, sql_arg_int(mapping->id));
@@ -312,7 +312,7 @@ queue_missed(const Mapping *mapping, AttrNumber attnum)
 	for (int i = 0; i < mapping->ncolumns && !column; i++)
 		if (mapping->columns[i].attnum == attnum)
 			column = &mapping->columns[i];
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (!column || !column->expression)
 		queue_missed_as(&scope, mapping, attnum, attnum);
 	for (int i = 0; column && column->expression && i < column->ninputs; i++)
@@ -329,7 +329,7 @@ drift_begin(const Mapping *mapping, AttrNumber attnum, const SfField *field)
 	SqlScope scope;
 	bool is_new;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	is_new =
 		SQL_RUN(
 			&scope,
@@ -404,7 +404,7 @@ store(const Mapping *mapping, const Pairs *mapped, const Pairs *quarantined, con
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, store_query, sql_arg_int(mapping->id), sql_arg_texts(mapped->texts, mapped->n),
 			sql_arg_texts(quarantined->texts, quarantined->n), sql_arg_text(notice));
 	SQL_RUN(&scope, forget_missed_query, sql_arg_int(mapping->id),
@@ -427,7 +427,7 @@ drift_follow(const Mapping *mapping)
 	bool kept;
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	kept = mapping_keep(&scope, mapping->id);
 	if (SQL_RUN(&scope, "SELECT mapped, quarantined, notice FROM sfsync.mapping_state WHERE mapping = $1",
 				sql_arg_int(mapping->id)) == 1)
@@ -512,7 +512,7 @@ drift_note(const Mapping *mapping, const Unit *const *units, int n)
 	}
 	if (nnoted == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (mapping_keep(&scope, mapping->id))
 		SQL_RUN(&scope, note_query, sql_arg_int(mapping->id), sql_arg_ints(attnums, nnoted),
 				sql_arg_texts(keys, nnoted), sql_arg_texts(times, nnoted));

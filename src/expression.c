@@ -412,7 +412,7 @@ read_kept(int *n)
 	SqlScope scope;
 	Kept *kept;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	*n = SQL_RUN0(&scope, kept_query);
 	kept = MemoryContextAllocZero(scope.caller, sizeof(Kept) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
@@ -477,7 +477,7 @@ keep(const Kept *kept)
 	const Expression *expression = kept->result;
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (kept->rule == 0)
 		SQL_RUN(
 			&scope,

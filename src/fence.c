@@ -54,7 +54,7 @@ fence_reason(const char *server)
 	char *version;
 	char *reason;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	SQL_RUN0(&scope, "SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'sfsync'");
 	version = sql_text(&scope, 0, 1);
 	if (SQL_RUN(&scope, "SELECT system_identifier, database FROM sfsync.server_state WHERE server = $1",
@@ -81,7 +81,7 @@ fence_bind(const char *server)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope,
 			"INSERT INTO sfsync.server_state (server, system_identifier, database)"
 			" VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -213,7 +213,7 @@ sfsync_adopt(PG_FUNCTION_ARGS)
 
 	(void) GetForeignServerByName(server, false);
 	fence_bind(server);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (SQL_RUN(&scope,
 				"UPDATE sfsync.server_state SET system_identifier = $2, database = $3"
 				" WHERE server = $1 AND (system_identifier <> $2 OR database <> $3)",

@@ -15,7 +15,7 @@
 
 #include "backfills.h"
 #include "bulk_job.h"
-#include "deliver.h"
+#include "delivery.h"
 #include "expression.h"
 #include "fetch.h"
 #include "locked.h"
@@ -183,7 +183,7 @@ read_queue(Delivery *delivery)
 	Taking taking = {delivery, NIL};
 	int nread;
 
-	if (!deliver_possible(delivery))
+	if (!delivery_possible(delivery))
 		return; /* busy writers must not pay for reading what can't go */
 	while (delivery->look && at_hand(delivery) < at_hand_low(delivery))
 		if (queue_read(&delivery->window, PAGE, delivery->context, take_event, &taking, &nread))

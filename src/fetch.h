@@ -5,7 +5,7 @@
 #ifndef SFSYNC_FETCH_H
 #define SFSYNC_FETCH_H
 
-#include "deliver.h"
+#include "delivery.h"
 
 extern void fetch(Delivery *delivery);
 

@@ -9,7 +9,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "deliver.h"
+#include "delivery.h"
 #include "fetch.h"
 #include "mapping.h"
 #include "reply.h"

@@ -44,7 +44,7 @@ follow_renames(void)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN0(
 		&scope,
 		"UPDATE sfsync.mapping m SET key_columns = k.names FROM (SELECT o.id,"
@@ -72,7 +72,7 @@ follow_known(const RenameStmt *statement)
 	if (statement->renameType != OBJECT_COLUMN || !statement->relation)
 		return;
 	relid = RangeVarGetRelid(statement->relation, NoLock, true);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(
 		&scope,
 		"UPDATE sfsync.mapping SET known_columns = pg_catalog.array_replace(known_columns, $2::name, $3::name)"
@@ -87,7 +87,7 @@ follow_columns(void)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN0(
 		&scope,
 		"UPDATE sfsync.mapping m SET table_columns = c.names FROM sfsync.mapping o CROSS JOIN LATERAL"
@@ -106,7 +106,7 @@ follow_server(const RenameStmt *statement)
 	SqlArg new = sql_arg_name(statement->newname);
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 
 	/* left by a server of that name that was dropped */
 	SQL_RUN(&scope, "DELETE FROM sfsync.object o WHERE o.server = $2 AND o.server <> $1", old, new);
@@ -154,7 +154,7 @@ follow_partition(const RangeVar *parent)
 		SqlScope scope;
 		bool mapped;
 
-		sql_open(&scope, true);
+		sql_open_latest(&scope);
 		mapped = SQL_RUN(&scope, "SELECT FROM sfsync.mapping WHERE source::oid = $1",
 						 sql_arg_oid(lfirst_oid(lc))) > 0;
 		sql_close(&scope);
@@ -199,7 +199,7 @@ follow_reassign(const ReassignOwnedStmt *statement)
 	ListCell *lc;
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	foreach(lc, statement->roles)
 		SQL_RUN(&scope, "UPDATE sfsync.mapping SET owner = $2::oid::regrole WHERE owner::oid = $1",
 				sql_arg_oid(get_rolespec_oid(lfirst(lc), false)), sql_arg_oid(new));
@@ -252,7 +252,7 @@ follow_dropped(Node *statement)
 	Orphan *orphans;
 	int n;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	n = SQL_RUN0(&scope, orphans_query);
 	orphans = MemoryContextAlloc(scope.caller, sizeof(Orphan) * Max(n, 1));
 	for (int i = 0; i < n; i++)
@@ -275,7 +275,7 @@ refuse_role(Oid role)
 
 	if (!is_installed())
 		return;
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	SQL_RUN(
 		&scope,
 		"SELECT pg_catalog.string_agg(name, ', ' ORDER BY name) FROM sfsync.mapping WHERE owner::oid = $1",
@@ -312,7 +312,7 @@ lock_sources(void)
 	Oid *tables;
 	int n;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	n = SQL_RUN0(
 		&scope,
 		"SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT source::oid FROM sfsync.mapping)"
@@ -386,7 +386,7 @@ source_is_gone(CommandTag tag)
 
 	if (tag != CMDTAG_DROP_TABLE && tag != CMDTAG_DROP_SCHEMA && tag != CMDTAG_DROP_OWNED)
 		return true;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	gone = SQL_RUN0(&scope, "SELECT FROM sfsync.mapping m WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c"
 							" WHERE c.oid = m.source::oid)") > 0;
 	sql_close(&scope);

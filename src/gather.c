@@ -550,7 +550,10 @@ compare_take_pending(Comparison *comparison, bool latest)
 	SqlScope scope;
 	Portal portal;
 
-	sql_open(&scope, latest);
+	if (latest)
+		sql_open_latest(&scope);
+	else
+		sql_open(&scope);
 	portal = SPI_cursor_open_with_args(NULL, pending_query, 1, types, values, NULL, true, 0);
 	do
 	{

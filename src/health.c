@@ -275,7 +275,7 @@ sfsync_health(PG_FUNCTION_ARGS)
 	check_library(result);
 	check_processes(result);
 	check_settings(result);
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	for (int c = 0; c < lengthof(checks); c++)
 	{
 		uint64 n = SQL_RUN0(&scope, checks[c]);

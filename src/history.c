@@ -94,7 +94,7 @@ history_captured(const Mapping *mapping, const Outcome *outcomes, int n)
 		}
 	if (nrefs == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, captured_query, sql_arg_text(mapping->name), sql_arg_xids(xids, nrefs),
 			sql_arg_ints(ns, nrefs));
 	sql_close(&scope);
@@ -182,7 +182,7 @@ history_settled(const Mapping *mapping, const Outcome *outcomes, int n)
 	}
 	if (nlogged == 0 && ndead == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (nlogged > 0)
 		SQL_RUN(&scope, settled_query, sql_arg_text(mapping->name), sql_arg_texts(keys, nlogged),
 				sql_arg_texts(events, nlogged), sql_arg_texts(details, nlogged), sql_arg_int(MAX_DETAIL));
@@ -204,7 +204,7 @@ history_repair(int64 dead_letter, const char *event)
 
 	if (sfsync_history_level == HISTORY_OFF)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, repair_query, sql_arg_bigint(dead_letter), sql_arg_text(event),
 			sql_arg_text(GetUserNameFromId(GetSessionUserId(), true)));
 	sql_close(&scope);
@@ -233,7 +233,7 @@ delete_old(const char *query, int retention)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	sql_open(&scope, false);
+	sql_open(&scope);
 	n = SQL_RUN(&scope, query, sql_arg_int(retention), sql_arg_int(UPKEEP_ROWS));
 	sql_close(&scope);
 	PopActiveSnapshot();
@@ -324,7 +324,7 @@ mappings_of(Oid source, int *n)
 	SqlScope scope;
 	int *ids;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	*n = SQL_RUN(&scope, "SELECT id FROM sfsync.mapping WHERE source::oid = $1 ORDER BY name",
 				 sql_arg_oid(source));
 	ids = sql_column_ints(&scope, 1);
@@ -369,7 +369,7 @@ put_history(ReturnSetInfo *result, const Keys *keys)
 	SqlScope scope;
 	uint64 n;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	n = SQL_RUN(&scope, history_query, sql_arg_ints(keys->ids, keys->n), sql_arg_texts(keys->names, keys->n),
 				sql_arg_texts(keys->keys, keys->n), sql_arg_texts(keys->source_keys, keys->n));
 	for (uint64 i = 0; i < n; i++)

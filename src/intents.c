@@ -15,7 +15,7 @@ intent_add(int mapping, const char *operation, char *const *keys, int nkeys, cha
 	SqlScope scope;
 	int64 id;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope,
 			"INSERT INTO sfsync.intent (mapping, operation, keys, fields, sent_at)"
 			" VALUES ($1, $2, $3, $4, pg_catalog.clock_timestamp()) RETURNING id",
@@ -32,7 +32,7 @@ intents_of_keys(int mapping, char *const *keys, int nkeys, int *n)
 	SqlScope scope;
 	IntentRow *rows;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	*n = SQL_RUN(&scope,
 				 "SELECT keys, fields, sent_at FROM sfsync.intent WHERE mapping = $1"
 				 " AND state <> 'in_flight' AND keys && $2",
@@ -53,7 +53,7 @@ intent_remove(int64 id)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "DELETE FROM sfsync.intent WHERE id = $1", sql_arg_bigint(id));
 	sql_close(&scope);
 }
@@ -63,7 +63,7 @@ intent_unknown(int64 id)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "UPDATE sfsync.intent SET state = 'unknown' WHERE id = $1", sql_arg_bigint(id));
 	sql_close(&scope);
 }
@@ -73,7 +73,7 @@ intents_of_dead_worker(void)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN0(&scope, "UPDATE sfsync.intent SET state = 'unknown' WHERE state = 'in_flight'");
 	sql_close(&scope);
 }
@@ -93,7 +93,7 @@ intents_deleted(int mapping, char *const *keys, int n)
 
 	if (n == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, deleted_query, sql_arg_int(mapping), sql_arg_texts(keys, n));
 	sql_close(&scope);
 }
@@ -131,7 +131,7 @@ intents_verify(TimestampTz before)
 	SqlScope scope;
 	TimestampTz next;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, verified_query, sql_arg_time(before));
 	SQL_RUN(&scope, verify_keys_query, sql_arg_time(before));
 	SQL_RUN(&scope, verify_query, sql_arg_time(before));

@@ -5,7 +5,7 @@
 #ifndef SFSYNC_LOCKED_H
 #define SFSYNC_LOCKED_H
 
-#include "deliver.h"
+#include "delivery.h"
 
 /*
  * Lock a mapped table for reading, or return false at once: the mapping can't be

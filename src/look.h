@@ -5,7 +5,7 @@
 #ifndef SFSYNC_LOOK_H
 #define SFSYNC_LOOK_H
 
-#include "deliver.h"
+#include "delivery.h"
 
 /*
  * At the beginning of a turn, in its transaction: look at every mapping anew.  A

@@ -236,7 +236,7 @@ mapping_find(const char *name)
 	SqlScope scope;
 	int id = 0;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	if (SQL_RUN(&scope, "SELECT id FROM sfsync.mapping WHERE name = $1", sql_arg_text(name)) == 1)
 		id = sql_int(0, 1);
 	sql_close(&scope);
@@ -254,7 +254,7 @@ mapping_require(const char *name)
 
 	if (id != 0)
 		return id;
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	n = SQL_RUN0(&scope, "SELECT name FROM sfsync.mapping ORDER BY name");
 	names = (const char **) sql_column(&scope, 1);
 	sql_close(&scope);
@@ -278,7 +278,7 @@ mapping_ids(int *n)
 	SqlScope scope;
 	int *ids;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	*n = SQL_RUN0(&scope, "SELECT id FROM sfsync.mapping ORDER BY name");
 	ids = sql_column_ints(&scope, 1);
 	sql_close(&scope);

@@ -87,7 +87,7 @@ read_configuration(Mapping *mapping, Loaded *loaded)
 	SqlScope scope;
 	bool found;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	found = SQL_RUN(&scope, load_query, sql_arg_int(mapping->id)) == 1;
 	if (found)
 	{
@@ -200,7 +200,7 @@ read_foreign_key(Mapping *mapping, const ForeignKeyCacheInfo *fk)
 	int last = -1;
 	SqlScope scope;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	if (SQL_RUN(&scope, parents_query, sql_arg_oid(fk->confrelid), sql_arg_name(mapping->server)) == 1)
 	{
 		lookup->parent_mapping = sql_int(0, 1);

@@ -11,7 +11,7 @@
  */
 #include "compat.h"
 
-#include "deliver.h"
+#include "delivery.h"
 #include "mapping.h"
 #include "records.h"
 #include "reply.h"

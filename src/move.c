@@ -18,7 +18,7 @@
 #include "utils/snapmgr.h"
 
 #include "datum.h"
-#include "deliver.h"
+#include "delivery.h"
 #include "fetch.h"
 #include "mapping.h"
 #include "move.h"

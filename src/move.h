@@ -5,7 +5,7 @@
 #ifndef SFSYNC_MOVE_H
 #define SFSYNC_MOVE_H
 
-#include "deliver.h"
+#include "delivery.h"
 
 /* Carry out key changes that can be; true if there were any, or a delete may go before one. */
 extern bool move_keys(Delivery *delivery);

@@ -393,7 +393,7 @@ server_names(int *n)
 	SqlScope scope;
 	char **names;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	*n = SQL_RUN0(&scope, names_query);
 	names = sql_column(&scope, 1);
 	sql_close(&scope);

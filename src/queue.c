@@ -151,7 +151,7 @@ queue_read(QueueWindow *window, int limit, MemoryContext context, QueueEventFunc
 	bool ended = false;
 
 	*nread = 0;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (!window->upto)
 		begin_window(&scope, window, context);
 	while (!ended && *nread < limit)
@@ -175,7 +175,7 @@ queue_prepared_transactions(void)
 
 	if (max_prepared_xacts == 0)
 		return false;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	any = sql_run(&scope,
 				  "SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()",
 				  NULL, 0, 1) > 0;
@@ -241,7 +241,7 @@ deferred_due(const int *mappings, int nmappings, TimestampTz after, TimestampTz 
 	SqlArg from = sql_arg_time(after);
 
 	from.isnull = false;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	*n = SQL_RUN(&scope, due_query, from, sql_arg_time(now), sql_arg_ints(mappings, nmappings),
 				 sql_arg_bigint(limit));
 	rows = take_deferred(&scope, *n);
@@ -255,7 +255,7 @@ deferred_next_due(const int *mappings, int nmappings, TimestampTz now)
 	SqlScope scope;
 	TimestampTz due = 0;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (SQL_RUN(&scope,
 				"SELECT due_at FROM sfsync.deferred WHERE state = 'waiting' AND due_at > $1"
 				" AND mapping = ANY ($2) ORDER BY due_at LIMIT 1",
@@ -274,7 +274,7 @@ deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n)
 	*n = 0;
 	if (nkeys == 0)
 		return NULL;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	*n = SQL_RUN(&scope, keys_query, sql_arg_ints(mappings, nkeys), sql_arg_texts(keys, nkeys));
 	rows = take_deferred(&scope, *n);
 	sql_close(&scope);
@@ -301,7 +301,7 @@ deferred_circles(int mapping, char *const *keys, const int32 *parent_mappings, c
 
 	for (int i = 0; i < n; i++)
 		rows[i] = i;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	nfound = SQL_RUN(&scope, circles_query, sql_arg_int(mapping), sql_arg_ints(rows, n),
 					 sql_arg_ints(parent_mappings, n), sql_arg_texts(parent_keys, n), sql_arg_texts(keys, n));
 	for (int i = 0; i < nfound; i++)
@@ -315,7 +315,7 @@ deferred_remove(int mapping, const char *key)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "DELETE FROM sfsync.deferred WHERE mapping = $1 AND key = $2", sql_arg_int(mapping),
 			sql_arg_text(key));
 	sql_close(&scope);

@@ -149,7 +149,7 @@ build_read(const Claim *claim, Request *request)
 void
 reads_prepare(Claim *claim, UnitKind *kinds)
 {
-	Request *request = claim_request(claim, REQUEST_RETRIEVE);
+	Request *request = delivery_request(REQUEST_RETRIEVE, claim->connection, claim->mapping);
 	int nkeys = 0;
 	int n = 0;
 
@@ -192,7 +192,7 @@ reads_prepare_users(Claim *claim)
 	claim->state->users_wanted = false;
 	if (n == 0)
 		return;
-	request = claim_request(claim, REQUEST_USERS);
+	request = delivery_request(REQUEST_USERS, claim->connection, claim->mapping);
 	request->call = rest_users(claim->connection->options->api_version, (const char *const *) ids, n);
 	delivery_send_later(claim->delivery, request);
 }

@@ -16,7 +16,7 @@ prepare_login(void *arg)
 {
 	Claim *claim = arg;
 	Connection *connection = claim->connection;
-	Request *request = claim_request(claim, REQUEST_LOGIN);
+	Request *request = delivery_request(REQUEST_LOGIN, claim->connection, claim->mapping);
 	Credentials *credentials = credentials_load(connection->serverid, connection->owner);
 	char *error = NULL;
 
@@ -34,7 +34,7 @@ prepare_login(void *arg)
 static void
 prepare_limits(Claim *claim)
 {
-	Request *request = claim_request(claim, REQUEST_LIMITS);
+	Request *request = delivery_request(REQUEST_LIMITS, claim->connection, claim->mapping);
 
 	request->call = rest_limits(claim->connection->options->api_version);
 	claim->connection->limits_in_flight = true;
@@ -58,7 +58,7 @@ limits_ready(Claim *claim)
 static void
 prepare_describe(Claim *claim)
 {
-	Request *request = claim_request(claim, REQUEST_DESCRIBE);
+	Request *request = delivery_request(REQUEST_DESCRIBE, claim->connection, claim->mapping);
 
 	if (claim->mapping->meta && claim->mapping->last_modified && !claim->state->describe_wanted)
 		request->if_modified_since = psprintf("If-Modified-Since: %s", claim->mapping->last_modified);

@@ -86,7 +86,7 @@ records_of_keys(int mapping, char *const *record_keys, int nkeys, int *n)
 	SqlScope scope;
 	RecordRow *rows;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	*n = SQL_RUN(&scope,
 				 "SELECT " RECORD_COLUMNS " FROM " RECORDS_BY_KEY " WHERE r.salesforce_id NOT LIKE '?%'",
 				 sql_arg_int(mapping), sql_arg_texts(record_keys, nkeys));
@@ -132,7 +132,7 @@ records_at_keys(int mapping, char *const *record_keys, char *const *keys, int nk
 	RecordRow *rows;
 	SqlArg id = sql_arg_int(mapping);
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (any_moves(&scope, id))
 		*n =
 			SQL_RUN(&scope, at_keys_query, id, sql_arg_texts(record_keys, nkeys), sql_arg_texts(keys, nkeys));
@@ -163,7 +163,7 @@ record_owners(int mapping, char *const *ids, char *const *record_keys, int n)
 	SqlScope scope;
 	int found;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (any_moves(&scope, id))
 		found = SQL_RUN(&scope, owner_query, id, sql_arg_texts(ids, n), sql_arg_texts(record_keys, n));
 	else
@@ -204,7 +204,7 @@ record_put(int mapping, char *const *record_keys, char *const *keys, char *const
 	for (int i = 0; i < n; i++)
 		if (memories[i])
 			bytes[i] = memory_write(memories[i], &lengths[i]);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, record_put_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
 			sql_arg_texts(keys, n), sql_arg_texts(salesforce_ids, n), sql_arg_byteas(bytes, lengths, n));
 	sql_close(&scope);
@@ -225,7 +225,7 @@ record_meet(int mapping, char *const *record_keys, char *const *keys, char *cons
 
 	if (n == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, record_meet_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
 			sql_arg_texts(keys, n), sql_arg_texts(salesforce_ids, n), sql_arg_texts(at_keys, n));
 	sql_close(&scope);
@@ -236,7 +236,7 @@ record_forget(int mapping, const char *record_key)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "DELETE FROM sfsync.record WHERE mapping = $1 AND record_key = $2", sql_arg_int(mapping),
 			sql_arg_text(record_key));
 	sql_close(&scope);
@@ -247,7 +247,7 @@ record_replaced(int mapping, const char *record_key, const char *replaced)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "UPDATE sfsync.record SET replaced = $3 WHERE mapping = $1 AND record_key = $2",
 			sql_arg_int(mapping), sql_arg_text(record_key), sql_arg_jsonb(replaced));
 	sql_close(&scope);
@@ -309,7 +309,7 @@ record_move(const RecordMove *move)
 	bool taken;
 	char *mover;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	mover = find_mover(&scope, move, &overlapped);
 	SQL_RUN(&scope, displace_query, mapping, to_record_key, sql_arg_text(move->to),
 			sql_arg_xid(Max(move->xid, 1)), sql_arg_text(mover));
@@ -331,7 +331,7 @@ record_is_overlapped(const RecordMove *move)
 
 	if (!move->overlaps)
 		return false;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	overlapped = SQL_RUN(&scope, overlapped_query, sql_arg_int(move->mapping), sql_arg_text(move->from),
 						 sql_arg_xid(move->xid)) > 0;
 	sql_close(&scope);
@@ -347,7 +347,7 @@ record_expect(int mapping, const char *record_key, const char *key, char *const 
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, expect_query, sql_arg_int(mapping), sql_arg_text(record_key), sql_arg_text(key),
 			sql_arg_texts(at_keys, n));
 	sql_close(&scope);
@@ -368,7 +368,7 @@ record_split(const RecordMove *move)
 
 	if (record_is_overlapped(move))
 		return false;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (SQL_RUN(&scope,
 				"SELECT FROM sfsync.record WHERE mapping = $1 AND record_key = $2 AND key = $3"
 				" AND salesforce_id LIKE '?%'",
@@ -390,7 +390,7 @@ records_nowhere(int mapping, char *const *record_keys, int n)
 
 	if (n == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope,
 			"UPDATE sfsync.record SET at_keys = '{}' WHERE mapping = $1 AND record_key = ANY ($2)"
 			" AND salesforce_id LIKE '?%' AND at_keys <> '{}'",
@@ -405,7 +405,7 @@ records_not_expected(int mapping, char *const *record_keys, int n)
 
 	if (n == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(
 		&scope,
 		"DELETE FROM sfsync.record WHERE mapping = $1 AND record_key = ANY ($2) AND salesforce_id LIKE '?%'",
@@ -419,7 +419,7 @@ record_has_moved(int mapping, const char *record_key)
 	SqlScope scope;
 	bool has;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	has = SQL_RUN(&scope,
 				  "SELECT FROM sfsync.record WHERE mapping = $1 AND record_key = $2 AND at_keys IS NOT NULL",
 				  sql_arg_int(mapping), sql_arg_text(record_key)) > 0;
@@ -452,7 +452,7 @@ keys_moved(const Mapping *mapping, char *const *from, char *const *to, int n)
 		old_keys[i] = source_key_json(mapping, from[i]);
 		new_keys[i] = source_key_json(mapping, to[i]);
 	}
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, moved_dead_letters_query, sql_arg_text(mapping->name), sql_arg_texts(from, n));
 	SQL_RUN(&scope, moved_conflicts_query, sql_arg_text(mapping->name), sql_arg_texts(old_keys, n),
 			sql_arg_texts(new_keys, n));
@@ -473,7 +473,7 @@ records_may_have(int mapping, char *const *record_keys, char *const *ids, char *
 
 	if (n == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, may_have_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
 			sql_arg_texts(ids, n), sql_arg_texts(keys, n));
 	sql_close(&scope);
@@ -490,7 +490,7 @@ records_have_own(int mapping, char *const *record_keys, char *const *ids, int n)
 
 	if (n == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, have_own_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
 			sql_arg_texts(ids, n));
 	sql_close(&scope);
@@ -507,7 +507,7 @@ records_have_none(int mapping, char *const *record_keys, char *const *ids, int n
 
 	if (n == 0)
 		return;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, have_none_query, sql_arg_int(mapping), sql_arg_texts(record_keys, n),
 			sql_arg_texts(ids, n));
 	sql_close(&scope);

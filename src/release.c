@@ -32,7 +32,7 @@ decide_held(FunctionCallInfo fcinfo, const char *query)
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
-	sql_open(&scope, false);
+	sql_open(&scope);
 	n = SQL_RUN(&scope, query, sql_arg_int(mapping->id));
 	sql_close(&scope);
 	shmem_wake_at_commit();
@@ -59,7 +59,7 @@ forget_left_out(FunctionCallInfo fcinfo)
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope,
 			"DELETE FROM sfsync.record r USING sfsync.deferred d WHERE d.mapping = $1 AND d.state = 'held'"
 			" AND d.reason = $2 AND r.mapping = $1 AND r.key = d.key",

@@ -16,7 +16,7 @@
 #include "bulk_job.h"
 #include "claim.h"
 #include "create_field.h"
-#include "deliver.h"
+#include "delivery.h"
 #include "describe.h"
 #include "errors.h"
 #include "intents.h"

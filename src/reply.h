@@ -6,7 +6,7 @@
 #ifndef SFSYNC_REPLY_H
 #define SFSYNC_REPLY_H
 
-#include "deliver.h"
+#include "delivery.h"
 
 extern void reply_settle(Delivery *delivery, Request *request, const HttpReply *reply);
 

@@ -31,7 +31,7 @@ read_open(int64 id, OpenConflict *conflict)
 	SqlScope scope;
 	bool found;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	found = SQL_RUN(&scope,
 					"SELECT mapping, source_key::text, field FROM sfsync.conflict"
 					" WHERE id = $1 AND resolution IS NULL",
@@ -52,7 +52,7 @@ close_conflict(int64 id, const char *keep)
 	SqlScope scope;
 	bool closed;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	closed = SQL_RUN(&scope,
 					 "UPDATE sfsync.conflict SET resolution = $2, resolved_at = pg_catalog.clock_timestamp()"
 					 " WHERE id = $1 AND resolution IS NULL",
@@ -78,7 +78,7 @@ queue_event(const Mapping *mapping, int64 id, char operation, const char *key, c
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, event_query, sql_arg_int(FIRST_NUMBER + (int) (id % FIRST_NUMBER)),
 			sql_arg_int(mapping->id), sql_arg_text(psprintf("%c", operation)), sql_arg_text(key),
 			sql_arg_bytes(changed, len), sql_arg_bigint(id));

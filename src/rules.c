@@ -67,7 +67,7 @@ refuse_excluded(const Mapping *mapping, const Expression *expression)
 	SqlScope scope;
 	char *column = NULL;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	if (SQL_RUN(
 			&scope,
 			"SELECT column_name FROM sfsync.rule WHERE mapping = $1 AND field IS NULL AND column_name = ANY ($2)"
@@ -103,7 +103,7 @@ expression_number(const Mapping *mapping, const char *field, const Expression *e
 	SqlScope scope;
 	int number;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, number_query, sql_arg_int(mapping->id), sql_arg_text(field),
 			sql_arg_text(expression->text), sql_arg_int(MAPPING_EXPRESSION_ATTNUM));
 	number = sql_int(0, 1);
@@ -140,7 +140,7 @@ put_rule(const Mapping *mapping, const NewRule *rule)
 		sql_arg_smallints(expression ? expression->attnums : NULL, expression ? expression->ncolumns : 0);
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (rule->column)
 		SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND field IS NULL AND column_name = $2",
 				sql_arg_int(mapping->id), sql_arg_name(rule->column));
@@ -212,7 +212,7 @@ sfsync_unmap_field(PG_FUNCTION_ARGS)
 	api_require(fcinfo, 1, "field");
 	mapping = api_mapping(api_text(fcinfo, 0));
 	api_lock_mapping(mapping);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	n = SQL_RUN(
 		&scope,
 		"DELETE FROM sfsync.rule WHERE mapping = $1 AND pg_catalog.lower(field) = pg_catalog.lower($2)",
@@ -231,7 +231,7 @@ refuse_used(const Mapping *mapping, const char *column)
 	char *field = NULL;
 	char *text = NULL;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	if (SQL_RUN(
 			&scope,
 			"SELECT field, expression FROM sfsync.rule WHERE mapping = $1 AND $2 = ANY (expression_columns)"
@@ -265,7 +265,7 @@ sfsync_exclude_column(PG_FUNCTION_ARGS)
 	attnum = api_column(mapping, column);
 	refuse_used(mapping, column);
 	api_lock_mapping(mapping);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND column_name = $2",
 			sql_arg_int(mapping->id), sql_arg_name(column));
 	SQL_RUN(&scope, "INSERT INTO sfsync.rule (mapping, column_name, attnum) VALUES ($1, $2, $3::smallint)",
@@ -289,7 +289,7 @@ sfsync_reset_column(PG_FUNCTION_ARGS)
 	mapping = api_mapping(api_text(fcinfo, 0));
 	(void) api_column(mapping, column);
 	api_lock_mapping(mapping);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND column_name = $2",
 			sql_arg_int(mapping->id), sql_arg_name(column));
 	sql_close(&scope);

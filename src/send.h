@@ -5,7 +5,7 @@
 #ifndef SFSYNC_SEND_H
 #define SFSYNC_SEND_H
 
-#include "deliver.h"
+#include "delivery.h"
 
 /* After the commit of the transaction that prepared them: what is to be sent is in flight. */
 extern void send_outgoing(Delivery *delivery);

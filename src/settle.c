@@ -521,7 +521,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 	SqlScope scope;
 	bool woken = false;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (n > 0 && mapping)
 		history_captured(mapping, outcomes, n);
 	if (n > 0)

@@ -34,13 +34,21 @@ typedef struct KeptPlan
 static HTAB *kept_plans = NULL;
 
 void
-sql_open(SqlScope *scope, bool latest)
+sql_open(SqlScope *scope)
 {
 	scope->caller = CurrentMemoryContext;
-	scope->latest = latest;
+	scope->latest = false;
 	sfsync_enter_owner(&scope->saved);
-	if (latest)
-		PushActiveSnapshot(GetLatestSnapshot());
+	SPI_connect();
+}
+
+void
+sql_open_latest(SqlScope *scope)
+{
+	scope->caller = CurrentMemoryContext;
+	scope->latest = true;
+	sfsync_enter_owner(&scope->saved);
+	PushActiveSnapshot(GetLatestSnapshot());
 	SPI_connect();
 }
 

@@ -25,10 +25,11 @@ typedef struct SqlArg
 } SqlArg;
 
 /*
- * Everything between runs as the extension's owner, inside SPI.  latest is
- * for reading configuration inside a transaction with an older snapshot.
+ * Everything between runs as the extension's owner, inside SPI.  The latter only
+ * reads, but as of now: for configuration, in a transaction with an older snapshot.
  */
-extern void sql_open(SqlScope *scope, bool latest);
+extern void sql_open(SqlScope *scope);
+extern void sql_open_latest(SqlScope *scope);
 extern void sql_close(SqlScope *scope);
 
 /*

@@ -20,7 +20,7 @@ mapping_state_add(int mapping, const MappingCounters *counters)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (mapping_keep(&scope, mapping))
 		SQL_RUN(&scope, add_query, sql_arg_int(mapping), sql_arg_bigint(counters->synced),
 				sql_arg_bigint(counters->unchanged), sql_arg_bigint(counters->ignored),
@@ -33,7 +33,7 @@ mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	if (mapping_keep(&scope, mapping))
 		SQL_RUN(&scope,
 				"INSERT INTO sfsync.mapping_state AS s (mapping, blocked, blocked_until, last_error)"
@@ -49,7 +49,7 @@ mapping_state_goes(int mapping)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope,
 			"UPDATE sfsync.mapping_state SET blocked = NULL, blocked_until = NULL"
 			" WHERE mapping = $1 AND blocked IS NOT NULL",
@@ -63,7 +63,7 @@ mapping_state_waits(int mapping, const char *reason)
 	SqlScope scope;
 	bool other;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	other = mapping_keep(&scope, mapping) &&
 			SQL_RUN(&scope,
 					"INSERT INTO sfsync.mapping_state AS s (mapping, waits) SELECT $1, $2"
@@ -91,7 +91,7 @@ server_state_put(const ServerState *state)
 	SqlArg limit = sql_arg_bigint(org->limit);
 
 	used.isnull = limit.isnull = org->limit <= 0;
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope, server_put_query, sql_arg_name(state->server), sql_arg_text(state->organization_id),
 			sql_arg_text(state->user_id), sql_arg_text(state->state), sql_arg_text(state->detail),
 			sql_arg_time(state->retry_at), used, limit, sql_arg_bigint(state->calls),
@@ -105,7 +105,7 @@ object_put(const char *server, const char *object, const char *describe, const c
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope,
 			"INSERT INTO sfsync.object (server, object, describe, last_modified, fetched_at)"
 			" VALUES ($1, $2, $3, $4, pg_catalog.clock_timestamp())"
@@ -121,7 +121,7 @@ object_touch(const char *server, const char *object)
 {
 	SqlScope scope;
 
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN(&scope,
 			"UPDATE sfsync.object SET fetched_at = pg_catalog.clock_timestamp(), refresh = false"
 			" WHERE server = $1 AND object = $2",

@@ -146,7 +146,7 @@ current_snapshot(void)
 	SqlScope scope;
 	char *snapshot;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	SQL_RUN0(&scope, "SELECT pg_catalog.pg_current_snapshot()::text");
 	snapshot = sql_text(&scope, 0, 1);
 	sql_close(&scope);
@@ -159,7 +159,7 @@ settled(const char *snapshot, int mapping)
 	SqlScope scope;
 	bool result;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	SQL_RUN(&scope, unsettled_query, sql_arg_text(snapshot), sql_arg_int(mapping));
 	result = !sql_bool(0, 1);
 	sql_close(&scope);
@@ -230,7 +230,7 @@ set_paused(FunctionCallInfo fcinfo, bool paused)
 		if (!mapping)
 			continue;
 		mapping = api_mapping(mapping->name);
-		sql_open(&scope, false);
+		sql_open(&scope);
 		SQL_RUN(&scope, "UPDATE sfsync.mapping SET paused = $2 WHERE id = $1 AND paused <> $2",
 				sql_arg_int(mapping->id), sql_arg_bool(paused));
 		sql_close(&scope);
@@ -269,7 +269,7 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
 
 	if (server)
 		(void) GetForeignServerByName(server, false);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	SQL_RUN0(&scope,
 			 "INSERT INTO sfsync.object (server, object) SELECT DISTINCT server, object FROM sfsync.mapping"
 			 " ON CONFLICT DO NOTHING");
@@ -313,7 +313,7 @@ open_dead_letter(int64 id)
 	SqlScope scope;
 	char *mapping = NULL;
 
-	sql_open(&scope, true);
+	sql_open_latest(&scope);
 	if (SQL_RUN(&scope, "SELECT mapping FROM sfsync.dead_letter WHERE id = $1 AND status = 'open'",
 				sql_arg_bigint(id)) == 1)
 		mapping = sql_text(&scope, 0, 1);
@@ -334,7 +334,7 @@ sfsync_retry(PG_FUNCTION_ARGS)
 
 	if (!open_dead_letter(id))
 		PG_RETURN_BOOL(false);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	open =
 		SQL_RUN(&scope, "UPDATE sfsync.dead_letter SET status = 'retrying' WHERE id = $1 AND status = 'open'",
 				sql_arg_bigint(id)) > 0;
@@ -363,7 +363,7 @@ sfsync_discard(PG_FUNCTION_ARGS)
 				 errhint("Say why the change is given up; it is kept in the dead letter's note.")));
 	if (!open_dead_letter(PG_GETARG_INT64(0)))
 		PG_RETURN_BOOL(false);
-	sql_open(&scope, false);
+	sql_open(&scope);
 	open = SQL_RUN(&scope,
 				   "UPDATE sfsync.dead_letter SET status = 'discarded', note = $2,"
 				   " resolved_at = pg_catalog.clock_timestamp() WHERE id = $1 AND status = 'open'",

@@ -7,7 +7,7 @@
  */
 #include "compat.h"
 
-#include "deliver.h"
+#include "delivery.h"
 #include "errors.h"
 #include "poison.h"
 #include "reply.h"

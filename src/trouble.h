@@ -5,7 +5,7 @@
 #ifndef SFSYNC_TROUBLE_H
 #define SFSYNC_TROUBLE_H
 
-#include "deliver.h"
+#include "delivery.h"
 
 /*
  * A request or a part of it failed, and not for what it says.  Says of its units

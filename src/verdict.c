@@ -4,7 +4,7 @@
  */
 #include "compat.h"
 
-#include "deliver.h"
+#include "delivery.h"
 #include "errors.h"
 #include "mapping.h"
 #include "payload.h"

@@ -28,7 +28,7 @@
 #include "bulk_job.h"
 #include "connection.h"
 #include "datum.h"
-#include "deliver.h"
+#include "turn.h"
 #include "history.h"
 #include "http.h"
 #include "intents.h"
@@ -137,7 +137,7 @@ turn(Delivery *delivery, bool woken)
 
 	PG_TRY();
 	{
-		wait = deliver_turn(delivery, woken);
+		wait = turn_take(delivery, woken);
 		history_upkeep();
 	}
 	PG_CATCH();
@@ -148,7 +148,7 @@ turn(Delivery *delivery, bool woken)
 		FlushErrorState();
 		if (IsTransactionState())
 			AbortCurrentTransaction();
-		deliver_recover(delivery);
+		turn_recover(delivery);
 	}
 	PG_END_TRY();
 	return wait;
@@ -188,13 +188,13 @@ wait_for_work(HttpClient *http, long wait)
 static TimestampTz
 earliest_turn(const Delivery *delivery, TimestampTz last)
 {
-	return deliver_possible(delivery) ? 0 : TimestampTzPlusMilliseconds(last, IDLE_LOOK_MS);
+	return delivery_possible(delivery) ? 0 : TimestampTzPlusMilliseconds(last, IDLE_LOOK_MS);
 }
 
 static void
 loop(HttpClient *http, Oid extension)
 {
-	Delivery *delivery = deliver_create(http);
+	Delivery *delivery = delivery_create(http);
 	TimestampTz next = 0; /* of the next turn; 0: when something happens */
 	TimestampTz last = 0;
 	bool look = true;
@@ -202,7 +202,7 @@ loop(HttpClient *http, Oid extension)
 	take_up_work(delivery);
 	while (!shmem_worker_must_leave())
 	{
-		bool replied = deliver_replies(delivery);
+		bool replied = turn_replies(delivery);
 		TimestampTz now = GetCurrentTimestamp();
 		TimestampTz hold = replied || look ? 0 : earliest_turn(delivery, last);
 		bool woken;

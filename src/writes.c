@@ -239,7 +239,7 @@ add_part(Claim *claim, Request *request, UnitKind kind, int max, UnitKind *kinds
 static Request *
 start_write(Claim *claim, RequestKind kind)
 {
-	Request *request = claim_request(claim, kind);
+	Request *request = delivery_request(kind, claim->connection, claim->mapping);
 
 	request->outcomes = palloc0(sizeof(Outcome) * claim->n);
 	request->records = palloc0(sizeof(RestRecord) * claim->n);
@@ -274,7 +274,7 @@ writes_prepare(Claim *claim, UnitKind *kinds)
 void
 writes_prepare_lookup(Claim *claim, const UnitKind *kinds)
 {
-	Request *request = claim_request(claim, REQUEST_LOOKUP);
+	Request *request = delivery_request(REQUEST_LOOKUP, claim->connection, claim->mapping);
 	int max = 0;
 	const char **asked;
 

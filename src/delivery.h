@@ -1,14 +1,10 @@
 /*
- * deliver.h
- *		The worker's work: fetch what changed, decide what it means for
- *		Salesforce, send it, settle the replies.
- *
- * A turn is one transaction that reads the queue and the rows and notes the
- * intents; requests are sent after its commit, and each reply is settled in a
- * transaction of its own.  None is open while requests are in flight.
+ * delivery.h
+ *		What the parts of the worker's turn (turn.h) share: the work at hand, what
+ *		is known of mappings, outcomes, requests.
  */
-#ifndef SFSYNC_DELIVER_H
-#define SFSYNC_DELIVER_H
+#ifndef SFSYNC_DELIVERY_H
+#define SFSYNC_DELIVERY_H
 
 #include "nodes/pg_list.h"
 
@@ -164,25 +160,18 @@ typedef struct Delivery
 } Delivery;
 
 /* Once, in the worker; in a long-lived context of its own. */
-extern Delivery *deliver_create(HttpClient *http);
+extern Delivery *delivery_create(HttpClient *http);
 
-/*
- * Do what can be done now.  woken: something may have changed.  Returns
- * milliseconds until there may be more to do; -1: nothing on its own.
- */
-extern long deliver_turn(Delivery *delivery, bool woken);
+/* What is known of a mapping; made anew where there is nothing yet. */
+extern MappingDelivery *delivery_of(Delivery *delivery, int mapping);
+
+/* What its transaction noted is undone: it is noted again. */
+extern void delivery_begin_anew(MappingDelivery *state);
 
 /* Could anything be delivered, as of the last turn? */
-extern bool deliver_possible(const Delivery *delivery);
+extern bool delivery_possible(const Delivery *delivery);
 
-/* After an error in a turn, its transaction aborted: what it had begun is ready again. */
-extern void deliver_recover(Delivery *delivery);
-
-/* Settle the replies that have come; false if there was none. */
-extern bool deliver_replies(Delivery *delivery);
-
-/* For deliver's own files. */
-extern MappingDelivery *delivery_of(Delivery *delivery, int mapping);
+/* Nothing is sent of the mapping for a while, which grows while it fails; or it goes again. */
 extern void delivery_block(Delivery *delivery, MappingDelivery *state, const char *reason, TimestampTz now);
 extern void delivery_unblock(MappingDelivery *state);
 
@@ -192,10 +181,17 @@ extern Request *delivery_request(RequestKind kind, Connection *connection, const
 /* It goes out when the turn's transaction has committed. */
 extern void delivery_send_later(Delivery *delivery, Request *request);
 
+/* connection_may_send(), beside the requests that are to go out. */
+extern bool delivery_may_send(const Delivery *delivery, Connection *connection, int nready,
+							  TimestampTz oldest_at, TimestampTz *again);
+
 /* An outcome without a request; its unit counts as in flight until the end of the turn. */
 extern Outcome *delivery_decide(Delivery *delivery, Unit *unit, OutcomeKind kind);
 
-/* In a transaction: state for the views, when the work is done or it's been a while. */
+/* When there is state to be written for the views; 0: none. */
+extern TimestampTz delivery_state_due(const Delivery *delivery);
+
+/* Do so, in a transaction: when the work is done, or it's been a while, or a state is another. */
 extern void delivery_write_state(Delivery *delivery, bool idle);
 
 /*
@@ -220,4 +216,4 @@ delivery_soonest(TimestampTz *next, TimestampTz candidate)
 		*next = candidate;
 }
 
-#endif /* SFSYNC_DELIVER_H */
+#endif /* SFSYNC_DELIVERY_H */
