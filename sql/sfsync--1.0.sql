@@ -32,7 +32,7 @@ COMMENT ON FOREIGN DATA WRAPPER sfsync IS
 --
 -- Tables that hold rows of a mapping have no foreign key to it: archives of
 -- pg_dump don't say in which order an extension's tables are to be loaded, and
--- pg_restore -j takes any.  src/mapping.h (mapping_keep) stands in for it.
+-- pg_restore -j takes any.  Locks on mappings (src/lock.h) stand in for them.
 --
 
 CREATE TABLE sfsync.mapping (

@@ -136,7 +136,7 @@ sfsync_alter_mapping(PG_FUNCTION_ARGS)
 	replicated.isnull = PG_ARGISNULL(6);
 	if (zone)
 		check_zone(zone);
-	api_lock_mapping(mapping);
+	api_lock_mapping(mapping, AccessShareLock);
 	if (updated_at && updated_at[0] != '\0')
 	{
 		Relation rel = table_open(mapping->source, NoLock);
@@ -242,14 +242,9 @@ refuse_pending(const Mapping *mapping, int64 pending)
 			 errhint("Wait with sfsync.wait_for_sync, or pass discard_pending => true to give them up.")));
 }
 
-/*
- * In the order in which the worker writes, which so never waits for a session
- * that waits for it; what is added only while the mapping is kept (mapping_keep)
- * comes behind the mapping.
- */
 static const char *const delete_queries[] = {
 	"DELETE FROM sfsync.queue WHERE mapping = $1",
-	/* the first may have waited for the worker to settle a part of rows, and put back the rest */
+	/* the first may have waited for somebody who took rows apart, and put them back as others */
 	"DELETE FROM sfsync.queue WHERE mapping = $1",
 	"DELETE FROM sfsync.deferred WHERE mapping = $1",
 	"DELETE FROM sfsync.record WHERE mapping = $1",
@@ -309,7 +304,7 @@ api_drop_mapping(const Mapping *mapping, bool discard)
 	bool exists = mapping->source_name != NULL;
 	int64 given_up;
 
-	api_lock_mapping(mapping);
+	api_lock_mapping(mapping, AccessExclusiveLock);
 	given_up = delete_mapping(mapping, discard);
 	CommandCounterIncrement();
 	if (exists && is_mapped(source))

@@ -357,21 +357,16 @@ api_start_filtered_backfill(int mapping, int64 rows, const char *filter)
 void
 api_keep_mapping(const Mapping *mapping)
 {
-	SqlScope scope;
-	bool kept;
-
-	sql_open(&scope);
-	kept = mapping_keep(&scope, mapping->id);
-	sql_close(&scope);
-	if (!kept)
+	if (!mapping_hold(mapping->id))
 		just_dropped(mapping->name);
 }
 
 void
-api_lock_mapping(const Mapping *mapping)
+api_lock_mapping(const Mapping *mapping, LOCKMODE mode)
 {
 	if (mapping->source_name)
 		LockRelationOid(mapping->source, ShareRowExclusiveLock);
+	(void) lock_mapping(mapping->id, mode, true);
 	api_keep_mapping(mapping);
 }
 

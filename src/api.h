@@ -8,6 +8,7 @@
 #include "expression.h"
 #include "fmgr.h"
 #include "utils/rel.h"
+#include "lock.h"
 #include "mapping.h"
 #include "nodes/execnodes.h"
 
@@ -57,8 +58,8 @@ extern void api_check_name(const char *argument, const char *value);
 /* Keep the mapping from being dropped until the transaction ends; an error if it just was. */
 extern void api_keep_mapping(const Mapping *mapping);
 
-/* That, and keep writers off the mapped table. */
-extern void api_lock_mapping(const Mapping *mapping);
+/* The same in a mode of lock.h, and keep writers off the mapped table. */
+extern void api_lock_mapping(const Mapping *mapping, LOCKMODE mode);
 
 /* Tell everybody that the mapping is another, and wake the worker, at commit. */
 extern void api_changed(const Mapping *mapping);

@@ -10,6 +10,7 @@
 
 #include "bulk_job.h"
 #include "errors.h"
+#include "lock.h"
 #include "reply.h"
 #include "sfsync.h"
 
@@ -23,10 +24,17 @@
  */
 
 static void
-store_state(const BulkJob *job, const char *state)
+begin_store(const BulkJob *job)
 {
 	StartTransactionCommand();
+	(void) lock_mapping(job->mapping, AccessShareLock, true);
 	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+store_state(const BulkJob *job, const char *state)
+{
+	begin_store(job);
 	bulk_store_state(job->id, state, job->job);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -37,8 +45,7 @@ store_removal(const BulkJob *job)
 {
 	if (job->id == 0)
 		return;
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	begin_store(job);
 	bulk_store_remove(job->id);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

@@ -143,9 +143,6 @@ bulk_store(BulkJob *job)
 	for (int i = 0; i < n; i++)
 		take_row(&arrays, i, &job->rows[i].outcome);
 	sql_open(&scope);
-	if (!mapping_keep(&scope, job->mapping))
-		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						errmsg("the mapping of a bulk job has just been dropped")));
 	SQL_RUN(&scope,
 			"INSERT INTO sfsync.bulk_job (mapping, server, object, operation, rows)"
 			" VALUES ($1, $2, $3, $4, $5) RETURNING id",

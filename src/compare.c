@@ -637,6 +637,8 @@ comparable_mapping(FunctionCallInfo fcinfo)
 	if (fence)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("server \"%s\" is fenced", mapping->server), errdetail("%s", fence)));
+	if (PG_GETARG_BOOL(1))
+		api_keep_mapping(mapping);
 	return mapping;
 }
 

@@ -65,9 +65,8 @@ note(const Mapping *mapping, AttrNumber attnum, const char *problem)
 	SqlScope scope;
 
 	sql_open(&scope);
-	if (mapping_keep(&scope, mapping->id))
-		SQL_RUN(&scope, note_query, sql_arg_int(mapping->id), sql_arg_int(attnum), sql_arg_text(problem),
-				sql_arg_time(retry_at));
+	SQL_RUN(&scope, note_query, sql_arg_int(mapping->id), sql_arg_int(attnum), sql_arg_text(problem),
+			sql_arg_time(retry_at));
 	sql_close(&scope);
 	mapping_changed(mapping->source);
 }

@@ -9,6 +9,7 @@
 
 #include "connection.h"
 #include "delivery.h"
+#include "lock.h"
 #include "mapping.h"
 #include "payload.h"
 #include "sfsync.h"
@@ -221,8 +222,8 @@ write_counters(Delivery *delivery)
 	{
 		MappingDelivery *state = lfirst(lc);
 
-		if (!state->dirty)
-			continue;
+		if (!state->dirty || !lock_mapping(state->id, AccessShareLock, false))
+			continue; /* where somebody drops it: later, if it is still there then */
 		mapping_state_add(state->id, &state->counters);
 		if (state->counters.last_error)
 			pfree(state->counters.last_error);

@@ -424,11 +424,9 @@ drift_follow(const Mapping *mapping)
 	char *notice_before = NULL;
 	bool known = false;
 	bool queued = false;
-	bool kept;
 	SqlScope scope;
 
 	sql_open(&scope);
-	kept = mapping_keep(&scope, mapping->id);
 	if (SQL_RUN(&scope, "SELECT mapped, quarantined, notice FROM sfsync.mapping_state WHERE mapping = $1",
 				sql_arg_int(mapping->id)) == 1)
 	{
@@ -440,8 +438,6 @@ drift_follow(const Mapping *mapping)
 		notice_before = sql_text(&scope, 0, 3);
 	}
 	sql_close(&scope);
-	if (!kept)
-		return false;
 	quarantined = quarantined_pairs(mapping, &mapped_before, &quarantined_before);
 	if (known && same_pairs(&mapped, &mapped_before) && same_pairs(&quarantined, &quarantined_before) &&
 		strcmp(notice ? notice : "", notice_before ? notice_before : "") == 0)
@@ -513,8 +509,7 @@ drift_note(const Mapping *mapping, const Unit *const *units, int n)
 	if (nnoted == 0)
 		return;
 	sql_open(&scope);
-	if (mapping_keep(&scope, mapping->id))
-		SQL_RUN(&scope, note_query, sql_arg_int(mapping->id), sql_arg_ints(attnums, nnoted),
-				sql_arg_texts(keys, nnoted), sql_arg_texts(times, nnoted));
+	SQL_RUN(&scope, note_query, sql_arg_int(mapping->id), sql_arg_ints(attnums, nnoted),
+			sql_arg_texts(keys, nnoted), sql_arg_texts(times, nnoted));
 	sql_close(&scope);
 }

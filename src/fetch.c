@@ -18,6 +18,7 @@
 #include "delivery.h"
 #include "expression.h"
 #include "fetch.h"
+#include "lock.h"
 #include "locked.h"
 #include "sfsync.h"
 #include "source.h"
@@ -461,14 +462,15 @@ advance(const BackfillChunk *chunk)
 void
 fetch_note_chunks(Delivery *delivery)
 {
-	List *passed = NIL; /* jobs with an open chunk: later ones of it must wait */
+	List *passed = NIL; /* jobs with an open chunk, or that just end: later ones of it must wait */
 	ListCell *lc;
 
 	foreach(lc, delivery->chunks)
 	{
 		BackfillChunk *chunk = lfirst(lc);
 
-		if (chunk->chunk.pending > 0 || list_member_int(passed, (int) chunk->job))
+		if (chunk->chunk.pending > 0 || list_member_int(passed, (int) chunk->job) ||
+			!lock_mapping(chunk->mapping, AccessShareLock, false))
 		{
 			passed = lappend_int(passed, (int) chunk->job);
 			continue;

@@ -11,15 +11,18 @@
 
 #include "delivery.h"
 #include "fetch.h"
+#include "lock.h"
 #include "mapping.h"
 #include "reply.h"
 #include "settle.h"
 
 void
-reply_begin(void)
+reply_begin(int mapping)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (mapping != 0)
+		(void) lock_mapping(mapping, AccessShareLock, true);
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
@@ -207,7 +210,7 @@ reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Reque
 		Mapping *mapping;
 		int remaining = batch_size(delivery->work);
 
-		reply_begin();
+		reply_begin(mapping_id);
 		MemoryContextSwitchTo(caller);
 		mapping = mapping_get(mapping_id);
 		join_renewed(delivery, mapping_id, outcomes, n);

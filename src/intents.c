@@ -99,7 +99,8 @@ intents_deleted(int mapping, char *const *keys, int n)
 }
 
 static const char verify_query[] =
-	"WITH old AS (UPDATE sfsync.intent SET state = 'verifying' WHERE state = 'unknown' AND sent_at <= $1 RETURNING *)"
+	"WITH old AS (UPDATE sfsync.intent SET state = 'verifying' WHERE state = 'unknown' AND sent_at <= $1 AND mapping = ANY ($2)"
+	" RETURNING *)"
 	" INSERT INTO sfsync.deferred AS d (mapping, key, state, reason, due_at, attempts, whole, whole_at, deleted,"
 	" first_event_at, event_at, xid, captured, renewed)"
 	" SELECT o.mapping, k.key, 'waiting', 'looked at again: the reply to a request never came',"
@@ -113,29 +114,32 @@ static const char verify_query[] =
 static const char verify_keys_query[] =
 	"UPDATE sfsync.record r SET at_keys = coalesce(r.at_keys, ARRAY[r.record_key]) || ''::pg_catalog.text"
 	" FROM sfsync.intent i JOIN sfsync.mapping m ON m.id = i.mapping WHERE i.state = 'unknown' AND i.sent_at <= $1"
+	" AND i.mapping = ANY ($2)"
 	" AND m.external_id = ANY (i.fields) AND r.mapping = i.mapping AND r.key = ANY (i.keys)";
 
 /* Those that were looked at are over once nothing of theirs waits any more, or for too long. */
 static const char verified_query[] =
-	"DELETE FROM sfsync.intent i WHERE i.state = 'verifying' AND i.sent_at <= $1 AND (NOT EXISTS"
+	"DELETE FROM sfsync.intent i WHERE i.state = 'verifying' AND i.sent_at <= $1 AND i.mapping = ANY ($2)"
+	" AND (NOT EXISTS"
 	" (SELECT FROM sfsync.deferred d WHERE d.mapping = i.mapping AND d.key = ANY (i.keys) AND d.state = 'waiting')"
 	" OR i.sent_at <= $1 - interval '1 hour')";
 
 static const char next_verify_query[] =
 	"SELECT pg_catalog.min(CASE state WHEN 'unknown' THEN sent_at ELSE $1 + interval '10 s' END)"
-	" FROM sfsync.intent WHERE state <> 'in_flight'";
+	" FROM sfsync.intent WHERE state <> 'in_flight' AND mapping = ANY ($2)";
 
 TimestampTz
-intents_verify(TimestampTz before)
+intents_verify(TimestampTz before, const int32 *mappings, int n)
 {
+	SqlArg ids = sql_arg_ints(mappings, n);
 	SqlScope scope;
 	TimestampTz next;
 
 	sql_open(&scope);
-	SQL_RUN(&scope, verified_query, sql_arg_time(before));
-	SQL_RUN(&scope, verify_keys_query, sql_arg_time(before));
-	SQL_RUN(&scope, verify_query, sql_arg_time(before));
-	SQL_RUN(&scope, next_verify_query, sql_arg_time(before));
+	SQL_RUN(&scope, verified_query, sql_arg_time(before), ids);
+	SQL_RUN(&scope, verify_keys_query, sql_arg_time(before), ids);
+	SQL_RUN(&scope, verify_query, sql_arg_time(before), ids);
+	SQL_RUN(&scope, next_verify_query, sql_arg_time(before), ids);
 	next = sql_time(0, 1);
 	sql_close(&scope);
 	return next;

@@ -38,7 +38,7 @@ extern void intent_unknown(int64 id);
 /* At start: what was in flight is unknown. */
 extern void intents_of_dead_worker(void);
 
-/* Queue records of intents unknown since before then again.  Time of the next, 0 if none. */
-extern TimestampTz intents_verify(TimestampTz before);
+/* Queue records of these mappings' intents unknown since before then again.  Time of the next, 0 if none. */
+extern TimestampTz intents_verify(TimestampTz before, const int32 *mappings, int n);
 
 #endif /* SFSYNC_INTENTS_H */

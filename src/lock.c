@@ -1,17 +1,21 @@
 /*
  * lock.c
- *		Locks on mapped tables.
+ *		Locks on mapped tables, and on mappings.
  */
 #include "compat.h"
 
 #include "catalog/pg_inherits.h"
+#include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "lock.h"
+#include "sfsync.h"
 
 static bool may_wait = true;
 
@@ -53,6 +57,19 @@ lock_all(Oid source)
 		if (lfirst_oid(lc) != source && !ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
 			return lfirst_oid(lc);
 	return InvalidOid;
+}
+
+/* As an object of the database: pg_locks shows the table of mappings as classid, the id as objid. */
+bool
+lock_mapping(int id, LOCKMODE mode, bool wait)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, sfsync_relation("mapping"), (Oid) id, 0);
+	if (LockAcquire(&tag, mode, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
 }
 
 char *

@@ -1,7 +1,7 @@
 /*
  * locked.c
- *		Mappings whose table somebody else has locked: their changes wait, and no
- *		others.
+ *		Mappings whose table somebody else has locked, or that somebody drops:
+ *		their changes wait, and no others.
  *
  * That a lock is given up tells nobody.  So it is tried again, the later the
  * longer it lasts; and whenever there is a turn for something else, such as a
@@ -70,6 +70,16 @@ locked_rests(const MappingDelivery *state, TimestampTz now, TimestampTz *next)
 {
 	*next = next_try(state, true);
 	return state->locked_since != 0 && *next > now;
+}
+
+bool
+locked_by_drop(MappingDelivery *state, bool woken, TimestampTz now, TimestampTz *next)
+{
+	if (lock_mapping(state->id, AccessShareLock, false))
+		return false;
+	note(state, now);
+	*next = next_try(state, woken);
+	return true;
 }
 
 bool

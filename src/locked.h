@@ -1,6 +1,6 @@
 /*
  * locked.h
- *		Mappings whose table somebody else has locked.
+ *		Mappings whose table somebody else has locked, or that somebody drops.
  */
 #ifndef SFSYNC_LOCKED_H
 #define SFSYNC_LOCKED_H
@@ -16,6 +16,9 @@ extern bool delivery_lock_source(Delivery *delivery, MappingDelivery *state, con
 
 /* Was the table locked when it was tried just now?  next: when to try again. */
 extern bool locked_rests(const MappingDelivery *state, TimestampTz now, TimestampTz *next);
+
+/* Is somebody dropping the mapping?  Else nobody does until the turn's transaction ends. */
+extern bool locked_by_drop(MappingDelivery *state, bool woken, TimestampTz now, TimestampTz *next);
 
 /* If it was, or can't be read anew: is it still?  woken: by a commit of who may have had it. */
 extern bool locked_still(MappingDelivery *state, const Mapping *mapping, bool woken, TimestampTz now,

@@ -116,7 +116,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 	state->deliverable = state->needs_metadata = state->creation_due = false;
 	state->bulk_threshold = 0;
 	state->held_until = 0;
-	if (locked_rests(state, look->now, &again))
+	if (locked_rests(state, look->now, &again) || locked_by_drop(state, look->woken, look->now, &again))
 	{
 		delivery_soonest(&look->next, again);
 		return;

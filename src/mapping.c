@@ -267,9 +267,9 @@ mapping_require(const char *name)
 }
 
 bool
-mapping_keep(SqlScope *scope, int id)
+mapping_hold(int id)
 {
-	return SQL_RUN(scope, "SELECT FROM sfsync.mapping WHERE id = $1 FOR KEY SHARE", sql_arg_int(id)) > 0;
+	return lock_mapping(id, AccessShareLock, lock_may_wait()) && mapping_get(id) != NULL;
 }
 
 int *

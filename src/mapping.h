@@ -11,7 +11,6 @@
 #include "describe.h"
 #include "field.h"
 #include "route.h"
-#include "sql.h"
 #include "utils/timestamp.h"
 
 /*
@@ -135,11 +134,10 @@ extern int mapping_find(const char *name);
 extern int mapping_require(const char *name);
 
 /*
- * Is the mapping still there?  Then nobody drops it until the transaction ends;
- * where somebody is about to, that is waited for.  For rows that would be of no
- * mapping otherwise: there are no foreign keys.
+ * Keep a mapping from being dropped until the transaction ends (lock.h); false
+ * if it is gone, or, where we don't wait, somebody else is about to drop it.
  */
-extern bool mapping_keep(SqlScope *scope, int id);
+extern bool mapping_hold(int id);
 
 /* All ids, by name; palloc'd. */
 extern int *mapping_ids(int *n);

@@ -20,6 +20,7 @@
 #include "datum.h"
 #include "delivery.h"
 #include "fetch.h"
+#include "lock.h"
 #include "mapping.h"
 #include "move.h"
 #include "records.h"
@@ -265,6 +266,22 @@ discard(const WorkEvent *event, void *arg)
 	return event->mapping == moving->mapping;
 }
 
+static void
+move_at_hand(Moving *moving)
+{
+	Work *work = moving->delivery->work;
+
+	moving->config = mapping_get(moving->mapping);
+	if (!moving->config)
+		batch_take(work, discard, moving);
+	else if (moving->config->key_field && moving->config->source_name)
+	{
+		batch_take(work, take, moving);
+		keep(moving, moving->config);
+		fetch_join_deferred(moving->delivery, moving->fresh);
+	}
+}
+
 static bool
 move_mapping(Delivery *delivery, const MappingDelivery *state)
 {
@@ -275,15 +292,8 @@ move_mapping(Delivery *delivery, const MappingDelivery *state)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(caller);
-	moving.config = mapping_get(state->id);
-	if (!moving.config)
-		batch_take(delivery->work, discard, &moving);
-	else if (moving.config->key_field && moving.config->source_name)
-	{
-		batch_take(delivery->work, take, &moving);
-		keep(&moving, moving.config);
-		fetch_join_deferred(delivery, moving.fresh);
-	}
+	if (lock_mapping(state->id, AccessShareLock, false))
+		move_at_hand(&moving);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);

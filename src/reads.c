@@ -298,7 +298,7 @@ meet_found(const Request *request, const RestRead *reads, int nreads, bool all)
 	MemoryContext caller = CurrentMemoryContext;
 	Met *met;
 
-	reply_begin();
+	reply_begin(request->mapping);
 	MemoryContextSwitchTo(caller);
 	met = meet_records(request, reads, nreads, all);
 	reply_commit();
@@ -461,7 +461,7 @@ settle_users(Delivery *delivery, Request *request, const HttpReply *reply)
 
 	if (!rest_parse_users(reply->body, reply->body_len, &users, &nusers, &page))
 		return; /* Ids alone have to do */
-	reply_begin();
+	reply_begin(0);
 	for (int i = 0; i < nusers; i++)
 		conflicts_name(request->server, users[i].id, users[i].name);
 	reply_commit();

@@ -32,6 +32,7 @@ decide_held(FunctionCallInfo fcinfo, const char *query)
 
 	api_require(fcinfo, 0, "mapping");
 	mapping = api_mapping(api_text(fcinfo, 0));
+	api_keep_mapping(mapping);
 	sql_open(&scope);
 	n = SQL_RUN(&scope, query, sql_arg_int(mapping->id));
 	sql_close(&scope);

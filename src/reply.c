@@ -83,7 +83,7 @@ reply_block_refused(Delivery *delivery, Request *request, const RequestPart *par
 	state->describe_wanted = true;
 	if (!again)
 		return;
-	reply_begin();
+	reply_begin(request->mapping);
 	delivery_block(delivery, state, trouble, now);
 	state->refused_until = state->blocked_until;
 	reply_commit();
@@ -135,7 +135,7 @@ finish_write(Delivery *delivery, Request *request, bool keep_intent)
 				batch_forget_read(request->outcomes[i].unit);
 	if (keep_intent && request->intent != 0)
 	{
-		reply_begin();
+		reply_begin(request->mapping);
 		intent_unknown(request->intent);
 		reply_commit();
 		if (delivery->next_verify == 0)
@@ -412,7 +412,7 @@ store_describe(Delivery *delivery, Request *request, const HttpReply *reply)
 	}
 	delivery_of(delivery, request->mapping)->describe_wanted = false;
 	delivery_of(delivery, request->mapping)->describe_due = false;
-	reply_begin();
+	reply_begin(0);
 	object_put(request->server, request->target.object, reduced, reply->last_modified);
 	reply_commit();
 	connection_well(request->connection, reply->elapsed, 0, true);
@@ -431,7 +431,7 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 	else if (reply->status == 304 || reply->status == 404)
 	{
 		state->describe_wanted = state->describe_due = false;
-		reply_begin();
+		reply_begin(0);
 		if (reply->status == 304)
 			object_touch(request->server, request->target.object);
 		else
@@ -490,7 +490,7 @@ field_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 		connection_failed(request->connection, reply->error, -1, now);
 		return;
 	}
-	reply_begin();
+	reply_begin(request->mapping);
 	settled = create_field_reply(delivery, request, reply);
 	reply_commit();
 	if (!settled)

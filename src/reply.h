@@ -36,8 +36,12 @@ extern void reply_finish(Delivery *delivery, int mapping, Outcome *outcomes, int
  * For these files alone
  */
 
-/* A transaction whose loss in a crash does no harm: what it settles is then sent again. */
-extern void reply_begin(void);
+/*
+ * A transaction whose loss in a crash does no harm: what it settles is then sent
+ * again.  While somebody drops the mapping (0: none), that is waited for: there
+ * is nothing to settle after it.
+ */
+extern void reply_begin(int mapping);
 extern void reply_commit(void);
 
 /* What becomes of a unit of a request, or of all of a part. */

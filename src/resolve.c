@@ -160,11 +160,14 @@ sfsync_resolve_conflict(PG_FUNCTION_ARGS)
 	int64 id = PG_GETARG_INT64(0);
 	char *keep = api_text(fcinfo, 1);
 	OpenConflict conflict;
+	const Mapping *mapping;
 
 	api_choice("keep", keep, choices, lengthof(choices));
 	if (!read_open(id, &conflict))
 		PG_RETURN_BOOL(false);
-	api_require_metadata(api_mapping(conflict.mapping));
+	mapping = api_mapping(conflict.mapping);
+	api_require_metadata(mapping);
+	api_keep_mapping(mapping);
 	if (!close_conflict(id, keep))
 		PG_RETURN_BOOL(false);
 	if (strcmp(keep, "source") == 0)

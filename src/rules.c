@@ -174,7 +174,7 @@ sfsync_map_field(PG_FUNCTION_ARGS)
 	field = api_field(mapping, name);
 	check_field(mapping, field, name);
 	rule.field = field ? field->name : name;
-	api_lock_mapping(mapping);
+	api_lock_mapping(mapping, AccessShareLock);
 	if (rule.column)
 		rule.attnum = api_column(mapping, rule.column);
 	else
@@ -211,7 +211,7 @@ sfsync_unmap_field(PG_FUNCTION_ARGS)
 	api_require(fcinfo, 0, "mapping");
 	api_require(fcinfo, 1, "field");
 	mapping = api_mapping(api_text(fcinfo, 0));
-	api_lock_mapping(mapping);
+	api_lock_mapping(mapping, AccessShareLock);
 	sql_open(&scope);
 	n = SQL_RUN(
 		&scope,
@@ -264,7 +264,7 @@ sfsync_exclude_column(PG_FUNCTION_ARGS)
 	mapping = api_mapping(api_text(fcinfo, 0));
 	attnum = api_column(mapping, column);
 	refuse_used(mapping, column);
-	api_lock_mapping(mapping);
+	api_lock_mapping(mapping, AccessShareLock);
 	sql_open(&scope);
 	SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND column_name = $2",
 			sql_arg_int(mapping->id), sql_arg_name(column));
@@ -288,7 +288,7 @@ sfsync_reset_column(PG_FUNCTION_ARGS)
 	api_require(fcinfo, 1, "column_name");
 	mapping = api_mapping(api_text(fcinfo, 0));
 	(void) api_column(mapping, column);
-	api_lock_mapping(mapping);
+	api_lock_mapping(mapping, AccessShareLock);
 	sql_open(&scope);
 	SQL_RUN(&scope, "DELETE FROM sfsync.rule WHERE mapping = $1 AND column_name = $2",
 			sql_arg_int(mapping->id), sql_arg_name(column));

@@ -20,11 +20,12 @@ mapping_state_add(int mapping, const MappingCounters *counters)
 {
 	SqlScope scope;
 
+	if (!mapping_hold(mapping))
+		return;
 	sql_open(&scope);
-	if (mapping_keep(&scope, mapping))
-		SQL_RUN(&scope, add_query, sql_arg_int(mapping), sql_arg_bigint(counters->synced),
-				sql_arg_bigint(counters->unchanged), sql_arg_bigint(counters->ignored),
-				sql_arg_time(counters->last_synced_at), sql_arg_text(counters->last_error));
+	SQL_RUN(&scope, add_query, sql_arg_int(mapping), sql_arg_bigint(counters->synced),
+			sql_arg_bigint(counters->unchanged), sql_arg_bigint(counters->ignored),
+			sql_arg_time(counters->last_synced_at), sql_arg_text(counters->last_error));
 	sql_close(&scope);
 }
 
@@ -33,14 +34,15 @@ mapping_state_blocked(int mapping, const char *reason, TimestampTz until)
 {
 	SqlScope scope;
 
+	if (!mapping_hold(mapping))
+		return;
 	sql_open(&scope);
-	if (mapping_keep(&scope, mapping))
-		SQL_RUN(&scope,
-				"INSERT INTO sfsync.mapping_state AS s (mapping, blocked, blocked_until, last_error)"
-				" VALUES ($1, $2, $3, $2)"
-				" ON CONFLICT (mapping) DO UPDATE SET blocked = $2, blocked_until = $3,"
-				" last_error = coalesce($2, s.last_error)",
-				sql_arg_int(mapping), sql_arg_text(reason), sql_arg_time(until));
+	SQL_RUN(&scope,
+			"INSERT INTO sfsync.mapping_state AS s (mapping, blocked, blocked_until, last_error)"
+			" VALUES ($1, $2, $3, $2)"
+			" ON CONFLICT (mapping) DO UPDATE SET blocked = $2, blocked_until = $3,"
+			" last_error = coalesce($2, s.last_error)",
+			sql_arg_int(mapping), sql_arg_text(reason), sql_arg_time(until));
 	sql_close(&scope);
 }
 
@@ -63,9 +65,10 @@ mapping_state_waits(int mapping, const char *reason)
 	SqlScope scope;
 	bool other;
 
+	if (!mapping_hold(mapping))
+		return false;
 	sql_open(&scope);
-	other = mapping_keep(&scope, mapping) &&
-			SQL_RUN(&scope,
+	other = SQL_RUN(&scope,
 					"INSERT INTO sfsync.mapping_state AS s (mapping, waits) SELECT $1, $2"
 					" WHERE $2 IS NOT NULL OR EXISTS"
 					" (SELECT FROM sfsync.mapping_state WHERE mapping = $1 AND waits IS NOT NULL)"

@@ -319,7 +319,7 @@ open_dead_letter(int64 id)
 		mapping = sql_text(&scope, 0, 1);
 	sql_close(&scope);
 	if (mapping)
-		(void) api_mapping(mapping);
+		api_keep_mapping(api_mapping(mapping));
 	return mapping;
 }
 

@@ -14,11 +14,13 @@
 #include "create_field.h"
 #include "fetch.h"
 #include "intents.h"
+#include "lock.h"
 #include "look.h"
 #include "mapping.h"
 #include "move.h"
 #include "reply.h"
 #include "send.h"
+#include "sfsync.h"
 #include "turn.h"
 
 /* Salesforce may still apply a request for so long after it was sent (design, section 3). */
@@ -75,11 +77,20 @@ verify_intents(Delivery *delivery)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz oldest;
+	int32 *ids;
+	int n = 0;
+	ListCell *lc;
 
 	if (delivery->next_verify == 0 || delivery->next_verify > now)
 		return;
-	oldest = intents_verify(now - LATE_WRITE_SECONDS * USECS_PER_SEC);
+	ids = palloc(sizeof(int32) * Max(list_length(delivery->mappings), 1));
+	foreach(lc, delivery->mappings)
+		if (lock_mapping(((MappingDelivery *) lfirst(lc))->id, AccessShareLock, false))
+			ids[n++] = ((MappingDelivery *) lfirst(lc))->id;
+	oldest = intents_verify(now - LATE_WRITE_SECONDS * USECS_PER_SEC, ids, n);
 	delivery->next_verify = oldest ? oldest + LATE_WRITE_SECONDS * USECS_PER_SEC : 0;
+	if (n < list_length(delivery->mappings))
+		delivery_soonest(&delivery->next_verify, now + USECS_PER_SEC);
 	delivery->deferred_from = DT_NOBEGIN;
 	delivery->next_due = now;
 }
