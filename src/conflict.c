@@ -185,16 +185,18 @@ conflicts_unnamed(const char *server, int *n)
 	return ids;
 }
 
+/* Those that somebody is just deciding about do without. */
+static const char name_query[] =
+	"UPDATE sfsync.conflict SET salesforce_modified_by = $2 || ' (' || $3 || ')' WHERE id = ANY (ARRAY("
+	"SELECT c.id FROM sfsync.conflict c JOIN sfsync.mapping m ON m.name = c.mapping"
+	" WHERE m.server = $1 AND c.salesforce_modified_by = $2 FOR UPDATE OF c SKIP LOCKED))";
+
 void
 conflicts_name(const char *server, const char *id, const char *name)
 {
 	SqlScope scope;
 
 	sql_open(&scope);
-	SQL_RUN(
-		&scope,
-		"UPDATE sfsync.conflict c SET salesforce_modified_by = $2 || ' (' || $3 || ')' FROM sfsync.mapping m"
-		" WHERE m.name = c.mapping AND m.server = $1 AND c.salesforce_modified_by = $2",
-		sql_arg_name(server), sql_arg_text(id), sql_arg_text(sql_from_utf8(name)));
+	SQL_RUN(&scope, name_query, sql_arg_name(server), sql_arg_text(id), sql_arg_text(sql_from_utf8(name)));
 	sql_close(&scope);
 }

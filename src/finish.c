@@ -5,6 +5,7 @@
 #include "compat.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -195,6 +196,61 @@ anything_to_write(const Outcome *outcomes, int n, int64 intent)
  * The mapping may have been dropped meanwhile: then there is nobody to settle
  * for, and nothing is left in its tables.
  */
+static void
+write_outcomes(Delivery *delivery, MappingDelivery *state, Outcome *outcomes, int n, int64 intent)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	int remaining = batch_size(delivery->work);
+	Mapping *mapping;
+
+	reply_begin(state->id);
+	MemoryContextSwitchTo(caller);
+	mapping = mapping_get(state->id);
+	join_renewed(delivery, state->id, outcomes, n);
+	if (queue_settle(mapping, outcomes, n, intent))
+	{
+		delivery->deferred_from = DT_NOBEGIN;
+		delivery->next_due = GetCurrentTimestamp();
+	}
+	for (int i = 0; i < n; i++)
+	{
+		count_outcome(delivery, state, &outcomes[i]);
+		if (outcomes[i].kind != OUTCOME_AGAIN && outcomes[i].kind != OUTCOME_CREATE_AGAIN &&
+			!outcomes[i].unit->next)
+			remaining--;
+	}
+	delivery_write_state(delivery, remaining == 0);
+	reply_commit();
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Who decides about many changes at once (retry, release_deletes) comes to their
+ * rows in another order.  If neither can go on, the worker gives way (worker.c).
+ */
+static bool
+write_or_give_way(Delivery *delivery, MappingDelivery *state, Outcome *outcomes, int n, int64 intent)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool written = true;
+
+	PG_TRY();
+	{
+		write_outcomes(delivery, state, outcomes, n, intent);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_T_R_DEADLOCK_DETECTED)
+			PG_RE_THROW();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(caller);
+		written = false;
+	}
+	PG_END_TRY();
+	return written;
+}
+
 void
 reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Request *request)
 {
@@ -206,29 +262,8 @@ reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Reque
 	name_users(delivery, state, outcomes, n);
 	MemoryContextSwitchTo(caller);
 	if (anything_to_write(outcomes, n, intent))
-	{
-		Mapping *mapping;
-		int remaining = batch_size(delivery->work);
-
-		reply_begin(mapping_id);
-		MemoryContextSwitchTo(caller);
-		mapping = mapping_get(mapping_id);
-		join_renewed(delivery, mapping_id, outcomes, n);
-		if (queue_settle(mapping, outcomes, n, intent))
-		{
-			delivery->deferred_from = DT_NOBEGIN;
-			delivery->next_due = GetCurrentTimestamp();
-		}
-		for (int i = 0; i < n; i++)
-		{
-			count_outcome(delivery, state, &outcomes[i]);
-			if (outcomes[i].kind != OUTCOME_AGAIN && outcomes[i].kind != OUTCOME_CREATE_AGAIN &&
-				!outcomes[i].unit->next)
-				remaining--;
-		}
-		delivery_write_state(delivery, remaining == 0);
-		reply_commit();
-	}
+		while (!write_or_give_way(delivery, state, outcomes, n, intent))
+			CHECK_FOR_INTERRUPTS();
 	MemoryContextSwitchTo(delivery->context);
 	if (request)
 		request->finished = true;

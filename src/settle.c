@@ -529,7 +529,7 @@ queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
 		leave_bulk(&scope, outcomes, n);
 		dequeue(&scope, outcomes, n);
 		woken = undefer(&scope, outcomes, n);
-		for (int i = 0; i < n; i++)
+		for (int i = 0; mapping && i < n; i++)
 			if (stays_deferred(&outcomes[i]))
 				defer(&scope, &outcomes[i]);
 			else if (outcomes[i].kind == OUTCOME_SYNCED && outcomes[i].fill)

@@ -28,13 +28,13 @@
 #include "bulk_job.h"
 #include "connection.h"
 #include "datum.h"
-#include "turn.h"
 #include "history.h"
 #include "http.h"
 #include "intents.h"
 #include "lock.h"
 #include "sfsync.h"
 #include "shmem.h"
+#include "turn.h"
 
 #define NAP_MS 60000 /* heals a lost wake-up */
 #define ERROR_PAUSE_MS 1000
@@ -96,6 +96,9 @@ fix_session(void)
 	set("enable_mergejoin", "off");
 	set("enable_hashjoin", "off");
 	set("jit", "off");
+
+	/* who waits for it waits longer, so it is the worker, who tries again, that a deadlock strikes */
+	set("deadlock_timeout", psprintf("%dms", Max(DeadlockTimeout / 2, 1)));
 }
 
 static void

@@ -1,5 +1,6 @@
-# drop_mapping beside a worker that is busy with the mapping: neither makes the other fail, nothing of it is left behind,
-# and other mappings go on while somebody thinks it over.
+# Sessions beside a worker that is busy with what they decide about.  drop_mapping: neither makes the other fail, nothing
+# of the mapping is left behind, and others go on while somebody thinks it over.  retry: where both wait for each other,
+# the worker gives way.
 use strict;
 use warnings;
 
@@ -12,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 my $sim = simulator();
-my $node = new_node('dropped');
+my $node = new_node('sessions', conf => "deadlock_timeout = '4s'\n");
 
 sub sql
 {
@@ -96,6 +97,24 @@ cmp_ok($rounds, '>', 3, "$rounds rounds");
 is($errors, 0, 'none failed');
 wait_for_sync($node, 'the rest is settled');
 is(left_behind(), '', 'nothing is left behind');
-unlike(log_since($node), qr/deadlock|ERROR/, 'no deadlock, no error');
+
+#
+# Rows in another order
+#
+sql(q{TRUNCATE account; SELECT sfsync.create_mapping('account', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
+sql(q{INSERT INTO account SELECT i, repeat('x', 300) FROM generate_series(11, 12) i});
+wait_for_sync($node, 'two dead letters');
+my %letters = map { split /\|/ } split /\n/, sql(q{SELECT external_id, id FROM sfsync.dead_letter WHERE status = 'open' AND mapping = 'account'});
+is(join(',', sort keys %letters), '11,12', 'one for each row');
+$session->query(qq{BEGIN; SELECT sfsync.retry($letters{12})});
+sql(q{UPDATE account SET name = 'good'});
+poll_query($node, q{SELECT wait_event_type FROM pg_stat_activity WHERE backend_type = 'sfsync worker'}, 'the worker has the one and waits for the other', expected => 'Lock');
+is($session->query(qq{SELECT sfsync.retry($letters{11}); COMMIT}), 't', 'the session waits for that one, and gets it');
+is($session->errors, '', 'without an error');
+wait_for_sync($node, 'settled by both');
+is(join(',', map { $sim->record('Account', $_)->{Name} } 11, 12), 'good,good', 'both rows have arrived');
+is(sql(q{SELECT string_agg(status, ',') FROM sfsync.dead_letter WHERE mapping = 'account' AND external_id IN ('11', '12')}), 'resolved,resolved', 'their dead letters are resolved');
+is(sql(q{SELECT count(*) FROM sfsync.deferred}), '0', 'and nothing waits');
+unlike(log_since($node), qr/deadlock|ERROR:/, 'no deadlock, no error');
 
 done_testing();
