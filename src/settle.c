@@ -191,17 +191,22 @@ wake_children(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, 
 				   sql_arg_int(mapping->id), sql_arg_texts(keys, nkeys)) > 0;
 }
 
-/* What was written is ours now. */
-static void
-note_written(const Mapping *mapping, const Outcome *outcome)
+/* What is remembered from now on, NULL for nothing: what was written is ours. */
+static Memory *
+memory_after(const Mapping *mapping, const Outcome *outcome)
 {
 	TimestampTz at = outcome->written_at ? outcome->written_at : GetCurrentTimestamp();
+	Memory *memory;
 
+	if (!outcome->memory)
+		return NULL;
+	memory = palloc(sizeof(Memory));
+	*memory = memory_copy(outcome->memory);
 	for (int i = 0; i < outcome->nwrote; i++)
-		memory_wrote(outcome->memory, outcome->wrote[i], outcome->wrote_values[i], at);
+		memory_wrote(memory, outcome->wrote[i], outcome->wrote_values[i], at);
 	if (outcome->sets_key)
-		memory_wrote(outcome->memory, canonical_hash(mapping->external_id),
-					 canonical_hash(outcome->record_key), at);
+		memory_wrote(memory, canonical_hash(mapping->external_id), canonical_hash(outcome->record_key), at);
+	return memory;
 }
 
 static void
@@ -218,11 +223,9 @@ remember_records(const Mapping *mapping, const Outcome *outcomes, int n)
 		if (outcomes[i].kind != OUTCOME_SYNCED || !outcomes[i].salesforce_id ||
 			(outcomes[i].stored_key && !outcomes[i].sets_key))
 			continue;
-		if (outcomes[i].memory)
-			note_written(mapping, &outcomes[i]);
 		record_keys[nsynced] = unconstify(char *, outcomes[i].record_key);
 		keys[nsynced] = outcomes[i].unit->key;
-		memories[nsynced] = outcomes[i].memory;
+		memories[nsynced] = memory_after(mapping, &outcomes[i]);
 		ids[nsynced++] = unconstify(char *, outcomes[i].salesforce_id);
 	}
 	record_put(mapping->id, record_keys, keys, ids, memories, nsynced);
@@ -392,8 +395,7 @@ add_dead_letter(SqlScope *scope, const Mapping *mapping, const Outcome *outcome)
 	SQL_RUN(scope, dead_letter_query, sql_arg_text(mapping->name), sql_arg_oid(mapping->source),
 			sql_arg_jsonb(source_key_json(mapping, unit->key)), sql_arg_text(outcome->operation),
 			sql_arg_text(mapping->object), sql_arg_text(unit->key), sql_arg_text(outcome->salesforce_id),
-			sql_arg_jsonb(sql_from_utf8(outcome->payload)),
-			sql_arg_text(outcome->error.code ? sql_from_utf8(outcome->error.code) : "UNKNOWN"),
+			sql_arg_jsonb(sql_from_utf8(outcome->payload)), sql_arg_text(sql_from_utf8(outcome->error.code)),
 			sql_arg_text(sql_from_utf8(outcome->error.message)),
 			sql_arg_texts(fields, outcome->error.nfields), status, sql_arg_text(outcome->request_id),
 			sql_arg_int(unit->attempts + 1), sql_arg_time(unit->event_at));
@@ -435,7 +437,7 @@ notify(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, const i
 }
 
 static void
-add_dead_letters(SqlScope *scope, const Mapping *mapping, Outcome *outcomes, int n)
+add_dead_letters(SqlScope *scope, const Mapping *mapping, const Outcome *outcomes, int n)
 {
 	int64 *ids = palloc0(sizeof(int64) * Max(n, 1));
 	int ndead = 0;
@@ -444,8 +446,6 @@ add_dead_letters(SqlScope *scope, const Mapping *mapping, Outcome *outcomes, int
 	{
 		if (outcomes[i].kind != OUTCOME_DEAD)
 			continue;
-		if (!outcomes[i].error.code)
-			outcomes[i].error.code = pstrdup("UNKNOWN");
 		ids[i] = add_dead_letter(scope, mapping, &outcomes[i]);
 		if (ndead++ == 0)
 			ereport(LOG, (errmsg("sfsync: mapping \"%s\": a change became a dead letter: %s", mapping->name,
@@ -516,7 +516,7 @@ note_deletes(const Mapping *mapping, const Outcome *outcomes, int n)
 }
 
 bool
-queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent)
+queue_settle(const Mapping *mapping, const Outcome *outcomes, int n, int64 intent)
 {
 	SqlScope scope;
 	bool woken = false;

@@ -10,9 +10,10 @@
 
 /*
  * Write what became of units, and remove the request's intent (0: none).
- * mapping may be NULL where all are OUTCOME_DISCARDED.  True if deferred changes
- * that waited for one of the records became due.
+ * mapping is NULL when it is gone: then nothing is kept.  True if deferred changes
+ * that waited for one of the records became due.  After an error it can be done
+ * again, in another transaction.
  */
-extern bool queue_settle(const Mapping *mapping, Outcome *outcomes, int n, int64 intent);
+extern bool queue_settle(const Mapping *mapping, const Outcome *outcomes, int n, int64 intent);
 
 #endif /* SFSYNC_SETTLE_H */

@@ -101,7 +101,7 @@ is(left_behind(), '', 'nothing is left behind');
 #
 # Rows in another order
 #
-sql(q{TRUNCATE account; SELECT sfsync.create_mapping('account', 'Account', 'PG_Key__c', 'delete', conflict_policy => 'source_wins')});
+sql(q{TRUNCATE account; SELECT sfsync.create_mapping('account', 'Account', 'PG_Key__c', 'delete')});
 sql(q{INSERT INTO account SELECT i, repeat('x', 300) FROM generate_series(11, 12) i});
 wait_for_sync($node, 'two dead letters');
 my %letters = map { split /\|/ } split /\n/, sql(q{SELECT external_id, id FROM sfsync.dead_letter WHERE status = 'open' AND mapping = 'account'});
