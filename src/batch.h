@@ -105,6 +105,7 @@ typedef struct Unit
 	UnitRead *read; /* NULL: not read */
 	MemoryContext read_context;
 	bool refused_once;  /* for a reason that new metadata may have cured */
+	bool gone_once;     /* Salesforce said that there is no such record; it was read again since */
 	bool by_rest;       /* not by a bulk job (again) */
 	bool restored;      /* in a bulk job from before the worker started */
 	int limit;          /* size of the next request with it; 0 any */

@@ -75,6 +75,14 @@ next_look(const BulkJob *job, TimestampTz now)
 	return now + Min(Max(pause, FIRST_LOOK), LONGEST_PAUSE);
 }
 
+/* It is closed, or may be. */
+static void
+run(BulkJob *job, TimestampTz now)
+{
+	job->closed_at = now;
+	go_on(job, BULK_RUNNING, now + FIRST_LOOK);
+}
+
 /* On with the results, or, when all are read, with the end of the job. */
 static void
 next_set(Delivery *delivery, BulkJob *job)
@@ -218,8 +226,7 @@ went_well(Delivery *delivery, Request *request, const HttpReply *reply, Timestam
 		case BULK_CLOSING:
 			store_state(job, "closed");
 			close_file(&job->file);
-			job->closed_at = now;
-			go_on(job, BULK_RUNNING, now + FIRST_LOOK);
+			run(job, now);
 			break;
 		case BULK_READING:
 			read_set(delivery, request, reply);
@@ -268,7 +275,7 @@ lost(BulkJob *job, TimestampTz now)
 		go_on(job, BULK_ABORTING, now + FIRST_LOOK);
 	}
 	else if (job->phase == BULK_CLOSING)
-		go_on(job, BULK_RUNNING, now + FIRST_LOOK);
+		run(job, now);
 }
 
 /* The request as such was refused, not for a reason of the server or connection. */
@@ -296,7 +303,7 @@ refused(Delivery *delivery, BulkJob *job, int status, const RestError *error, Ti
 			go_on(job, BULK_ABORTING, 0);
 			break;
 		case BULK_CLOSING:
-			go_on(job, BULK_RUNNING, now + FIRST_LOOK);
+			run(job, now);
 			break;
 		case BULK_RUNNING:
 		case BULK_READING:
@@ -315,13 +322,15 @@ refused(Delivery *delivery, BulkJob *job, int status, const RestError *error, Ti
 	}
 }
 
+/* Who may not use Bulk API, or hard delete, may use the others. */
 static bool
-is_refusal(ErrorScope scope)
+is_refusal(const BulkJob *job, ErrorScope scope)
 {
 	switch (scope)
 	{
-		case SCOPE_SESSION:
 		case SCOPE_CONNECTION:
+			return job->phase == BULK_CREATING;
+		case SCOPE_SESSION:
 		case SCOPE_CONCURRENT_LIMIT:
 		case SCOPE_DAILY_LIMIT:
 		case SCOPE_SERVER:
@@ -351,7 +360,7 @@ went_badly(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
 		return;
 	}
 	error = rest_parse_error(reply->status, reply->body, reply->body_len);
-	if (is_refusal(error_classify(reply->status, error.code, error.message)))
+	if (is_refusal(job, error_classify(reply->status, error.code, error.message)))
 	{
 		connection_well(job->connection, 0, 0, false);
 		refused(delivery, job, reply->status, &error, now);

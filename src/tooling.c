@@ -235,7 +235,6 @@ tooling_create_permission_set(const char *api_version)
 	initStringInfo(&body);
 	append_member(&body, "{", "Name", TOOLING_PERMISSION_SET);
 	append_member(&body, ",", "Label", TOOLING_PERMISSION_SET);
-	append_member(&body, ",", "Description", "Fields that sfsync made: read and edit, for its user");
 	appendStringInfoChar(&body, '}');
 	return post(api_version, "/sobjects/PermissionSet", &body);
 }

@@ -137,11 +137,15 @@ deleted_kind(const Outcome *outcome)
 	return outcome->row_remains ? OUTCOME_CREATE_AGAIN : OUTCOME_DELETED;
 }
 
-/* No such record any more. */
+/*
+ * No such record any more.  If it is there when it is read again, what is not
+ * there is another that it refers to.
+ */
 static void
 set_gone(const Request *request, UnitKind kind, int i, const RestError *error, const HttpReply *reply)
 {
 	Outcome *outcome = &request->outcomes[i];
+	Unit *unit = outcome->unit;
 
 	if (kind == UNIT_DELETE)
 		outcome->kind = deleted_kind(outcome);
@@ -150,9 +154,13 @@ set_gone(const Request *request, UnitKind kind, int i, const RestError *error, c
 		outcome->kind = OUTCOME_AGAIN;
 		outcome->key_freed = true;
 	}
-	else if (outcome->memory)
-		outcome->kind = OUTCOME_AGAIN; /* it is read again, and seen to be gone */
-	else if (kind == UNIT_UPDATE && (!outcome->unit->whole || strcmp(outcome->operation, "key_change") == 0))
+	else if (outcome->memory && kind != UNIT_CREATE && !unit->gone_once)
+	{
+		unit->gone_once = true;
+		outcome->kind = OUTCOME_AGAIN;
+	}
+	else if (!outcome->memory && kind == UNIT_UPDATE &&
+			 (!unit->whole || strcmp(outcome->operation, "key_change") == 0))
 		outcome->kind = OUTCOME_CREATE_AGAIN;
 	else
 		reply_set_dead(request, i, error, reply);
@@ -179,9 +187,28 @@ refused_before(const Unit *unit)
 	return unit->refused_once || unit->attempts > 0;
 }
 
+static ErrorScope
+scope_of(const RestResult *result)
+{
+	const RestError *error = &result->error;
+
+	return error_classify(error->code ? 200 : result->http_status, error->code, error->message);
+}
+
+/* Did a record of the part fail for a reason of its own? */
+static bool
+has_culprit(const RestResult *results, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (!results[i].success && scope_of(&results[i]) != SCOPE_RECORD_COLLATERAL)
+			return true;
+	return false;
+}
+
+/* culprit: the part has a record with which it failed, if for another's sake. */
 static void
 set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, const RestResult *result,
-		   const HttpReply *reply)
+		   bool culprit, const HttpReply *reply)
 {
 	Outcome *outcome = &request->outcomes[i];
 	const RestError *error = &result->error;
@@ -191,13 +218,16 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 		outcome->kind = OUTCOME_AGAIN;
 		return;
 	}
-	switch (error_classify(error->code ? 200 : result->http_status, error->code, error->message))
+	switch (scope_of(result))
 	{
 		case SCOPE_RECORD_GONE:
 			set_gone(request, kind, i, error, reply);
 			break;
 		case SCOPE_RECORD_COLLATERAL:
-			outcome->kind = OUTCOME_AGAIN;
+			if (culprit)
+				outcome->kind = OUTCOME_AGAIN;
+			else
+				reply_set_retry(request, i, error, reply);
 			break;
 		case SCOPE_RECORD_RETRY:
 			if (error_is_contention(error->code))
@@ -241,17 +271,28 @@ answered_at(const Request *request, const HttpReply *reply)
 	return at != 0 ? at : GetCurrentTimestamp() + request->connection->clock_skew;
 }
 
-/* Records refused, with the newest metadata, for a reason that concerns all of the mapping. */
-static int
-refused_for_all(const Request *request, const RequestPart *part, const RestResult *results)
+/*
+ * Is the mapping to blame?  Records count that are refused with the newest
+ * metadata, each once: one that is tried again and again proves nothing.
+ */
+static bool
+blames_mapping(int *in_a_row, const Request *request, const RequestPart *part, const RestResult *results)
 {
-	int n = 0;
+	int records = part->n;
+	int refused = 0;
 
 	for (int i = 0; i < part->n; i++)
-		if (!results[i].success && refused_before(request->outcomes[part->first + i].unit) &&
-			error_classify(200, results[i].error.code, results[i].error.message) == SCOPE_MAPPING)
-			n++;
-	return n;
+	{
+		const Unit *unit = request->outcomes[part->first + i].unit;
+
+		if (results[i].success || scope_of(&results[i]) != SCOPE_MAPPING)
+			continue;
+		if (unit->refused_once && unit->attempts == 0)
+			refused++;
+		else
+			records--;
+	}
+	return poison_blames_mapping(in_a_row, refused, records);
 }
 
 /*
@@ -290,8 +331,9 @@ reply_judge_results(Delivery *delivery, Request *request, const RequestPart *par
 					const HttpReply *reply)
 {
 	MappingDelivery *state = delivery_of(delivery, request->mapping);
+	bool culprit = has_culprit(results, part->n);
 
-	if (poison_blames_mapping(&state->refusals, refused_for_all(request, part, results), part->n))
+	if (blames_mapping(&state->refusals, request, part, results))
 	{
 		reply_set_again(request, part);
 		reply_block_refused(delivery, request, part, rest_error_text(&results[0].error),
@@ -305,7 +347,7 @@ reply_judge_results(Delivery *delivery, Request *request, const RequestPart *par
 		poison_forget(&request->connection->poison, request->mapping, outcome->unit->key);
 		if (!results[i].success)
 		{
-			set_failed(delivery, request, part->kind, part->first + i, &results[i], reply);
+			set_failed(delivery, request, part->kind, part->first + i, &results[i], culprit, reply);
 			continue;
 		}
 		if (part->kind == UNIT_FREE_KEY)

@@ -155,8 +155,7 @@ test_permissions(void **state)
 	check_call(tooling_find_permission_set("66.0"), "GET",
 			   "/query?q=SELECT%20Id%20FROM%20PermissionSet%20WHERE%20Name%20%3D%20%27sfsync%27", NULL);
 	check_call(tooling_create_permission_set("66.0"), "POST", "/sobjects/PermissionSet",
-			   "{\"Name\":\"sfsync\",\"Label\":\"sfsync\","
-			   "\"Description\":\"Fields that sfsync made: read and edit, for its user\"}");
+			   "{\"Name\":\"sfsync\",\"Label\":\"sfsync\"}");
 	check_call(tooling_grant_field("66.0", "0PS1", "Account", "Tier__c"), "POST",
 			   "/sobjects/FieldPermissions",
 			   "{\"ParentId\":\"0PS1\",\"SobjectType\":\"Account\",\"Field\":\"Account.Tier__c\","
