@@ -424,6 +424,35 @@ batch_first(MappingQueue *queue)
 	return NULL;
 }
 
+/* Of its last event; 0: there is none. */
+static uint64
+last_xid(const Unit *unit)
+{
+	return unit->nrefs > 0 ? unit->refs[unit->nrefs - 1].xid : 0;
+}
+
+static bool
+has_delete(const dlist_head *list, const Unit *unit)
+{
+	dlist_iter iter;
+
+	dlist_foreach(iter, unconstify(dlist_head *, list))
+	{
+		const Unit *other = dlist_container(Unit, node, iter.cur);
+
+		if (other->deleted && (other->first_event_at <= unit->event_at ||
+							   (last_xid(unit) != 0 && last_xid(other) == last_xid(unit))))
+			return true;
+	}
+	return false;
+}
+
+bool
+batch_has_delete(const MappingQueue *queue, const Unit *unit)
+{
+	return has_delete(&queue->ready, unit) || has_delete(&queue->later, unit);
+}
+
 typedef struct Pick
 {
 	Unit **units;

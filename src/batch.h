@@ -261,6 +261,9 @@ extern void batch_hold(Unit *unit, const char *reason);
 /* The same, of an older change of the row: unless there is more than deletes since. */
 extern void batch_join_hold(Unit *unit, const char *reason);
 
+/* Is there a ready unit whose row was deleted, not after this one changed, or by the same transaction? */
+extern bool batch_has_delete(const MappingQueue *queue, const Unit *unit);
+
 /*
  * Up to max ready units of one mapping that can go into one request: all of
  * the kind of the first, or undecided; none whose turn has to wait for another.
@@ -280,7 +283,7 @@ extern void batch_set_parent(Unit *unit, int parent_mapping, const char *parent_
 /* Does the row of this mapping and key, by what it waits for, wait for the unit? */
 extern bool batch_waits_for(const Work *work, int mapping, const char *key, const Unit *unit);
 
-/* Ready again, before others. */
+/* Ready again, before others; of several the last first, so that they keep their order. */
 extern void batch_again(Unit *unit);
 
 /*

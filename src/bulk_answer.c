@@ -216,7 +216,7 @@ went_well(Delivery *delivery, Request *request, const HttpReply *reply, Timestam
 {
 	BulkJob *job = request->bulk;
 
-	connection_well(job->connection, 0, 0, false);
+	connection_answered(job->connection, 0);
 	switch (job->phase)
 	{
 		case BULK_UPLOADING:
@@ -362,7 +362,7 @@ went_badly(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
 	error = rest_parse_error(reply->status, reply->body, reply->body_len);
 	if (is_refusal(job, error_classify(reply->status, error.code, error.message)))
 	{
-		connection_well(job->connection, 0, 0, false);
+		connection_answered(job->connection, 0);
 		refused(delivery, job, reply->status, &error, now);
 		return;
 	}

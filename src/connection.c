@@ -364,8 +364,36 @@ connection_well(Connection *connection, int64 elapsed, int records, bool backlog
 		changed_state(connection);
 	}
 	connection->session_failures = 0;
+	connection->writes_fail = false;
 	throttle_success(&connection->throttle, elapsed, records, backlog);
 	connection->dirty = true;
+}
+
+void
+connection_answered(Connection *connection, int64 elapsed)
+{
+	if (!connection->writes_fail)
+		connection_well(connection, elapsed, 0, true);
+}
+
+void
+connection_note_failed_write(Connection *connection)
+{
+	connection->writes_fail = true;
+}
+
+void
+connections_rest(TimestampTz now)
+{
+	ListCell *lc;
+
+	foreach(lc, connections)
+	{
+		Connection *connection = lfirst(lc);
+
+		if (connection->writes_fail && !connection->blocked && connection->throttle.retry_at <= now)
+			connection_well(connection, 0, 0, false);
+	}
 }
 
 bool

@@ -30,6 +30,7 @@ typedef struct Connection
 	bool gzip_taken;      /* a compressed request came through */
 	bool gzip_refused;    /* one didn't: bodies go as they are */
 	int session_failures; /* in a row */
+	bool writes_fail;     /* the last write did: what else goes well says nothing of that */
 	Throttle throttle;
 	Poison poison;
 	int in_flight;
@@ -73,8 +74,17 @@ extern void connection_failed(Connection *connection, const char *trouble, int r
 extern void connection_limited(Connection *connection, const char *trouble, ErrorScope limit, int retry_after,
 							   TimestampTz now);
 
-/* A request with so many records (0: it wrote none) came back well. */
+/* A request that wrote so many records came back well. */
 extern void connection_well(Connection *connection, int64 elapsed, int records, bool backlog);
+
+/* One that wrote none did: that ends a failure of its like, not one of writes. */
+extern void connection_answered(Connection *connection, int64 elapsed);
+
+/* A write failed, and not for what it wrote. */
+extern void connection_note_failed_write(Connection *connection);
+
+/* Nothing is pending: nobody waits for what failed any more. */
+extern void connections_rest(TimestampTz now);
 
 /*
  * May a request start, with so many in flight or about to be?  If not, *again is

@@ -515,7 +515,7 @@ create_field_reply(Delivery *delivery, Request *request, const HttpReply *reply)
 		error = rest_parse_error(reply->status, reply->body, reply->body_len);
 	if (!well && is_others_trouble(reply, &error))
 		return false;
-	connection_well(request->connection, reply->elapsed, 0, true);
+	connection_answered(request->connection, reply->elapsed);
 	if (state->creation)
 		settle(state, reply, well ? NULL : &error);
 	return true;

@@ -145,12 +145,21 @@ release_unit(Delivery *delivery, const Outcome *outcome)
 			break;
 		case OUTCOME_AGAIN:
 			batch_again(outcome->unit);
-			if (outcome->last_in_turn)
-				batch_postpone(outcome->unit);
 			break;
 		default:
 			batch_done(delivery->work, outcome->unit);
 	}
+}
+
+/* What is ready again is first, and in the order that it had: parents come before children. */
+static void
+release_units(Delivery *delivery, const Outcome *outcomes, int n)
+{
+	for (int i = n - 1; i >= 0; i--)
+		release_unit(delivery, &outcomes[i]);
+	for (int i = 0; i < n; i++)
+		if (outcomes[i].kind == OUTCOME_AGAIN && outcomes[i].last_in_turn)
+			batch_postpone(outcomes[i].unit);
 }
 
 static const RestUser *
@@ -267,7 +276,6 @@ reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Reque
 	MemoryContextSwitchTo(delivery->context);
 	if (request)
 		request->finished = true;
-	for (int i = 0; i < n; i++)
-		release_unit(delivery, &outcomes[i]);
+	release_units(delivery, outcomes, n);
 	MemoryContextSwitchTo(caller);
 }

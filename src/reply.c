@@ -99,6 +99,8 @@ part_refused(Delivery *delivery, Request *request, const RequestPart *part, int 
 						  error->code ? ": " : "", error->message);
 	ErrorScope scope = error_classify(status, error->code, error->message);
 
+	if (request->records)
+		connection_note_failed_write(connection);
 	reply_set_again(request, part);
 	switch (scope)
 	{
@@ -361,7 +363,7 @@ read_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timesta
 	{
 		note_read(request, reply->elapsed);
 		poison_passed(&request->connection->poison, request->mark, false);
-		connection_well(request->connection, reply->elapsed, 0, true);
+		connection_answered(request->connection, reply->elapsed);
 		reads_settle(delivery, request, reply, now);
 	}
 }
@@ -415,7 +417,7 @@ store_describe(Delivery *delivery, Request *request, const HttpReply *reply)
 	reply_begin(0);
 	object_put(request->server, request->target.object, reduced, reply->last_modified);
 	reply_commit();
-	connection_well(request->connection, reply->elapsed, 0, true);
+	connection_answered(request->connection, reply->elapsed);
 }
 
 static void
@@ -437,7 +439,7 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 		else
 			object_put(request->server, request->target.object, NULL, NULL);
 		reply_commit();
-		connection_well(request->connection, reply->elapsed, 0, true);
+		connection_answered(request->connection, reply->elapsed);
 	}
 	else
 		reply_refused(delivery, request, reply, now);
@@ -545,7 +547,7 @@ recover(Delivery *delivery, Request *request, TimestampTz now)
 		AbortCurrentTransaction();
 	MemoryContextSwitchTo(delivery->context);
 	if (!request->finished)
-		for (int i = 0; i < request->nunits; i++)
+		for (int i = request->nunits - 1; i >= 0; i--)
 			batch_again(request->outcomes[i].unit);
 	connection_failed(request->connection, psprintf("a reply could not be settled: %s", error->message), -1,
 					  now);

@@ -120,6 +120,8 @@ trouble_no_reply(Request *request, const RequestPart *part, const char *text, co
 	RestError error = {.code = pstrdup(reply->timed_out ? "REQUEST_TIMEOUT" : "NO_REPLY"),
 					   .message = pstrdup(text)};
 
+	if (request->records)
+		connection_note_failed_write(request->connection);
 	if (reply->timed_out)
 		throttle_timeout(&request->connection->throttle, part->n);
 	if (request->records && reply->outcome != HTTP_NOT_SENT)

@@ -147,8 +147,11 @@ static void
 finish_turn(Delivery *delivery)
 {
 	bool idle = batch_size(delivery->work) == 0;
-	TimestampTz due = delivery_state_due(delivery);
+	TimestampTz due;
 
+	if (idle)
+		connections_rest(GetCurrentTimestamp());
+	due = delivery_state_due(delivery);
 	if (!chunks_done(delivery) && !connections_dirty(true) &&
 		(due == 0 || (!idle && due > GetCurrentTimestamp())))
 		return;
@@ -251,14 +254,15 @@ turn_recover(Delivery *delivery)
 	MemoryContext caller = MemoryContextSwitchTo(delivery->context);
 	ListCell *lc;
 
-	foreach(lc, delivery->decided)
-		batch_again(((Outcome *) lfirst(lc))->unit);
+	/* from behind: each goes to the front */
+	for (int i = list_length(delivery->decided) - 1; i >= 0; i--)
+		batch_again(((Outcome *) list_nth(delivery->decided, i))->unit);
 	delivery->decided = NIL;
-	foreach(lc, delivery->outgoing)
+	for (int r = list_length(delivery->outgoing) - 1; r >= 0; r--)
 	{
-		Request *request = lfirst(lc);
+		Request *request = list_nth(delivery->outgoing, r);
 
-		for (int i = 0; i < request->nunits; i++)
+		for (int i = request->nunits - 1; i >= 0; i--)
 			batch_again(request->outcomes[i].unit);
 		if (request->kind == REQUEST_LOGIN)
 			request->connection->login_in_flight = false;

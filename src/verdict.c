@@ -251,6 +251,7 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 				set_refused(delivery, request, i, error, reply);
 			break;
 		case SCOPE_CONNECTION:
+			connection_note_failed_write(request->connection);
 			connection_block(request->connection, rest_error_text(error), GetCurrentTimestamp());
 			outcome->kind = OUTCOME_AGAIN;
 			break;
@@ -308,6 +309,7 @@ reply_judge_server(Delivery *delivery, Request *request, const RestResult *ailin
 
 	if (ailing)
 	{
+		connection_note_failed_write(connection);
 		trouble_of_server(connection, scope, rest_error_text(&ailing->error), reply->retry_after,
 						  GetCurrentTimestamp());
 		return;
@@ -372,7 +374,10 @@ reply_set_results(Delivery *delivery, Request *request, const RequestPart *part,
 	const RestResult *ailing = reply_find_ailing(results, part->n, &scope);
 
 	if (ailing)
+	{
+		connection_note_failed_write(request->connection);
 		trouble_of_server(request->connection, scope, rest_error_text(&ailing->error), reply->retry_after,
 						  GetCurrentTimestamp());
+	}
 	reply_judge_results(delivery, request, part, results, reply);
 }

@@ -162,4 +162,47 @@ sql(q{BEGIN; UPDATE contact SET id = 9300 WHERE id = 51; DELETE FROM contact WHE
 in_step('changed, deleted and used again');
 is(sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status = 'open'}), '0', 'no dead letter is left');
 
+#
+# Deletes go the other way round: in one transaction, which deletes the parent first, and one by one
+#
+# Ids in the order in which they were deleted.
+sub deleted
+{
+	my ($mark) = @_;
+	my @ids;
+
+	foreach my $request ($sim->requests($mark))
+	{
+		my $text = join ' ', map { defined $_ ? $_ : '' } @$request{qw(path query body)};
+		push @ids, $text =~ /\b(00[13][0-9A-Za-z]{15})\b/g if $request->{method} eq 'DELETE' || $text =~ /"method"\s*:\s*"DELETE"/;
+	}
+	return @ids;
+}
+
+sql(q{
+ALTER TABLE contact DROP CONSTRAINT contact_account_id_fkey, ADD FOREIGN KEY (account_id) REFERENCES account ON DELETE CASCADE;
+INSERT INTO account SELECT g, 'Parent', NULL FROM generate_series(5001, 5003) g;
+INSERT INTO contact SELECT g, 'Child', 5001 + g % 3 FROM generate_series(5001, 5300) g});
+in_step('families');
+$mark = $sim->mark;
+sql(q{DELETE FROM account WHERE id = 5001});
+in_step('a parent, and its children with it');
+my $order = join '', map { substr($_, 2, 1) } deleted($mark);
+like($order, qr/^3{100}1$/, 'children are deleted before their parent');
+$mark = $sim->mark;
+sql(q{BEGIN; DELETE FROM contact WHERE account_id IN (5002, 5003); COMMIT; DELETE FROM account WHERE id = 5002; DELETE FROM account WHERE id = 5003});
+in_step('children, then their parents');
+$order = join '', map { substr($_, 2, 1) } deleted($mark);
+like($order, qr/^3{200}11$/, 'in this order');
+
+#
+# Rows that are read first are written in the order in which they came, too
+#
+sql(q{SELECT sfsync.alter_mapping('account', conflict_policy => 'newest_wins'), sfsync.alter_mapping('contact', conflict_policy => 'newest_wins')});
+$mark = $sim->mark;
+sql(q{INSERT INTO account SELECT g, 'In order', NULL FROM generate_series(6001, 6050) g});
+in_step('rows that are read first');
+my ($create) = grep { $_->{kind} eq 'collections_upsert' } $sim->requests($mark);
+is("@{$create->{external_ids}}", join(' ', 6001 .. 6050), 'in this order');
+
 done_testing();
