@@ -74,6 +74,37 @@ foreach my $policy (qw(source_wins newest_wins strict))
 }
 
 #
+# What may speak of the mapping or the server, but is one record's or one job's
+#
+sql(q{TRUNCATE account; CREATE TABLE lead (id integer PRIMARY KEY, last_name text, company text DEFAULT 'C');
+	SELECT sfsync.create_mapping('account', 'Account', 'PG_Key__c', 'delete'), sfsync.create_mapping('lead', 'Lead', 'PG_Key__c', 'hard_delete');
+	INSERT INTO account SELECT i, 'there' FROM generate_series(1, 20) i; INSERT INTO lead VALUES (1, 'one'), (2, 'two')});
+wait_for_sync($node, 'records for the next');
+foreach my $code (qw(INVALID_FIELD_FOR_INSERT_UPDATE INVALID_FIELD INVALID_TYPE))
+{
+	$sim->fault(name => $code, record => { object => 'Account', match => { Phone => "bad $code" },
+			error => { statusCode => $code, message => 'one record alone', fields => ['Phone'] } });
+	sql(qq{UPDATE account SET phone = CASE id WHEN 7 THEN 'bad ' ELSE 'good ' END || '$code'});
+	wait_for_sync($node, "$code of one record: settled");
+	is(sql(q{SELECT external_id || ' ' || error_code FROM sfsync.dead_letter WHERE status = 'open'}), "7 $code", "$code of one record: it is a dead letter");
+	is(scalar(grep { ($_->{Phone} // '') eq "good $code" } @{ $sim->records('Account') }), 19, "$code of one record: the others arrive");
+	is(sql(q{SELECT state FROM sfsync.status WHERE mapping = 'account'}), 'active', "$code of one record: the mapping goes on");
+	sql(q{UPDATE account SET phone = 'mended' WHERE id = 7});
+	wait_for_sync($node, "$code of one record: mended");
+}
+$sim->fault(name => 'jobs', match => { kind => 'bulk_create' }, action => { status => 403, body => '[{"errorCode":"INSUFFICIENT_ACCESS","message":"no jobs for you"}]' });
+sql(q{DELETE FROM lead WHERE id = 1; UPDATE account SET phone = 'meanwhile'; UPDATE lead SET company = 'meanwhile' WHERE id = 2});
+poll_until(sub { 20 == grep { ($_->{Phone} // '') eq 'meanwhile' } @{ $sim->records('Account') } }, 'no jobs of hard deletes: other mappings go on');
+poll_until(sub { 1 == grep { $_->{Company} eq 'meanwhile' } @{ $sim->records('Lead') } }, 'no jobs of hard deletes: so do changes of this one');
+is(sql(q{SELECT state FROM sfsync.server_status}), 'active', 'no jobs of hard deletes: the server is not to blame');
+poll_query($node, q{SELECT reason ~ 'no jobs for you' FROM sfsync.deferred}, 'no jobs of hard deletes: the delete waits, and says why');
+is($sim->count('Lead'), 2, 'no jobs of hard deletes: nothing is deleted in another way');
+$sim->clear_faults;
+sql(q{SELECT sfsync.drop_mapping('account', true), sfsync.drop_mapping('lead', true)});
+$sim->post('reset', { keep_schema => JSON::PP::true() });
+sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sfsync worker'});
+
+#
 # Reads go well, writes don't
 #
 foreach my $policy (qw(source_wins newest_wins strict))
