@@ -15,6 +15,7 @@ typedef enum ErrorScope
 	SCOPE_RECORD_GONE,       /* no such record (any more): done for a delete,
 								 * create for an update */
 	SCOPE_RECORD_COLLATERAL, /* rolled back because of another: send again, free */
+	SCOPE_RECORD_NO_ROOM,    /* the org takes no more records; those that it has may be changed */
 	/* all records of the mapping alike */
 	SCOPE_MAPPING,
 	/* the request or the server: back off, records keep their attempts */

@@ -166,6 +166,22 @@ set_gone(const Request *request, UnitKind kind, int i, const RestError *error, c
 		reply_set_dead(request, i, error, reply);
 }
 
+/* New records wait, as long as the server would if it were blocked; others don't. */
+static void
+set_no_room(Delivery *delivery, const Request *request, int i, const RestError *error)
+{
+	Outcome *outcome = &request->outcomes[i];
+	MappingDelivery *state = delivery_of(delivery, request->mapping);
+	int64 pause = MILLISECONDS(sfsync_retry_max_delay) / 2;
+
+	outcome->kind = OUTCOME_DEFERRED;
+	outcome->reason = rest_error_text(error);
+	outcome->due_at = GetCurrentTimestamp() + pause + (int64) (request->jitter * pause);
+	if (!state->counters.last_error)
+		state->counters.last_error = MemoryContextStrdup(delivery->context, outcome->reason);
+	state->dirty = true;
+}
+
 /* Somebody made the record after it was looked for: it is read again, once. */
 static bool
 came_before_us(const Request *request, UnitKind kind, int i, const RestError *error)
@@ -233,6 +249,9 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 			if (error_is_contention(error->code))
 				throttle_contention(&request->connection->throttle, request->nunits);
 			reply_set_retry(request, i, error, reply);
+			break;
+		case SCOPE_RECORD_NO_ROOM:
+			set_no_room(delivery, request, i, error);
 			break;
 		case SCOPE_RECORD_PARENT:
 			set_orphan(request, i, error);

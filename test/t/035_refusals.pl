@@ -92,6 +92,21 @@ foreach my $code (qw(INVALID_FIELD_FOR_INSERT_UPDATE INVALID_FIELD INVALID_TYPE)
 	sql(q{UPDATE account SET phone = 'mended' WHERE id = 7});
 	wait_for_sync($node, "$code of one record: mended");
 }
+foreach my $code (qw(STORAGE_LIMIT_EXCEEDED EXCEEDED_QUOTA))
+{
+	$sim->fault(name => 'full', record => { object => 'Account', match => { Name => $code }, error => { statusCode => $code, message => 'storage limit exceeded', fields => [] } });
+	sql(qq{INSERT INTO account VALUES (3000 + length('$code'), '$code'); UPDATE account SET phone = '$code' WHERE id <= 20});
+	poll_until(sub { 20 == grep { ($_->{Phone} // '') eq $code } @{ $sim->records('Account') } }, "$code: records that are there are changed");
+	poll_query($node, qq{SELECT state, pending, dead_letters, last_error ~ '$code' FROM sfsync.status WHERE mapping = 'account'}, "$code: a new one waits", expected => 'active|1|0|t');
+	my $mark = $sim->mark;
+	poll_until(sub { $sim->hits('full') >= 3 }, "$code: it is tried again");
+	cmp_ok(calls($mark), '<', 20, "$code: now and then");
+	$sim->clear_faults;
+	wait_for_sync($node, "$code: room again");
+	is($sim->record('Account', 3000 + length $code)->{Name}, $code, "$code: and it arrives");
+}
+sql(q{DELETE FROM account WHERE id > 20});
+wait_for_sync($node, 'room again: deleted');
 $sim->fault(name => 'jobs', match => { kind => 'bulk_create' }, action => { status => 403, body => '[{"errorCode":"INSUFFICIENT_ACCESS","message":"no jobs for you"}]' });
 sql(q{DELETE FROM lead WHERE id = 1; UPDATE account SET phone = 'meanwhile'; UPDATE lead SET company = 'meanwhile' WHERE id = 2});
 poll_until(sub { 20 == grep { ($_->{Phone} // '') eq 'meanwhile' } @{ $sim->records('Account') } }, 'no jobs of hard deletes: other mappings go on');
