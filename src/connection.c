@@ -18,6 +18,9 @@
 #include "sql.h"
 #include "state.h"
 
+/* A Date header that is further off tells of no clock. */
+#define MOST_SKEW ((int64) 366 * SECS_PER_DAY)
+
 static List *connections = NIL;
 static bool fence_lifted = false;
 
@@ -461,8 +464,12 @@ TimestampTz
 connection_clock(const HttpReply *reply)
 {
 	int64 epoch = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY;
+	int64 seconds = reply->server_date - epoch;
+	int64 skew = seconds - GetCurrentTimestamp() / USECS_PER_SEC;
 
-	return reply->server_date == 0 ? 0 : (reply->server_date - epoch) * USECS_PER_SEC;
+	if (reply->server_date == 0 || skew > MOST_SKEW || skew < -MOST_SKEW)
+		return 0;
+	return seconds * USECS_PER_SEC;
 }
 
 void
@@ -474,7 +481,7 @@ connection_note_reply(Connection *connection, const HttpReply *reply, TimestampT
 		note_limit_info(connection, reply->limit_info, now);
 
 	/* the header has whole seconds, and was written between sending and now: what fits with it stays */
-	if (reply->server_date > 0)
+	if (connection_clock(reply) != 0)
 	{
 		int64 theirs = connection_clock(reply);
 

@@ -38,6 +38,16 @@ after_attempts(int attempts, double random)
 												 MILLISECONDS(sfsync_retry_max_delay), attempts, random);
 }
 
+/* The longer it has waited, the longer: for what is tried again without an end to attempts. */
+static TimestampTz
+after_age(const Unit *unit, double random)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64 age = unit->first_event_at != 0 ? now - unit->first_event_at : 0;
+
+	return now + (int64) (random * Max(Min(age, MILLISECONDS(sfsync_retry_max_delay)), 0));
+}
+
 /* Records of one reply that failed as often are tried again together. */
 void
 reply_set_later(const Request *request, int i, const RestError *error, bool count_attempt)
@@ -76,7 +86,8 @@ set_orphan(const Request *request, int i, const RestError *error)
 	outcome->kind = OUTCOME_DEFERRED;
 	outcome->count_attempt = attempts > outcome->unit->attempts;
 	outcome->reason = rest_error_text(error);
-	outcome->due_at = after_attempts(Max(attempts, 1), connection_random());
+	outcome->due_at =
+		Max(after_attempts(Max(attempts, 1), request->jitter), after_age(outcome->unit, request->jitter));
 	key = end ? pnstrdup(key + strlen(prefix), end - key - strlen(prefix)) : NULL;
 	for (int f = 0; f < record->nfields; f++)
 	{
