@@ -406,6 +406,18 @@ resolve(Mapping *mapping, Loaded *loaded)
 	}
 }
 
+/* Rules may be made before there are metadata: a field that then proves unknown is probably a slip. */
+static void
+refuse_unknown(Mapping *mapping)
+{
+	for (int i = 0; i < mapping->nroutes && !mapping->broken; i++)
+		if (mapping->routes[i].unknown)
+			mapping->broken =
+				psprintf("field %s of %s, which map_field names, does not exist, or the integration"
+						 " user may not see it",
+						 mapping->routes[i].field_name, mapping->object);
+}
+
 static void
 use_metadata(Mapping *mapping, Loaded *loaded)
 {
@@ -434,8 +446,10 @@ use_metadata(Mapping *mapping, Loaded *loaded)
 	if (!mapping->broken && mapping->delete_values)
 		mapping->broken =
 			delete_values_fault(mapping->delete_values, mapping->meta, mapping->external_id, mapping->zone);
-	if (mapping->columns)
-		resolve(mapping, loaded);
+	if (!mapping->columns)
+		return;
+	resolve(mapping, loaded);
+	refuse_unknown(mapping);
 }
 
 /*

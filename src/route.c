@@ -386,6 +386,7 @@ add_explicit(Resolver *r, int column, const RouteRule *rule)
 				rule->field, r->object->name));
 		route->field_name = pstrdup(rule->field);
 		route->trouble = "not visible";
+		route->unknown = find_former(&r->columns[column], rule->field) == NULL;
 	}
 	else if (is_external_id(r, field))
 		route = add_route(r, column, kind, ROUTE_UNMATCHED, key_detail(r, field));

@@ -93,6 +93,7 @@ typedef struct Route
 	char *detail;           /* sentence for users; may be NULL */
 	const char *trouble;    /* of a quarantine, in a word or two; of a field that could not be created */
 	bool key;               /* the key's own line: nothing else is sent by it */
+	bool unknown;           /* a rule names a field that was never there */
 	bool wanted;            /* a field is to be created, */
 	int64 wanted_at;        /* not before */
 	bool keep_null;

@@ -506,6 +506,17 @@ sql(q{UPDATE firm SET name = 'short' WHERE id = 5041});
 wait_for_sync($node, 'a parent that is mended: settled');
 circle_lookup('Invoice__c', 5042, 'Account__c', 'Account', 5041, 'and the child goes when it is mended');
 same_state($node, 'nothing is left');
+
+# what a rule names before there are metadata, and what then proves unknown
+sql(q{CREATE TABLE slip (id integer PRIMARY KEY, last_name text, company text DEFAULT 'C', phone text);
+	INSERT INTO slip (id, last_name, phone) VALUES (1, 'one', '1');
+	BEGIN; SELECT sfsync.create_mapping('slip', 'Lead', 'PG_Key__c', 'delete'); SELECT sfsync.map_field('slip', 'Fone', 'phone'); COMMIT});
+poll_query($node, q{SELECT state || ': ' || detail FROM sfsync.status WHERE mapping = 'slip'}, 'a rule for a field that was never there blocks the mapping',
+	expected => 'blocked: field Fone of Lead, which map_field names, does not exist, or the integration user may not see it');
+is($sim->count('Lead'), 0, 'nothing is sent');
+sql(q{SELECT sfsync.unmap_field('slip', 'Fone')});
+wait_for_sync($node, 'without the rule');
+is($sim->record('Lead', 1)->{Phone}, '1', 'it goes on');
 $_->quit foreach $writer, $watch;
 
 done_testing();
