@@ -18,6 +18,9 @@
 #include "sql.h"
 #include "state.h"
 
+/* Of an org that doesn't answer; who refuses is asked once. */
+#define USERINFO_TRIES 3
+
 static List *connections = NIL;
 static bool fence_lifted = false;
 
@@ -81,6 +84,7 @@ connection_drop_token(Connection *connection)
 		pfree(token->user_id);
 	pfree(token);
 	connection->token = NULL;
+	connection->user_tries = 0;
 }
 
 void
@@ -97,7 +101,24 @@ connection_set_token(Connection *connection, const AuthToken *token)
 	if (token->user_id)
 		connection->token->user_id = pstrdup(token->user_id);
 	MemoryContextSwitchTo(caller);
+	connection->user_tries = token->user_id ? 0 : USERINFO_TRIES;
 	connection->token_serial++;
+	connection->dirty = true;
+}
+
+bool
+connection_logged_in(const Connection *connection)
+{
+	return connection->token && connection->user_tries == 0;
+}
+
+void
+connection_set_user(Connection *connection, const AuthUser *user)
+{
+	AuthToken *token = connection->token;
+
+	set_text(connection, &token->organization_id, user->organization_id);
+	set_text(connection, &token->user_id, user->user_id);
 	connection->dirty = true;
 }
 

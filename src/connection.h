@@ -27,6 +27,8 @@ typedef struct Connection
 	AuthToken *token;
 	int token_serial; /* counts tokens */
 	bool login_in_flight;
+	int user_tries; /* the login didn't say who we are: userinfo is asked so often at most */
+	bool user_in_flight;
 	bool gzip_taken;      /* a compressed request came through */
 	bool gzip_refused;    /* one didn't: bodies go as they are */
 	int session_failures; /* in a row */
@@ -97,6 +99,12 @@ extern int connection_batch(const Connection *connection);
 extern int connection_read(const Connection *connection);
 extern void connection_drop_token(Connection *connection);
 extern void connection_set_token(Connection *connection, const AuthToken *token);
+
+/* Logged in, and it is known who we are, as far as Salesforce tells. */
+extern bool connection_logged_in(const Connection *connection);
+
+/* What userinfo tells. */
+extern void connection_set_user(Connection *connection, const AuthUser *user);
 
 /* Usage as a reply tells it. */
 extern void connection_note_usage(Connection *connection, int64 used, int64 limit, TimestampTz now);

@@ -370,7 +370,8 @@ create_field_step(Delivery *delivery, MappingDelivery *state, void *arg)
 	if (!mapping || !mapping->meta || mapping->broken)
 		return;
 	connection = connection_get(mapping->serverid, mapping->owner);
-	if (!connection->token || !delivery_may_send(delivery, connection, 0, 0, &state->held_until))
+	if (!connection_logged_in(connection) ||
+		!delivery_may_send(delivery, connection, 0, 0, &state->held_until))
 		return;
 	if (!state->creation)
 		begin_due(state, mapping, delivery->context);
