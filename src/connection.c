@@ -364,6 +364,8 @@ connection_limited(Connection *connection, const char *trouble, ErrorScope limit
 	if (!connection->limit)
 		ereport(LOG, (errmsg("sfsync: server \"%s\" is throttled: %s", connection->options->name, trouble)));
 	set_text(connection, &connection->limit, trouble);
+	if (limit == SCOPE_UNKNOWN_LIMIT && budget_used_up(&connection->throttle.budget))
+		limit = SCOPE_DAILY_LIMIT;
 	if (limit == SCOPE_DAILY_LIMIT)
 		throttle_daily_limit(&connection->throttle, now, retry_after, connection_random());
 	else
@@ -374,6 +376,14 @@ connection_limited(Connection *connection, const char *trouble, ErrorScope limit
 void
 connection_well(Connection *connection, int64 elapsed, int records, bool backlog)
 {
+	bool was_over = connection->throttle.over_budget;
+
+	throttle_success(&connection->throttle, elapsed, records, backlog);
+	explain_budget(connection, was_over);
+	connection->session_failures = 0;
+	connection->dirty = true;
+	if (connection->throttle.asked_until > GetCurrentTimestamp() && !connection->blocked)
+		return; /* that was under way: the wait which the server asked for goes on */
 	if (connection->trouble || connection->blocked || connection->limit)
 	{
 		if (connection->trouble || connection->blocked)
@@ -384,9 +394,6 @@ connection_well(Connection *connection, int64 elapsed, int records, bool backlog
 			set_text(connection, &connection->limit, NULL);
 		changed_state(connection);
 	}
-	connection->session_failures = 0;
-	throttle_success(&connection->throttle, elapsed, records, backlog);
-	connection->dirty = true;
 }
 
 bool

@@ -71,7 +71,10 @@ extern void connection_block(Connection *connection, const char *reason, Timesta
 /* The server or the network failed: it backs off.  retry_after in seconds, -1 if not told. */
 extern void connection_failed(Connection *connection, const char *trouble, int retry_after, TimestampTz now);
 
-/* A limit of the org: SCOPE_DAILY_LIMIT, of API calls, or SCOPE_CONCURRENT_LIMIT, of long requests at once. */
+/*
+ * A limit of the org (error_is_limit).  An unknown one is that of the day if the
+ * calls are known to be used up.
+ */
 extern void connection_limited(Connection *connection, const char *trouble, ErrorScope limit, int retry_after,
 							   TimestampTz now);
 

@@ -476,6 +476,7 @@ is_others_trouble(const HttpReply *reply, const RestError *error)
 		case SCOPE_SESSION:
 		case SCOPE_SERVER:
 		case SCOPE_CONCURRENT_LIMIT:
+		case SCOPE_UNKNOWN_LIMIT:
 		case SCOPE_DAILY_LIMIT:
 			return true;
 		case SCOPE_CONNECTION:

@@ -206,7 +206,8 @@ foreground_ask(Foreground *session, const RestCall *call)
 			logged_in = true;
 			continue;
 		}
-		if ((scope != SCOPE_SERVER && scope != SCOPE_CONCURRENT_LIMIT) || attempt + 1 >= ATTEMPTS)
+		if ((scope != SCOPE_SERVER && !error_is_limit(scope)) || scope == SCOPE_DAILY_LIMIT ||
+			attempt + 1 >= ATTEMPTS)
 			refused(session, error.code ? psprintf("%s: %s", error.code, error.message) : error.message,
 					error_hint(error.code));
 		pause_before(attempt);

@@ -112,6 +112,7 @@ part_refused(Delivery *delivery, Request *request, const RequestPart *part, int 
 			reply_block_refused(delivery, request, part, text, now);
 			return false;
 		case SCOPE_CONCURRENT_LIMIT:
+		case SCOPE_UNKNOWN_LIMIT:
 		case SCOPE_DAILY_LIMIT:
 			trouble_of_server(connection, scope, text, reply->retry_after, now);
 			return false;
@@ -394,7 +395,7 @@ login_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 	else if (scope == SCOPE_CONNECTION)
 		connection_block(connection, error, now);
 	else
-		connection_failed(connection, error, reply->retry_after, now);
+		trouble_of_server(connection, scope, error, reply->retry_after, now);
 }
 
 static ErrorScope
