@@ -336,7 +336,7 @@ instance_url_refused(const char *instance_url, const char *login_url)
 
 /* The identity URL ends in /id/<organization>/<user>. */
 static void
-parse_identity(AuthToken *token, const char *identity)
+parse_identity(const char *identity, char **organization_id, char **user_id)
 {
 	const char *organization = identity == NULL ? NULL : strstr(identity, "/id/");
 	const char *user;
@@ -349,8 +349,8 @@ parse_identity(AuthToken *token, const char *identity)
 	if (user == NULL || user - organization > 18)
 		return;
 	copy = pnstrdup(organization, user - organization);
-	token->organization_id = rest_id18(copy);
-	token->user_id = rest_id18(user + 1);
+	*organization_id = rest_id18(copy);
+	*user_id = rest_id18(user + 1);
 	pfree(copy);
 }
 
@@ -386,7 +386,7 @@ parse_token(json_object *object, const char *login_url, ErrorScope *scope, char 
 	token = palloc0(sizeof(AuthToken));
 	token->access_token = pstrdup(access_token);
 	token->instance_url = url_without_slashes(instance_url);
-	parse_identity(token, rest_plain_string(rest_member(object, "id")));
+	parse_identity(rest_plain_string(rest_member(object, "id")), &token->organization_id, &token->user_id);
 	return token;
 }
 
@@ -433,6 +433,7 @@ auth_parse_user(const char *body, size_t len, AuthUser *user)
 	const char *username = rest_plain_string(rest_member(object, "preferred_username"));
 
 	memset(user, 0, sizeof(AuthUser));
+	parse_identity(rest_plain_string(rest_member(object, "sub")), &user->organization_id, &user->user_id);
 	if (organization_id != NULL)
 		user->organization_id = rest_id18(organization_id);
 	if (user_id != NULL)

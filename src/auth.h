@@ -46,9 +46,7 @@ typedef struct AuthUser
 	char *username; /* ASCII; NULL if absent */
 } AuthUser;
 
-#define AUTH_USERINFO_PATH "/services/oauth2/userinfo"
-
-/* Parse the reply of userinfo (section 1.5); false when it is no such thing. */
+/* Parse the reply of rest_userinfo() (section 1.5); false when it names no user. */
 extern bool auth_parse_user(const char *body, size_t len, AuthUser *user);
 
 #endif /* SFSYNC_AUTH_H */

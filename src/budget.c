@@ -114,6 +114,13 @@ budget_left(const Budget *budget)
 }
 
 bool
+budget_used_up(const Budget *budget)
+{
+	return (budget->org.limit > 0 && budget->org.used >= budget->org.limit) ||
+		   (budget->app.limit > 0 && budget->app.used >= budget->app.limit);
+}
+
+bool
 budget_is_near(const Budget *budget)
 {
 	if (budget->org.limit > 0 && budget->org.used > org_share(budget) / 2)

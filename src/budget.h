@@ -55,6 +55,9 @@ extern void budget_spend(Budget *budget, int64 now);
 /* Calls up to the share; INT64_MAX while usage is unknown.  Negative: overrun. */
 extern int64 budget_left(const Budget *budget);
 
+/* Has the org, or the app, made all of its calls? */
+extern bool budget_used_up(const Budget *budget);
+
 /* Is so little left that calls are spread? */
 extern bool budget_is_near(const Budget *budget);
 

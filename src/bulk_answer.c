@@ -332,6 +332,7 @@ is_refusal(const BulkJob *job, ErrorScope scope)
 			return job->phase == BULK_CREATING;
 		case SCOPE_SESSION:
 		case SCOPE_CONCURRENT_LIMIT:
+		case SCOPE_UNKNOWN_LIMIT:
 		case SCOPE_DAILY_LIMIT:
 		case SCOPE_SERVER:
 		case SCOPE_RECORD_COLLATERAL:

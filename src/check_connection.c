@@ -348,7 +348,7 @@ check_identity(Check *check)
 	const char *hint;
 	HttpReply *reply;
 
-	reply = get(check, token->instance_url, AUTH_USERINFO_PATH, token->access_token);
+	reply = get_rest(check, rest_userinfo());
 	problem = reply_problem(reply, &hint);
 	if (problem == NULL && !auth_parse_user(reply->body, reply->body_len, &user))
 		problem = "userinfo names no user";

@@ -648,7 +648,7 @@ ask_salesforce(Report *report, Foreground *session)
 	const Mapping *mapping = report->comparison.mapping;
 
 	foreground_open(session, mapping->serverid, mapping->owner);
-	if (session->token->user_id)
+	if (foreground_user(session))
 		report->user_id = pstrdup(session->token->user_id);
 	compare_take_salesforce(&report->comparison, session);
 	compare_take_users(&report->comparison, session);

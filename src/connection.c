@@ -21,6 +21,9 @@
 /* A Date header that is further off tells of no clock. */
 #define MOST_SKEW ((int64) 366 * SECS_PER_DAY)
 
+/* Of an org that doesn't answer; who refuses is asked once. */
+#define USERINFO_TRIES 3
+
 static List *connections = NIL;
 static bool fence_lifted = false;
 
@@ -84,6 +87,7 @@ connection_drop_token(Connection *connection)
 		pfree(token->user_id);
 	pfree(token);
 	connection->token = NULL;
+	connection->user_tries = 0;
 }
 
 void
@@ -100,7 +104,24 @@ connection_set_token(Connection *connection, const AuthToken *token)
 	if (token->user_id)
 		connection->token->user_id = pstrdup(token->user_id);
 	MemoryContextSwitchTo(caller);
+	connection->user_tries = token->user_id ? 0 : USERINFO_TRIES;
 	connection->token_serial++;
+	connection->dirty = true;
+}
+
+bool
+connection_logged_in(const Connection *connection)
+{
+	return connection->token && connection->user_tries == 0;
+}
+
+void
+connection_set_user(Connection *connection, const AuthUser *user)
+{
+	AuthToken *token = connection->token;
+
+	set_text(connection, &token->organization_id, user->organization_id);
+	set_text(connection, &token->user_id, user->user_id);
 	connection->dirty = true;
 }
 
@@ -346,6 +367,8 @@ connection_limited(Connection *connection, const char *trouble, ErrorScope limit
 	if (!connection->limit)
 		ereport(LOG, (errmsg("sfsync: server \"%s\" is throttled: %s", connection->options->name, trouble)));
 	set_text(connection, &connection->limit, trouble);
+	if (limit == SCOPE_UNKNOWN_LIMIT && budget_used_up(&connection->throttle.budget))
+		limit = SCOPE_DAILY_LIMIT;
 	if (limit == SCOPE_DAILY_LIMIT)
 		throttle_daily_limit(&connection->throttle, now, retry_after, connection_random());
 	else
@@ -356,6 +379,15 @@ connection_limited(Connection *connection, const char *trouble, ErrorScope limit
 void
 connection_well(Connection *connection, int64 elapsed, int records, bool backlog)
 {
+	bool was_over = connection->throttle.over_budget;
+
+	throttle_success(&connection->throttle, elapsed, records, backlog);
+	explain_budget(connection, was_over);
+	connection->session_failures = 0;
+	connection->writes_fail = false;
+	connection->dirty = true;
+	if (connection->throttle.asked_until > GetCurrentTimestamp() && !connection->blocked)
+		return; /* that was under way: the wait which the server asked for goes on */
 	if (connection->trouble || connection->blocked || connection->limit)
 	{
 		if (connection->trouble || connection->blocked)
@@ -366,10 +398,6 @@ connection_well(Connection *connection, int64 elapsed, int records, bool backlog
 			set_text(connection, &connection->limit, NULL);
 		changed_state(connection);
 	}
-	connection->session_failures = 0;
-	connection->writes_fail = false;
-	throttle_success(&connection->throttle, elapsed, records, backlog);
-	connection->dirty = true;
 }
 
 void

@@ -27,6 +27,8 @@ typedef struct Connection
 	AuthToken *token;
 	int token_serial; /* counts tokens */
 	bool login_in_flight;
+	int user_tries; /* the login didn't say who we are: userinfo is asked so often at most */
+	bool user_in_flight;
 	bool gzip_taken;      /* a compressed request came through */
 	bool gzip_refused;    /* one didn't: bodies go as they are */
 	int session_failures; /* in a row */
@@ -70,7 +72,10 @@ extern void connection_block(Connection *connection, const char *reason, Timesta
 /* The server or the network failed: it backs off.  retry_after in seconds, -1 if not told. */
 extern void connection_failed(Connection *connection, const char *trouble, int retry_after, TimestampTz now);
 
-/* A limit of the org: SCOPE_DAILY_LIMIT, of API calls, or SCOPE_CONCURRENT_LIMIT, of long requests at once. */
+/*
+ * A limit of the org (error_is_limit).  An unknown one is that of the day if the
+ * calls are known to be used up.
+ */
 extern void connection_limited(Connection *connection, const char *trouble, ErrorScope limit, int retry_after,
 							   TimestampTz now);
 
@@ -107,6 +112,12 @@ extern int connection_batch(const Connection *connection);
 extern int connection_read(const Connection *connection);
 extern void connection_drop_token(Connection *connection);
 extern void connection_set_token(Connection *connection, const AuthToken *token);
+
+/* Logged in, and it is known who we are, as far as Salesforce tells. */
+extern bool connection_logged_in(const Connection *connection);
+
+/* What userinfo tells. */
+extern void connection_set_user(Connection *connection, const AuthUser *user);
 
 /* Usage as a reply tells it. */
 extern void connection_note_usage(Connection *connection, int64 used, int64 limit, TimestampTz now);

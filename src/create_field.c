@@ -370,7 +370,8 @@ create_field_step(Delivery *delivery, MappingDelivery *state, void *arg)
 	if (!mapping || !mapping->meta || mapping->broken)
 		return;
 	connection = connection_get(mapping->serverid, mapping->owner);
-	if (!connection->token || !delivery_may_send(delivery, connection, 0, 0, &state->held_until))
+	if (!connection_logged_in(connection) ||
+		!delivery_may_send(delivery, connection, 0, 0, &state->held_until))
 		return;
 	if (!state->creation)
 		begin_due(state, mapping, delivery->context);
@@ -475,6 +476,7 @@ is_others_trouble(const HttpReply *reply, const RestError *error)
 		case SCOPE_SESSION:
 		case SCOPE_SERVER:
 		case SCOPE_CONCURRENT_LIMIT:
+		case SCOPE_UNKNOWN_LIMIT:
 		case SCOPE_DAILY_LIMIT:
 			return true;
 		case SCOPE_CONNECTION:

@@ -65,6 +65,7 @@ typedef struct MappingDelivery
 typedef enum RequestKind
 {
 	REQUEST_LOGIN,
+	REQUEST_USERINFO,
 	REQUEST_LIMITS,
 	REQUEST_DESCRIBE,
 	REQUEST_WRITE,

@@ -122,13 +122,24 @@ classify_invalid_field(const char *message)
 	return SCOPE_MAPPING;
 }
 
+/* Of requests (section 2.6). */
+static ErrorScope
+classify_limit(const char *message)
+{
+	if (mentions(message, "Concurrent"))
+		return SCOPE_CONCURRENT_LIMIT;
+	if (mentions(message, "TotalRequests") || mentions(message, "daily") || mentions(message, "24 hour") ||
+		mentions(message, "24-hour"))
+		return SCOPE_DAILY_LIMIT;
+	return SCOPE_UNKNOWN_LIMIT;
+}
+
 /* The codes that only the text tells apart.  False for all others. */
 static bool
 classify_by_text(const char *code, const char *message, ErrorScope *scope)
 {
 	if (strcmp(code, "REQUEST_LIMIT_EXCEEDED") == 0)
-		/* without a text the longer wait, which spends the least */
-		*scope = mentions(message, "Concurrent") ? SCOPE_CONCURRENT_LIMIT : SCOPE_DAILY_LIMIT;
+		*scope = classify_limit(message);
 	else if (strcmp(code, "API_CURRENTLY_DISABLED") == 0)
 		*scope = mentions(message, "User") ? SCOPE_CONNECTION : SCOPE_SERVER;
 	else if (strcmp(code, "INVALID_FIELD") == 0)
@@ -175,8 +186,9 @@ classify_status(int http_status)
 		case 408:
 		case 409:
 		case 420:
-		case 429:
 			return SCOPE_SERVER;
+		case 429: /* too many requests */
+			return SCOPE_CONCURRENT_LIMIT;
 		case 412: /* the record moved on: read and decide again */
 			return SCOPE_RECORD_RETRY;
 		default:
@@ -190,7 +202,7 @@ static ErrorScope
 classify_request(int http_status, const char *code, const char *message)
 {
 	const CodeScope *known = find_code(code);
-	bool outage = http_status < 300 || http_status >= 500 || http_status == 420 || http_status == 429;
+	bool outage = http_status < 300 || http_status >= 500 || http_status == 420;
 	ErrorScope scope;
 
 	if (!classify_by_text(code, message, &scope))
@@ -202,6 +214,8 @@ classify_request(int http_status, const char *code, const char *message)
 	 */
 	if (outage && scope < SCOPE_SERVER)
 		return SCOPE_SERVER;
+	if (http_status == 429 && scope != SCOPE_DAILY_LIMIT && scope != SCOPE_SESSION)
+		return SCOPE_CONCURRENT_LIMIT;
 	return scope;
 }
 
@@ -233,8 +247,9 @@ error_classify(int http_status, const char *code, const char *message)
 ErrorScope
 error_classify_oauth(int http_status, const char *error, const char *description)
 {
-	if (http_status < 400 || http_status >= 500 || http_status == 408 || http_status == 420 ||
-		http_status == 429)
+	if (http_status == 429)
+		return SCOPE_CONCURRENT_LIMIT;
+	if (http_status < 400 || http_status >= 500 || http_status == 408 || http_status == 420)
 		return SCOPE_SERVER;
 	if (error == NULL)
 		return SCOPE_CONNECTION;

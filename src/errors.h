@@ -21,12 +21,19 @@ typedef enum ErrorScope
 	/* the request or the server: back off, records keep their attempts */
 	SCOPE_REQUEST, /* this request can't be parsed as it is: bisect */
 	SCOPE_SERVER,
-	SCOPE_CONCURRENT_LIMIT,
+	SCOPE_CONCURRENT_LIMIT, /* of long requests at once, or whatever else status 429 says: seconds */
+	SCOPE_UNKNOWN_LIMIT,    /* of requests; the text doesn't say which */
 	SCOPE_DAILY_LIMIT,
 	/* the connection */
 	SCOPE_SESSION,   /* token ran out: log in once, repeat */
 	SCOPE_CONNECTION /* blocked until an operator acts */
 } ErrorScope;
+
+static inline bool
+error_is_limit(ErrorScope scope)
+{
+	return scope >= SCOPE_CONCURRENT_LIMIT && scope <= SCOPE_DAILY_LIMIT;
+}
 
 /*
  * Classify an error of a record (http_status 200) or of a whole request.

@@ -161,6 +161,22 @@ ask_once(Foreground *session, const RestCall *call)
 	return foreground_perform(session, &request);
 }
 
+const char *
+foreground_user(Foreground *session)
+{
+	AuthToken *token = session->token;
+	const HttpReply *reply;
+	AuthUser user;
+
+	if (token->user_id)
+		return token->user_id;
+	reply = ask_once(session, rest_userinfo());
+	if (reply->outcome == HTTP_REPLIED && reply->status == 200 &&
+		auth_parse_user(reply->body, reply->body_len, &user))
+		token->user_id = MemoryContextStrdup(session->context, user.user_id);
+	return token->user_id;
+}
+
 const HttpReply *
 foreground_ask(Foreground *session, const RestCall *call)
 {
@@ -190,7 +206,8 @@ foreground_ask(Foreground *session, const RestCall *call)
 			logged_in = true;
 			continue;
 		}
-		if ((scope != SCOPE_SERVER && scope != SCOPE_CONCURRENT_LIMIT) || attempt + 1 >= ATTEMPTS)
+		if ((scope != SCOPE_SERVER && !error_is_limit(scope)) || scope == SCOPE_DAILY_LIMIT ||
+			attempt + 1 >= ATTEMPTS)
 			refused(session, error.code ? psprintf("%s: %s", error.code, error.message) : error.message,
 					error_hint(error.code));
 		pause_before(attempt);

@@ -33,6 +33,9 @@ extern void foreground_close(Foreground *session);
  */
 extern const HttpReply *foreground_ask(Foreground *session, const RestCall *call);
 
+/* Whose login it is; NULL if Salesforce doesn't tell. */
+extern const char *foreground_user(Foreground *session);
+
 /*
  * The same step by step, for who tells what goes wrong otherwise: open without
  * a login; ask once, whatever comes back, with the server's CA and the timeouts

@@ -91,7 +91,7 @@ look_at_creation(MappingDelivery *state, const Mapping *mapping, const Connectio
 	state->creation_due = due != 0 && due <= look->now;
 	if (!state->creation_due)
 		delivery_soonest(&look->next, due);
-	else if (!connection->token)
+	else if (!connection_logged_in(connection))
 		state->needs_metadata = true;
 }
 

@@ -1,7 +1,7 @@
 /*
  * ready.c
- *		What must be there before rows are read or anything is sent: a token, usage,
- *		metadata.  What is missing is asked for.
+ *		What must be there before rows are read or anything is sent: a token, who we
+ *		are, usage, metadata.  What is missing is asked for.
  */
 #include "compat.h"
 
@@ -28,6 +28,17 @@ prepare_login(void *arg)
 		return;
 	}
 	connection->login_in_flight = true;
+	delivery_send_later(claim->delivery, request);
+}
+
+/* Without knowing who we are, our own writes would be taken for those of others. */
+static void
+prepare_userinfo(Claim *claim)
+{
+	Request *request = delivery_request(REQUEST_USERINFO, claim->connection, claim->mapping);
+
+	request->call = rest_userinfo();
+	claim->connection->user_in_flight = true;
 	delivery_send_later(claim->delivery, request);
 }
 
@@ -96,6 +107,12 @@ claim_ready(Claim *claim)
 	{
 		if (!claim->connection->login_in_flight)
 			try_login(claim);
+		return false;
+	}
+	if (!connection_logged_in(claim->connection))
+	{
+		if (!claim->connection->user_in_flight)
+			prepare_userinfo(claim);
 		return false;
 	}
 	if (!limits_ready(claim))

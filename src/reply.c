@@ -114,6 +114,7 @@ part_refused(Delivery *delivery, Request *request, const RequestPart *part, int 
 			reply_block_refused(delivery, request, part, text, now);
 			return false;
 		case SCOPE_CONCURRENT_LIMIT:
+		case SCOPE_UNKNOWN_LIMIT:
 		case SCOPE_DAILY_LIMIT:
 			trouble_of_server(connection, scope, text, reply->retry_after, now);
 			return false;
@@ -396,7 +397,48 @@ login_reply(Delivery *delivery, Request *request, const HttpReply *reply, Timest
 	else if (scope == SCOPE_CONNECTION)
 		connection_block(connection, error, now);
 	else
-		connection_failed(connection, error, reply->retry_after, now);
+		trouble_of_server(connection, scope, error, reply->retry_after, now);
+}
+
+static ErrorScope
+error_scope(const HttpReply *reply)
+{
+	RestError error = rest_parse_error(reply->status, reply->body, reply->body_len);
+
+	return error_classify(reply->status, error.code, error.message);
+}
+
+/* Who refuses to tell is left alone with it; one that fails is asked again. */
+static void
+userinfo_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	Connection *connection = request->connection;
+	bool replied = reply->outcome == HTTP_REPLIED;
+	ErrorScope scope = SCOPE_SERVER;
+	AuthUser user;
+
+	connection->user_in_flight = false;
+	if (!connection->token || request->token_serial != connection->token_serial)
+		return; /* it is about a login that is over */
+	if (replied && reply->status == 200)
+	{
+		connection->user_tries = 0;
+		if (auth_parse_user(reply->body, reply->body_len, &user))
+			connection_set_user(connection, &user);
+		return;
+	}
+	if (replied)
+		scope = error_scope(reply);
+	if (scope < SCOPE_SERVER || scope >= SCOPE_SESSION)
+	{
+		connection->user_tries = 0;
+		return;
+	}
+	connection->user_tries--;
+	if (replied)
+		reply_refused(delivery, request, reply, now);
+	else
+		reply_failed(delivery, request, reply->error, now);
 }
 
 static void
@@ -453,7 +495,6 @@ static void
 limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
 {
 	Connection *connection = request->connection;
-	RestError error;
 	ErrorScope scope = SCOPE_RECORD_PERMANENT;
 	int64 used;
 	int64 limit;
@@ -466,10 +507,7 @@ limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 		return;
 	}
 	if (reply->status != 200)
-	{
-		error = rest_parse_error(reply->status, reply->body, reply->body_len);
-		scope = error_classify(reply->status, error.code, error.message);
-	}
+		scope = error_scope(reply);
 	if (scope >= SCOPE_SERVER && scope <= SCOPE_SESSION)
 	{
 		connection->limits_known = scope != SCOPE_SESSION;
@@ -506,6 +544,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 	{
 		case REQUEST_LOGIN:
 			login_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_USERINFO:
+			userinfo_reply(delivery, request, reply, now);
 			break;
 		case REQUEST_LIMITS:
 			limits_reply(delivery, request, reply, now);

@@ -449,3 +449,13 @@ rest_versions(void)
 	appendStringInfoString(&path, "/services/data/");
 	return rest_make_call("GET", &path, NULL);
 }
+
+RestCall *
+rest_userinfo(void)
+{
+	StringInfoData path;
+
+	initStringInfo(&path);
+	appendStringInfoString(&path, "/services/oauth2/userinfo");
+	return rest_make_call("GET", &path, NULL);
+}

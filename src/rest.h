@@ -113,6 +113,7 @@ extern RestCall *rest_update_if(const char *api_version, const char *const *head
 extern RestCall *rest_describe(const char *api_version, const char *object);
 extern RestCall *rest_limits(const char *api_version);
 extern RestCall *rest_versions(void);
+extern RestCall *rest_userinfo(void);
 
 /* The record as JSON text, as sent inside a collection: for dead letters and preview. */
 extern char *rest_payload(const RestTarget *target, const RestRecord *record);

@@ -12,6 +12,9 @@
 /* A server can't send us away for longer than this. */
 #define RETRY_AFTER_MAX (60 * MINUTE)
 
+/* Nor does a limit that passes within seconds make us wait for longer. */
+#define SHORT_LIMIT_MAX MINUTE
+
 /* Longer ones count against the limit of concurrent requests (reference, section 2.5). */
 #define LONG_REQUEST (20 * SECOND)
 #define SLOW_REQUEST (10 * SECOND)
@@ -40,25 +43,30 @@ portion(int64 range, double random)
 	return (int64) ((double) range * random);
 }
 
-static void
-wait_until(Throttle *throttle, int64 when)
+/* Ever larger: base * 2^attempt, up to max. */
+static int64
+grown(int64 base, int64 max, int attempt)
 {
-	throttle->retry_at = Max(throttle->retry_at, when);
+	int64 range = Max(base, 1);
+
+	for (int i = 0; i < attempt && range < max; i++)
+		range = range > max / 2 ? max : range * 2;
+	return Min(range, max);
 }
 
 /*
- * Delay, or longer if the server asks for it: spread a little, as others were
- * told the same.
+ * Wait as long as the server asks for, spread a little, as others were told the
+ * same; or for our own delay.  What was to be waited for before holds.
  */
-static int64
-asked_delay(const Throttle *throttle, int64 delay, int retry_after, double random)
+static void
+wait_for(Throttle *throttle, int64 now, int64 delay, int retry_after, double random)
 {
-	int64 asked;
-
-	if (retry_after < 0)
-		return delay;
-	asked = Min(retry_after * SECOND, RETRY_AFTER_MAX) + portion(throttle->set.base_delay, random);
-	return Max(delay, asked);
+	if (retry_after > 0)
+	{
+		delay = Min(retry_after * SECOND, RETRY_AFTER_MAX) + portion(throttle->set.base_delay, random);
+		throttle->asked_until = Max(throttle->asked_until, later(now, delay));
+	}
+	throttle->retry_at = Max(throttle->retry_at, later(now, delay));
 }
 
 /*
@@ -73,7 +81,7 @@ start_probing(Throttle *throttle, int64 now, int retry_after, double random)
 
 	throttle->over_budget = true;
 	throttle->concurrency = 1;
-	wait_until(throttle, later(now, asked_delay(throttle, delay, retry_after, random)));
+	wait_for(throttle, now, delay, retry_after, random);
 }
 
 static void
@@ -84,7 +92,7 @@ leave_budget_stop(Throttle *throttle)
 	budget_refill(&throttle->budget);
 	/* a back-off that runs at the same time keeps its own end */
 	if (throttle->failures == 0)
-		throttle->retry_at = 0;
+		throttle->retry_at = throttle->asked_until;
 }
 
 static void
@@ -190,12 +198,7 @@ throttle_resume(Throttle *throttle, int batch_size, int concurrency)
 int64
 backoff_delay(int64 base, int64 max, int attempt, double random)
 {
-	int64 ceiling = Max(base, 1);
-
-	for (int i = 0; i < attempt && ceiling < max; i++)
-		ceiling = ceiling > max / 2 ? max : ceiling * 2;
-	ceiling = Min(ceiling, max);
-	return Max(portion(ceiling, random), 1000);
+	return Max(portion(grown(base, max, attempt), random), 1000);
 }
 
 int64
@@ -312,8 +315,11 @@ throttle_success(Throttle *throttle, int64 elapsed, int records, bool backlog)
 	int64 slow = slow_request(throttle);
 
 	throttle->failures = 0;
+	throttle->limits = 0;
 	if (!throttle->over_budget)
-		throttle->retry_at = 0;
+		throttle->retry_at = throttle->asked_until;
+	else if (throttle->probing && throttle->refused && budget_left(&throttle->budget) > 0)
+		leave_budget_stop(throttle); /* no usage is told, but it isn't refused any more */
 	if (elapsed > LONG_REQUEST)
 		less_concurrency(throttle);
 	if (elapsed > slow)
@@ -352,22 +358,32 @@ throttle_failure(Throttle *throttle, int64 now, int retry_after, double random)
 		throttle->failures++;
 	throttle->successes = 0;
 	throttle->concurrency = 1;
-	wait_until(throttle, later(now, asked_delay(throttle, delay, retry_after, random)));
+	wait_for(throttle, now, delay, retry_after, random);
 }
 
 void
 throttle_concurrent_limit(Throttle *throttle, int64 now, int retry_after, double random)
 {
+	int64 base = throttle->set.base_delay;
 	/* it ends when one of the org's long requests ends: seconds (section 2.6) */
-	int64 delay = throttle->set.base_delay + portion(4 * throttle->set.base_delay, random);
+	int64 max = Max(Min(throttle->set.max_delay, SHORT_LIMIT_MAX), 4 * base);
+	int64 range;
 
+	/* those that were under way together count once */
+	if (now >= throttle->retry_at && throttle->limits < PG_INT32_MAX)
+		throttle->limits++;
+	range = grown(4 * base, max, throttle->limits - 1);
 	less_concurrency(throttle);
-	wait_until(throttle, later(now, asked_delay(throttle, delay, retry_after, random)));
+	wait_for(throttle, now, base + portion(range, random), retry_after, random);
 }
 
 void
 throttle_daily_limit(Throttle *throttle, int64 now, int retry_after, double random)
 {
 	throttle->refused = true;
+	throttle->probing = false;
 	start_probing(throttle, now, retry_after, random);
+	/* the usage told with it has begun a wait of our own */
+	if (retry_after > 0)
+		throttle->retry_at = throttle->asked_until;
 }

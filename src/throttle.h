@@ -25,8 +25,10 @@ typedef struct Throttle
 {
 	ThrottleSettings set;
 	Budget budget;
-	int failures;   /* of the server in a row */
-	int64 retry_at; /* no request before; 0 none */
+	int failures;      /* of the server in a row */
+	int limits;        /* waits for a short limit in a row */
+	int64 retry_at;    /* no request before; 0 none */
+	int64 asked_until; /* the part of it that the server asked for */
 	bool over_budget;
 	bool refused; /* over_budget because Salesforce said so, not by the usage told */
 	bool probing; /* over_budget, and a request is out to see whether it still is */
@@ -75,7 +77,10 @@ extern void throttle_app_usage(Throttle *throttle, int64 used, int64 limit, int6
  */
 extern void throttle_success(Throttle *throttle, int64 elapsed, int records, bool backlog);
 
-/* The server or the network failed; retry_after in seconds, -1 if not told. */
+/*
+ * The server or the network failed; retry_after in seconds, -1 if not told.  Here
+ * and below: told, it is what is waited for, however long our own wait would be.
+ */
 extern void throttle_failure(Throttle *throttle, int64 now, int retry_after, double random);
 
 /* Lock contention or a governor limit met by a request of so many records. */
@@ -87,7 +92,7 @@ extern void throttle_timeout(Throttle *throttle, int records);
 /* A request that read so many records came back, or didn't in time (elapsed < 0). */
 extern void throttle_read(Throttle *throttle, int64 elapsed, int records);
 
-/* ConcurrentRequests limit: fewer requests at once, and a short wait. */
+/* ConcurrentRequests limit, or too many requests: fewer at once, and a short wait, longer each time. */
 extern void throttle_concurrent_limit(Throttle *throttle, int64 now, int retry_after, double random);
 
 /* TotalRequests limit: as over budget; probe slowly. */

@@ -20,7 +20,7 @@ trouble_of_server(Connection *connection, ErrorScope scope, const char *text, in
 {
 	if (scope == SCOPE_SESSION)
 		connection_drop_token(connection);
-	if (scope == SCOPE_CONCURRENT_LIMIT || scope == SCOPE_DAILY_LIMIT)
+	if (error_is_limit(scope))
 		connection_limited(connection, text, scope, retry_after, now);
 	else
 		connection_failed(connection, text, retry_after, now);
@@ -34,8 +34,7 @@ trouble_is_server(const RestResult *result, ErrorScope *scope)
 	if (result->success)
 		return false;
 	*scope = error_classify(error->code ? 200 : result->http_status, error->code, error->message);
-	return *scope == SCOPE_SERVER || *scope == SCOPE_CONCURRENT_LIMIT || *scope == SCOPE_DAILY_LIMIT ||
-		   *scope == SCOPE_SESSION;
+	return *scope == SCOPE_SERVER || error_is_limit(*scope) || *scope == SCOPE_SESSION;
 }
 
 /* The record makes the server stumble, or it has done so before. */

@@ -266,6 +266,8 @@ turn_recover(Delivery *delivery)
 			batch_again(request->outcomes[i].unit);
 		if (request->kind == REQUEST_LOGIN)
 			request->connection->login_in_flight = false;
+		if (request->kind == REQUEST_USERINFO)
+			request->connection->user_in_flight = false;
 		if (request->kind == REQUEST_LIMITS)
 			request->connection->limits_in_flight = false;
 		if (request->kind == REQUEST_DESCRIBE)

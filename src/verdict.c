@@ -269,6 +269,7 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 			break;
 		case SCOPE_SERVER:
 		case SCOPE_CONCURRENT_LIMIT:
+		case SCOPE_UNKNOWN_LIMIT:
 		case SCOPE_DAILY_LIMIT:
 		case SCOPE_SESSION:
 			outcome->kind = OUTCOME_AGAIN; /* judge_server has made the server wait */

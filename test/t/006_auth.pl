@@ -313,6 +313,105 @@ $sim->post('expire_tokens', {});
 delivers('the user mapping of PUBLIC');
 
 #
+# A login that doesn't tell who we are
+#
+$sim->config(token_id => JSON::PP::false);
+$sim->post('delete', { object => 'Lead', match => { PG_Key__c => '1' } });
+sql('CREATE DATABASE nameless');
+my $nameless = sub { return $node->safe_psql('nameless', $_[0]) };
+my $who_asked = sub { return scalar(grep { $_->{path} =~ m{/oauth2/userinfo$} } $sim->requests($_[0])) };
+my $mark = $sim->mark;
+
+connect_salesforce($node, $sim, database => 'nameless');
+$nameless->(q{CREATE TABLE lead (id integer PRIMARY KEY, last_name text, company text);
+	SELECT sfsync.create_mapping('lead', 'Lead', 'PG_Key__c', 'delete');
+	INSERT INTO lead SELECT i, 'Lead ' || i, 'Co' FROM generate_series(1, 5) i});
+wait_for_sync($node, 'a login without id: settled', database => 'nameless');
+is(join(' ', map { $_->{kind} eq 'other' ? 'userinfo' : $_->{kind} } ($sim->requests($mark))[ 0 .. 3 ]),
+	'token userinfo limits describe', 'a login without id: it is asked who we are, before anything else');
+is($who_asked->($mark), 1, 'once');
+my $me = JSON::PP->new->decode(HTTP::Tiny->new(default_headers => {
+		Authorization => 'Bearer '
+		  . JSON::PP->new->decode(HTTP::Tiny->new->post_form($sim->url . '/services/oauth2/token',
+			{ grant_type => 'client_credentials', client_id => $client, client_secret => $secret })->{content})->{access_token} })
+	->get($sim->url . '/services/oauth2/userinfo')->{content});
+is($nameless->(q{SELECT user_id, organization_id FROM sfsync.server_status}), "$me->{user_id}|$me->{organization_id}", 'server_status shows it');
+
+# Our own writes are known for ours: no conflict, whatever comes within a second or is altered by automation.
+foreach my $i (11 .. 15)
+{
+	$nameless->("INSERT INTO lead VALUES ($i, 'Short', 'lived')");
+	wait_for_sync($node, undef, database => 'nameless');
+	$nameless->("DELETE FROM lead WHERE id = $i");
+}
+wait_for_sync($node, 'rows that are deleted at once: settled', database => 'nameless');
+is($sim->count('Lead'), 5, 'so are their records');
+$sim->post('automation', { object => 'Lead', when => 'save', set => { Company => 'ALTERED' } });
+foreach my $company ('one', 'two', 'three')
+{
+	$nameless->("UPDATE lead SET company = '$company' WHERE id <= 3");
+	wait_for_sync($node, "a value that automation alters, $company: settled", database => 'nameless');
+}
+$sim->post('automation', { clear => JSON::PP::true });
+$nameless->(q{UPDATE lead SET company = 'last'});
+wait_for_sync($node, 'a value that automation altered: settled', database => 'nameless');
+is(join(' ', map { $_->{Company} } @{ $sim->get('records?object=Lead&fields=Company') }), 'last last last last last', 'the value arrives');
+is($nameless->(q{SELECT count(*) FROM sfsync.conflict}), '0', 'none of that is a conflict');
+
+# The permission set of fields that are created goes to us.
+$nameless->(q{SELECT sfsync.alter_mapping('lead', new_columns => 'create_field')});
+$nameless->(q{ALTER TABLE lead ADD COLUMN shoe_size text});
+poll_query($node, q{SELECT status, field FROM sfsync.field_map WHERE column_name = 'shoe_size'}, 'a field is created', database => 'nameless', expected => 'mapped|Shoe_Size__c');
+is(join(' ', map { $_->{AssigneeId} } @{ $sim->get('records?object=PermissionSetAssignment&fields=AssigneeId') }), $me->{user_id}, 'and assigned to us');
+
+# The session of a user, which logs in by itself, learns it too: what our user left different is repaired.
+$sim->post('edit', { object => 'Lead', match => { PG_Key__c => '1' }, fields => { Company => 'tool' }, user => 'integration' });
+my ($compared, $differences, $notice) = $node->psql('nameless', q{SELECT kind, field, salesforce_value FROM sfsync.compare('lead', repair => true)});
+is($differences, 'different|Company|"tool"', 'compare');
+like($notice, qr/repair: 1 rows are queued/, 'repairs what our user changed');
+wait_for_sync($node, 'compare: settled', database => 'nameless');
+
+# Refused, or not named: it goes on without.  One that fails is asked again, but not for ever.
+foreach my $case (
+	[ 'refused', { status => 403, body => 'Bad_OAuth_Token' }, 1 ],
+	[ 'unauthorized', { status => 401, body => '' }, 1 ],
+	[ 'not there', { status => 404, body => '' }, 1 ],
+	[ 'no user named', { status => 200, body => '{"sub": "x", "user_id": 7}' }, 1 ],
+	[ 'unavailable', { status => 503, body => '' }, 3 ])
+{
+	my ($name, $action, $hits) = @$case;
+
+	$sim->fault(name => 'userinfo', match => { path => '/oauth2/userinfo' }, action => $action);
+	$sim->post('expire_tokens', {});
+	$nameless->("UPDATE lead SET last_name = '$name'");
+	wait_for_sync($node, "userinfo $name: settled", database => 'nameless');
+	is(join(' ', map { $_->{LastName} } @{ $sim->get('records?object=Lead&fields=LastName') }), join(' ', ($name) x 5), "userinfo $name: changes go");
+	is($sim->hits('userinfo'), $hits, "userinfo $name: how often it is asked");
+	is($nameless->(q{SELECT user_id FROM sfsync.server_status}), $me->{user_id}, "userinfo $name: what was known stays");
+	$sim->clear_faults;
+}
+$sim->fault(name => 'userinfo', match => { path => '/oauth2/userinfo' }, times => 1, action => { close => 'before' });
+$sim->post('expire_tokens', {});
+$mark = $sim->mark;
+$nameless->(q{INSERT INTO lead VALUES (21, 'After', 'a drop')});
+wait_for_sync($node, 'userinfo dropped: settled', database => 'nameless');
+cmp_ok($who_asked->($mark), '>=', 2, 'userinfo dropped: it is asked again');
+$nameless->(q{DELETE FROM lead WHERE id = 21});
+wait_for_sync($node, 'userinfo dropped: settled again', database => 'nameless');
+is($nameless->(q{SELECT count(*) FROM sfsync.conflict}), '0', 'userinfo dropped: no conflict');
+$sim->clear_faults;
+$sim->config(token_id => JSON::PP::true);
+$sim->post('expire_tokens', {});
+$mark = $sim->mark;
+$nameless->(q{INSERT INTO lead VALUES (22, 'With', 'id')});
+wait_for_sync($node, 'a login with id: settled', database => 'nameless');
+is($who_asked->($mark), 0, 'a login with id: userinfo is not asked');
+$nameless->('DROP EXTENSION sfsync CASCADE');
+$since = $sim->mark;
+$sim->post('expire_tokens', {});
+delivers('the first database again');
+
+#
 # Secrets stay secret
 #
 my @watched;

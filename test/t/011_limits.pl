@@ -185,6 +185,70 @@ cmp_ok(sql(q{SELECT concurrency FROM sfsync.server_status}), '<=', 2, 'fewer at 
 state_is('active', 'active again');
 $sim->clear_faults;
 
+# Where it is told how long to wait, that is how long: of any limit, whatever our own wait would be.  Else a limit of
+# the day is looked at again in minutes, any other in seconds, as the text says or, if it doesn't, the usage.
+sub limit_reply
+{
+	my ($status, $text, %headers) = @_;
+	return { status => $status, headers => \%headers,
+		body => defined $text ? qq([{"message": "$text", "errorCode": "REQUEST_LIMIT_EXCEEDED"}]) : '' };
+}
+
+setting(retry_max_delay => '10min');
+my $next_id = 51;
+foreach my $case (
+	[ 'the daily limit with Retry-After', limit_reply(403, 'TotalRequests Limit exceeded.', 'Retry-After' => '1') ],
+	[ 'an unknown limit with Retry-After', limit_reply(403, 'too many requests', 'Retry-After' => '1') ],
+	[ 'status 429 with Retry-After', limit_reply(429, 'too many requests', 'Retry-After' => '1') ],
+	[ 'status 429 with another code', { status => 429, headers => { 'Retry-After' => '1' }, body => '[{"message": "no", "errorCode": "TOO_MANY"}]' } ],
+	[ 'status 429 with nothing', { status => 429, headers => { 'Retry-After' => '1' }, body => '' } ],
+	[ 'status 429', limit_reply(429, undef) ],
+	[ 'an unknown limit', limit_reply(403, 'Limite erreicht') ])
+{
+	my ($name, $action) = @$case;
+
+	$sim->fault(name => 'limit', match => { kind => $writes }, times => 1, action => $action);
+	$mark = $sim->mark;
+	rows($next_id, $next_id, 'limit');
+	$next_id++;
+	state_is('throttled', $name) if $action->{headers}->{'Retry-After'};
+	in_step($name);
+	@calls = $sim->requests($mark);
+	my ($refused) = grep { $calls[$_]->{fault} } 0 .. $#calls;
+	my $pause = $calls[ $refused + 1 ]->{at} - $calls[$refused]->{done_at};
+	note(sprintf('%s: waited for %.2f s', $name, $pause));
+	cmp_ok($pause, '>=', $action->{headers}->{'Retry-After'} ? 0.95 : 0.04, "$name: no sooner");
+	cmp_ok($pause, '<=', 10, "$name: nor much later");
+	state_is('active', "$name: active again");
+	$sim->clear_faults;
+}
+$sim->config(api_used => 100000);
+$sim->fault(name => 'limit', action => limit_reply(403, 'TotalRequests Limit exceeded.', 'Retry-After' => '1'));
+rows($next_id, $next_id, 'limit');
+$next_id++;
+poll_until(sub { $sim->hits('limit') >= 2 }, 'all used up, with Retry-After: it is looked at again by then', 10);
+$sim->clear_faults;
+$sim->config(api_used => 0);
+in_step('room again after Retry-After');
+my $long_wait = q{SELECT state || ' ' || (retry_at > now() + interval '2 min')::text FROM sfsync.server_status};
+foreach my $case ([ 'the daily limit', 0, 'TotalRequests Limit exceeded.' ], [ 'an unknown limit, all used up', 100000, 'Limite erreicht' ])
+{
+	my ($name, $used, $text) = @$case;
+
+	$sim->config(api_used => $used);
+	$sim->fault(name => 'limit', action => limit_reply(403, $text));
+	rows($next_id, $next_id, 'limit');
+	$next_id++;
+	poll_query($node, $long_wait, "$name: minutes", expected => 'throttled true');
+	is($sim->hits('limit'), 1, "$name: one request");
+	$sim->clear_faults;
+	$sim->config(api_used => 0);
+	sql('SELECT pg_terminate_backend(' . worker_pid($node) . ')');
+	in_step("$name: a new worker");
+}
+
+setting(retry_max_delay => '300ms');
+
 #
 # Locks
 #

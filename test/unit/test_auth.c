@@ -270,12 +270,18 @@ users(void **state)
 	static const char good[] =
 		"{\"user_id\":\"005000000000001AAA\",\"organization_id\":\"00D000000000001EAA\","
 		"\"preferred_username\":\"int@acme.example\"}";
+	static const char subject[] =
+		"{\"sub\":\"https://login.salesforce.com/id/00D000000000001EAA/005000000000001AAA\"}";
 	AuthUser user;
 
+	(void) state;
 	assert_true(auth_parse_user(good, strlen(good), &user));
 	assert_string_equal(user.user_id, "005000000000001AAA");
 	assert_string_equal(user.organization_id, "00D000000000001EAA");
 	assert_string_equal(user.username, "int@acme.example");
+	assert_true(auth_parse_user(subject, strlen(subject), &user));
+	assert_string_equal(user.user_id, "005000000000001AAA");
+	assert_string_equal(user.organization_id, "00D000000000001EAA");
 	assert_false(auth_parse_user("{}", 2, &user));
 	assert_null(user.username);
 	assert_false(auth_parse_user(NULL, 0, &user));

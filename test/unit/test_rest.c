@@ -249,6 +249,7 @@ simple_calls(void **state)
 	assert_string_equal(call->path, "/services/data/v66.0/sobjects/My_Object__c/describe");
 	assert_string_equal(rest_limits("66.0")->path, "/services/data/v66.0/limits/");
 	assert_string_equal(rest_versions()->path, "/services/data/");
+	assert_string_equal(rest_userinfo()->path, "/services/oauth2/userinfo");
 }
 
 /* ------------------------------------------------------------------------

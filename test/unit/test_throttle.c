@@ -440,6 +440,111 @@ concurrency_adapts_slowly(void **state)
 	assert_int_equal(t.retry_at, NOW + 120 * SECOND + SECOND / 2);
 }
 
+/* Whatever kind of limit or failure says so, and however long our own wait would be. */
+static void
+retry_after_is_what_is_waited_for(void **state)
+{
+	Throttle t = fresh();
+
+	(void) state;
+	t.failures = 30;
+	throttle_failure(&t, NOW, 2, 0.5);
+	assert_int_equal(t.retry_at, NOW + 2 * SECOND + SECOND / 2);
+	t = fresh();
+	throttle_concurrent_limit(&t, NOW, 1, 0.25);
+	assert_int_equal(t.retry_at, NOW + SECOND + SECOND / 4);
+	t = fresh();
+	throttle_daily_limit(&t, NOW, 1, 0.5);
+	assert_true(t.over_budget);
+	assert_int_equal(t.retry_at, NOW + SECOND + SECOND / 2);
+	t = fresh();
+	throttle_usage(&t, 15000, 15000, NOW, 0.5); /* the same reply's header */
+	throttle_daily_limit(&t, NOW, 1, 0.0);
+	assert_int_equal(t.retry_at, NOW + SECOND);
+	throttle_sent(&t, t.retry_at, 0.5);
+	throttle_daily_limit(&t, NOW + SECOND, 1, 0.0);
+	assert_int_equal(t.retry_at, NOW + 2 * SECOND);
+	throttle_daily_limit(&t, NOW, INT_MAX, 0.0);
+	assert_int_equal(t.retry_at, NOW + 60 * MINUTE);
+
+	/* our own share of the calls is no matter of the server's */
+	t = fresh();
+	throttle_usage(&t, 12000, 15000, NOW, 0.5);
+	throttle_concurrent_limit(&t, NOW, 1, 0.0);
+	assert_int_equal(t.retry_at, NOW + 10 * MINUTE);
+}
+
+/* What was under way when the server asked for a wait doesn't end it. */
+static void
+success_does_not_end_what_was_asked_for(void **state)
+{
+	Throttle t = fresh();
+
+	(void) state;
+	throttle_concurrent_limit(&t, NOW, 60, 0.0);
+	throttle_success(&t, SECOND, 100, true);
+	assert_int_equal(t.retry_at, NOW + MINUTE);
+	assert_false(may_send(&t, NOW + MINUTE - 1, 0));
+	assert_true(may_send(&t, NOW + MINUTE, 0));
+	throttle_concurrent_limit(&t, NOW + MINUTE, -1, 0.0);
+	throttle_success(&t, SECOND, 100, true);
+	assert_true(may_send(&t, NOW + MINUTE, 0));
+}
+
+static void
+short_limits_make_longer_waits(void **state)
+{
+	static const int seconds[] = {5, 9, 17, 33, 61, 61, 61};
+	Throttle t = fresh();
+	int64 now = NOW;
+
+	(void) state;
+	for (size_t i = 0; i < lengthof(seconds); i++)
+	{
+		throttle_concurrent_limit(&t, now, -1, 1.0);
+		assert_int_equal(t.retry_at, now + seconds[i] * SECOND);
+		throttle_concurrent_limit(&t, now + 1, -1, 0.0); /* was under way with it */
+		assert_int_equal(t.retry_at, now + seconds[i] * SECOND);
+		now = t.retry_at;
+	}
+	throttle_success(&t, SECOND, 100, true);
+	throttle_concurrent_limit(&t, now, -1, 1.0);
+	assert_int_equal(t.retry_at, now + 5 * SECOND);
+}
+
+/* An org that tells no usage: what isn't refused any more goes on. */
+static void
+daily_limit_ends_without_usage(void **state)
+{
+	Throttle t = fresh();
+
+	(void) state;
+	throttle_daily_limit(&t, NOW, -1, 0.0);
+	throttle_success(&t, SECOND, 1, true); /* was under way */
+	assert_true(t.over_budget);
+	assert_int_equal(t.retry_at, NOW + 5 * MINUTE);
+	throttle_sent(&t, t.retry_at, 0.0);
+	throttle_success(&t, SECOND, 1, true);
+	assert_false(t.over_budget);
+	assert_true(may_send(&t, NOW + 5 * MINUTE, 0));
+}
+
+static void
+used_up(void **state)
+{
+	Throttle t = fresh();
+
+	(void) state;
+	assert_false(budget_used_up(&t.budget));
+	throttle_usage(&t, 14999, 15000, NOW, 0.0);
+	assert_false(budget_used_up(&t.budget));
+	throttle_usage(&t, 15000, 15000, NOW, 0.0);
+	assert_true(budget_used_up(&t.budget));
+	t = fresh();
+	throttle_app_usage(&t, 10, 10, NOW, 0.0);
+	assert_true(budget_used_up(&t.budget));
+}
+
 /* After an outage of days: one request, then one more for each that went well. */
 static void
 an_outage_ends_slowly(void **state)
@@ -600,6 +705,11 @@ main(void)
 		cmocka_unit_test(slow_is_relative_to_the_timeout),
 		cmocka_unit_test(reads_adapt),
 		cmocka_unit_test(concurrency_adapts_slowly),
+		cmocka_unit_test(retry_after_is_what_is_waited_for),
+		cmocka_unit_test(success_does_not_end_what_was_asked_for),
+		cmocka_unit_test(short_limits_make_longer_waits),
+		cmocka_unit_test(daily_limit_ends_without_usage),
+		cmocka_unit_test(used_up),
 		cmocka_unit_test(an_outage_ends_slowly),
 		cmocka_unit_test(no_two_in_step),
 		cmocka_unit_test(resumes_what_was_learnt),

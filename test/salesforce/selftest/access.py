@@ -106,6 +106,8 @@ class TestOAuth(Base):
         self.assertEqual(info["sub"], url)
         identity = self.call("GET", url[url.index("/id/"):]).json
         self.assertEqual((identity["user_id"], identity["username"]), (info["user_id"], "integration@sfsync.example"))
+        self.config(token_id=False)
+        self.assertNotIn("id", self.login().json)
 
 
 class TestLimits(Base):

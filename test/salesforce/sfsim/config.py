@@ -10,7 +10,8 @@ DEFAULTS = {
     "concurrent_limit": 25, "long_request_seconds": 20,
     "max_body": 50 * 1024 * 1024, "max_uri": 16384,
     # sessions (reference 1)
-    "token_lifetime": 7200, "instance_url": None, "login_host_is_generic": False,
+    "token_lifetime": 7200, "token_id": True,    # token_id False: token replies lack the identity URL
+    "instance_url": None, "login_host_is_generic": False,
     "no_client_credentials_user": False, "inactive_user": False, "invalid_client_status": 400,
     # clock
     "clock_offset": 0.0, "now": None,

@@ -167,6 +167,8 @@ class OAuth:
         # No expires_in; issued_at is text (reference 1.1).
         body = {"access_token": session.token, "instance_url": self.sim.config["instance_url"] or self.sim.url, "id": url,
                 "token_type": "Bearer", "issued_at": issued, "signature": signature.decode()}
+        if not self.sim.config["token_id"]:
+            del body["id"]
         if scope:
             body["scope"] = "api"
         return Reply(200, body, {"X-ReadOnlyMode": "false"})
