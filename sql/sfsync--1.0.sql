@@ -706,10 +706,8 @@ SELECT m.name AS mapping, m.source, m.object, m.server, m.owner,
 		WHEN m.paused THEN 'paused; sfsync.resume(''' || replace(m.name, '''', '''''') || ''') takes it up again'
 		WHEN NOT current_setting('sfsync.enabled')::boolean THEN 'sfsync.enabled is off'
 		ELSE coalesce(s.detail, w.waits, w.notice) END AS detail,
-	p.pending, clock_timestamp() - p.oldest AS oldest_pending,
-	(SELECT coalesce(sum(cardinality(i.keys)), 0) FROM sfsync.intent i
-		WHERE i.mapping = m.id AND i.state = 'in_flight')
-		+ (SELECT count(*) FROM sfsync.bulk_row b WHERE b.mapping = m.id) AS in_flight,
+	greatest(p.pending, b.rows_left + p.added, i.in_flight) AS pending,
+	clock_timestamp() - least(p.oldest, b.since) AS oldest_pending, i.in_flight,
 	(SELECT count(*) FROM sfsync.deferred d WHERE d.mapping = m.id AND d.state = 'held') AS held,
 	coalesce(w.synced, 0) AS synced, coalesce(w.unchanged, 0) AS unchanged, coalesce(w.ignored, 0) AS ignored,
 	(SELECT count(*) FROM sfsync.conflict c WHERE c.mapping = m.name AND c.resolution IS NULL) AS conflicts,
@@ -719,15 +717,29 @@ FROM sfsync.mapping m
 	LEFT JOIN sfsync.mapping_state w ON w.mapping = m.id
 	LEFT JOIN sfsync.server_state s ON s.server = m.server
 	CROSS JOIN LATERAL (SELECT sfsync.fence(m.server) AS fence) f
-	CROSS JOIN LATERAL (SELECT count(DISTINCT u.key) AS pending, min(u.at) AS oldest
-		FROM (SELECT q.key, q.event_at AS at FROM sfsync.queued q WHERE q.mapping = m.id
+	-- backfills of all rows share them, those of one filter do, too
+	CROSS JOIN LATERAL (SELECT greatest(max(j.rows_left) FILTER (WHERE j.filter IS NULL),
+			sum(j.rows_left) FILTER (WHERE j.filter IS NOT NULL))::bigint AS rows_left,
+			min(j.first) AS since, max(j.last) AS counted_at
+		FROM (SELECT filter, max(rows_total - rows_done) AS rows_left, min(started_at) AS first, max(started_at) AS last
+			FROM sfsync.backfill_job
+			WHERE mapping = m.id AND state = 'running' AND rows_total > rows_done GROUP BY filter) j) b
+	-- changed rows may be among those of a backfill; ones that came after they were counted are not
+	CROSS JOIN LATERAL (SELECT count(DISTINCT u.key) AS pending,
+			count(DISTINCT u.key) FILTER (WHERE u.inserted AND u.at > b.counted_at) AS added, min(u.at) AS oldest
+		FROM (SELECT q.key, q.event_at AS at, q.operation = 'I' AS inserted FROM sfsync.queued q
+			WHERE q.mapping = m.id
 			UNION ALL
-			SELECT d.key, d.first_event_at FROM sfsync.deferred d
-			WHERE d.mapping = m.id AND d.state = 'waiting') u) p;
+			SELECT d.key, d.first_event_at, false FROM sfsync.deferred d
+			WHERE d.mapping = m.id AND d.state = 'waiting') u) p
+	CROSS JOIN LATERAL (SELECT (SELECT coalesce(sum(cardinality(keys)), 0) FROM sfsync.intent
+			WHERE mapping = m.id AND state = 'in_flight')
+		+ (SELECT count(*) FROM sfsync.bulk_row WHERE mapping = m.id) AS in_flight) i;
 COMMENT ON VIEW sfsync.status IS 'one line a mapping: is it in step, and if not, why and until when';
 COMMENT ON COLUMN sfsync.status.state IS 'the first that holds of fenced, blocked, paused, throttled, backing_off, active';
 COMMENT ON COLUMN sfsync.status.detail IS 'why it is in that state and until when; of an active mapping, what goes amiss beside: fields in quarantine, fields that could not be created';
-COMMENT ON COLUMN sfsync.status.pending IS 'rows with changes that are not settled, those in flight included, those held not';
+COMMENT ON COLUMN sfsync.status.pending IS 'rows that are not settled: of changes and of running backfills, those in flight included, those held not';
+COMMENT ON COLUMN sfsync.status.oldest_pending IS 'since when the oldest of them waits: a row of a backfill since that began';
 COMMENT ON COLUMN sfsync.status.held IS 'rows whose change waits for a person: see release_deletes and discard_deletes';
 COMMENT ON COLUMN sfsync.status.synced IS 'records written so far, after folding';
 COMMENT ON COLUMN sfsync.status.unchanged IS 'changes that needed no write';

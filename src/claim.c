@@ -273,6 +273,41 @@ read_all(Claim *claim)
 	read_parents(claim);
 }
 
+/*
+ * A dead letter may be discarded while its retry is at hand: that is not sent.
+ * What else has come to the row goes on.
+ */
+static void
+find_given_up(Claim *claim)
+{
+	char **keys = palloc(sizeof(char *) * Max(claim->n, 1));
+	Candidate **candidates = palloc(sizeof(Candidate *) * Max(claim->n, 1));
+	bool *given_up;
+	int n = 0;
+
+	for (int i = 0; i < claim->n; i++)
+	{
+		const Unit *unit = claim->candidates[i].unit;
+
+		if (!unit->deferred || unit->nrefs > 0 || unit->chunk)
+			continue;
+		keys[n] = unit->key;
+		candidates[n++] = &claim->candidates[i];
+	}
+	given_up = deferred_given_up(claim->mapping->id, keys, n);
+	for (int i = 0; i < n; i++)
+		candidates[i]->given_up = given_up[i];
+}
+
+static UnitKind
+decide_candidate(Claim *claim, Candidate *candidate)
+{
+	if (!candidate->given_up)
+		return candidate->row ? decide(claim, candidate) : decide_unread(claim, candidate);
+	(void) delivery_decide(claim->delivery, candidate->unit, OUTCOME_DISCARDED);
+	return UNIT_UNDECIDED;
+}
+
 static void
 discard_units(Delivery *delivery, MappingQueue *queue)
 {
@@ -434,13 +469,14 @@ claim_batch(Claim *claim, MappingQueue *queue)
 		read_all(claim);
 	else
 		read_ids(claim);
+	find_given_up(claim);
 	keep_quarantined(claim);
 	circle_find(claim);
 	for (int i = 0; i < claim->n; i++)
 	{
 		Candidate *candidate = &claim->candidates[i];
 
-		kinds[i] = candidate->row ? decide(claim, candidate) : decide_unread(claim, candidate);
+		kinds[i] = decide_candidate(claim, candidate);
 		if (kinds[i] == UNIT_WAITING)
 			batch_postpone(candidate->unit);
 		progress |= kinds[i] == UNIT_UNDECIDED;

@@ -41,6 +41,7 @@ typedef struct Candidate
 	int64 unmodified_since; /* guarded updates */
 	Outcome noted;          /* conflicts, memory: for the outcome */
 	bool memory_changed;
+	bool given_up;  /* by a person, since it was read */
 	bool *circular; /* by field of the mapping: a lookup whose parent waits for this row; NULL: none */
 	uint8 *fill;    /* columns that are sent when that parent is there, as in the queue; NULL: none */
 	int fill_len;

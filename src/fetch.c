@@ -100,7 +100,8 @@ fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row)
 
 /*
  * Changes of rows that wait are merged into what waits: it keeps its time and
- * attempts.  What was held goes on with the new change.
+ * attempts.  What was held goes on with the new change; a delete that is to be
+ * held becomes so at once, for what waits tells nothing of that.
  */
 void
 fetch_join_deferred(Delivery *delivery, List *fresh)
@@ -130,7 +131,7 @@ fetch_join_deferred(Delivery *delivery, List *fresh)
 		if (!unit || unit->deferred)
 			continue;
 		fetch_merge_deferred(delivery, unit, &rows[i]);
-		if (rows[i].held || rows[i].due_at <= now || rows[i].missing_since != 0)
+		if (rows[i].held || unit->hold || rows[i].due_at <= now || rows[i].missing_since != 0)
 			continue;
 		if (batch_find(delivery->work, rows[i].mapping, rows[i].key) != unit)
 			continue; /* its turn comes after the one in flight */

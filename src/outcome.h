@@ -18,7 +18,7 @@ typedef enum OutcomeKind
 	OUTCOME_UNCHANGED,
 	OUTCOME_CONFLICT, /* Salesforce's stays, nothing is written */
 	OUTCOME_IGNORED,
-	OUTCOME_DISCARDED, /* the mapping is gone */
+	OUTCOME_DISCARDED, /* the mapping is gone, or a person has given the change up */
 	OUTCOME_DEAD,
 	OUTCOME_DEFERRED,
 	OUTCOME_HELD,

@@ -310,6 +310,37 @@ deferred_circles(int mapping, char *const *keys, const int32 *parent_mappings, c
 	return circles;
 }
 
+static const char gone_query[] =
+	"SELECT k.i FROM unnest($2) WITH ORDINALITY AS k(key, i) LEFT JOIN sfsync.deferred d ON d.mapping = $1"
+	" AND d.key = k.key WHERE d.key IS NULL";
+
+static const char discarded_query[] =
+	"SELECT k.i FROM unnest($2) WITH ORDINALITY AS k(key, i) WHERE EXISTS (SELECT FROM sfsync.mapping m"
+	" JOIN sfsync.dead_letter l ON l.mapping = m.name WHERE m.id = $1 AND l.external_id = k.key"
+	" AND l.status = 'discarded')";
+
+/* All dead letters are looked through only when there is reason to. */
+bool *
+deferred_given_up(int mapping, char *const *keys, int n)
+{
+	bool *gone = palloc0(sizeof(bool) * Max(n, 1));
+	bool *given_up = palloc0(sizeof(bool) * Max(n, 1));
+	int ngone;
+	int nfound = 0;
+	SqlScope scope;
+
+	sql_open(&scope);
+	ngone = n > 0 ? SQL_RUN(&scope, gone_query, sql_arg_int(mapping), sql_arg_texts(keys, n)) : 0;
+	for (int i = 0; i < ngone; i++)
+		gone[sql_bigint(i, 1) - 1] = true;
+	if (ngone > 0)
+		nfound = SQL_RUN(&scope, discarded_query, sql_arg_int(mapping), sql_arg_texts(keys, n));
+	for (int i = 0; i < nfound; i++)
+		given_up[sql_bigint(i, 1) - 1] = gone[sql_bigint(i, 1) - 1];
+	sql_close(&scope);
+	return given_up;
+}
+
 void
 deferred_remove(int mapping, const char *key)
 {

@@ -93,6 +93,12 @@ extern bool *deferred_circles(int mapping, char *const *keys, const int32 *paren
 /* The rows of these keys. */
 extern DeferredRow *deferred_of_keys(const int32 *mappings, char *const *keys, int nkeys, int *n);
 
+/*
+ * Of these keys, each with a row when it was read: which has none any more, since
+ * somebody discarded its dead letter?
+ */
+extern bool *deferred_given_up(int mapping, char *const *keys, int n);
+
 /* Forget what is deferred of the row: it is at hand. */
 extern void deferred_remove(int mapping, const char *key);
 

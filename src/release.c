@@ -15,14 +15,23 @@
 #include "shmem.h"
 #include "sql.h"
 
+#define HELD_DELETES "mapping = $1 AND state = 'held' AND (deleted OR missing_since IS NOT NULL)"
+
+/* A dead letter of the row ends with what becomes of it. */
 static const char release_query[] =
-	"UPDATE sfsync.deferred SET state = 'waiting', reason = 'released', deleted = true, missing_since = NULL,"
-	" due_at = pg_catalog.clock_timestamp() WHERE mapping = $1 AND state = 'held'"
-	" AND (deleted OR missing_since IS NOT NULL)";
+	"WITH released AS (UPDATE sfsync.deferred SET state = 'waiting', reason = 'released', deleted = true,"
+	" missing_since = NULL, due_at = pg_catalog.clock_timestamp() WHERE " HELD_DELETES " RETURNING key)"
+	" SELECT pg_catalog.count(*) FROM released";
 
-static const char discard_query[] = "DELETE FROM sfsync.deferred WHERE mapping = $1 AND state = 'held'"
-									" AND (deleted OR missing_since IS NOT NULL)";
+/* A dead letter of the row has nothing left to wait for. */
+static const char discard_query[] =
+	"WITH discarded AS (DELETE FROM sfsync.deferred WHERE " HELD_DELETES " RETURNING key),"
+	" ended AS (UPDATE sfsync.dead_letter l SET status = 'discarded', resolved_at = pg_catalog.clock_timestamp(),"
+	" note = 'given up with the held delete of the row' FROM discarded d, sfsync.mapping m"
+	" WHERE m.id = $1 AND l.mapping = m.name AND l.external_id = d.key AND l.status IN ('open', 'retrying'))"
+	" SELECT pg_catalog.count(*) FROM discarded";
 
+/* Returns how many rows that are. */
 static int64
 decide_held(FunctionCallInfo fcinfo, const char *query)
 {
@@ -34,7 +43,8 @@ decide_held(FunctionCallInfo fcinfo, const char *query)
 	mapping = api_mapping(api_text(fcinfo, 0));
 	api_keep_mapping(mapping);
 	sql_open(&scope);
-	n = SQL_RUN(&scope, query, sql_arg_int(mapping->id));
+	SQL_RUN(&scope, query, sql_arg_int(mapping->id));
+	n = sql_bigint(0, 1);
 	sql_close(&scope);
 	shmem_wake_at_commit();
 	return n;

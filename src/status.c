@@ -306,21 +306,22 @@ static const char retry_query[] =
 	" ON CONFLICT (mapping, key) DO UPDATE SET state = 'waiting', due_at = excluded.due_at, attempts = 0,"
 	" reason = excluded.reason";
 
-/* The mapping of an open dead letter, whose owner the caller must be; NULL if it isn't open. */
-static char *
-open_dead_letter(int64 id)
+/* An error unless the caller is the owner of an unresolved dead letter's mapping.  False if there is none. */
+static bool
+keep_mapping_of(int64 dead_letter)
 {
 	SqlScope scope;
 	char *mapping = NULL;
 
 	sql_open_latest(&scope);
-	if (SQL_RUN(&scope, "SELECT mapping FROM sfsync.dead_letter WHERE id = $1 AND status = 'open'",
-				sql_arg_bigint(id)) == 1)
+	if (SQL_RUN(&scope,
+				"SELECT mapping FROM sfsync.dead_letter WHERE id = $1 AND status IN ('open', 'retrying')",
+				sql_arg_bigint(dead_letter)) == 1)
 		mapping = sql_text(&scope, 0, 1);
 	sql_close(&scope);
 	if (mapping)
 		api_keep_mapping(api_mapping(mapping));
-	return mapping;
+	return mapping != NULL;
 }
 
 PG_FUNCTION_INFO_V1(sfsync_retry);
@@ -332,7 +333,7 @@ sfsync_retry(PG_FUNCTION_ARGS)
 	SqlScope scope;
 	bool open;
 
-	if (!open_dead_letter(id))
+	if (!keep_mapping_of(id))
 		PG_RETURN_BOOL(false);
 	sql_open(&scope);
 	open =
@@ -347,6 +348,21 @@ sfsync_retry(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(open);
 }
 
+/* Of one that is tried again and under way, the outcome decides. */
+static const char discard_query[] =
+	"UPDATE sfsync.dead_letter l SET status = 'discarded', note = $2, resolved_at = pg_catalog.clock_timestamp()"
+	" FROM (SELECT id, status FROM sfsync.dead_letter WHERE id = $1 FOR UPDATE) o WHERE l.id = o.id"
+	" AND (o.status = 'open' OR o.status = 'retrying' AND NOT EXISTS (SELECT FROM sfsync.mapping m"
+	" WHERE m.name = l.mapping AND (EXISTS (SELECT FROM sfsync.intent i WHERE i.mapping = m.id"
+	" AND i.state = 'in_flight' AND l.external_id = ANY (i.keys)) OR EXISTS (SELECT FROM sfsync.bulk_row b"
+	" WHERE b.mapping = m.id AND b.key = l.external_id)))) RETURNING o.status = 'retrying'";
+
+/* A delete of the row that is held is a change of its own. */
+static const char give_up_query[] =
+	"DELETE FROM sfsync.deferred d USING sfsync.dead_letter l, sfsync.mapping m WHERE l.id = $1"
+	" AND m.name = l.mapping AND d.mapping = m.id AND d.key = l.external_id"
+	" AND (d.state = 'dead' OR $2 AND NOT (d.state = 'held' AND d.deleted))";
+
 PG_FUNCTION_INFO_V1(sfsync_discard);
 
 Datum
@@ -354,29 +370,27 @@ sfsync_discard(PG_FUNCTION_ARGS)
 {
 	SqlScope scope;
 	char *reason = api_text(fcinfo, 1);
-	bool open;
+	bool unresolved;
 
 	api_require(fcinfo, 0, "dead_letter_id");
 	if (!reason || reason[strspn(reason, " \t\n")] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("argument \"reason\" must not be empty"),
 				 errhint("Say why the change is given up; it is kept in the dead letter's note.")));
-	if (!open_dead_letter(PG_GETARG_INT64(0)))
+	if (!keep_mapping_of(PG_GETARG_INT64(0)))
 		PG_RETURN_BOOL(false);
 	sql_open(&scope);
-	open = SQL_RUN(&scope,
-				   "UPDATE sfsync.dead_letter SET status = 'discarded', note = $2,"
-				   " resolved_at = pg_catalog.clock_timestamp() WHERE id = $1 AND status = 'open'",
-				   sql_arg_bigint(PG_GETARG_INT64(0)), sql_arg_text(reason)) > 0;
-	if (open)
-		SQL_RUN(&scope,
-				"DELETE FROM sfsync.deferred d USING sfsync.dead_letter l, sfsync.mapping m WHERE l.id = $1"
-				" AND m.name = l.mapping AND d.mapping = m.id AND d.key = l.external_id AND d.state = 'dead'",
-				sql_arg_bigint(PG_GETARG_INT64(0)));
+	unresolved = SQL_RUN(&scope, discard_query, sql_arg_bigint(PG_GETARG_INT64(0)), sql_arg_text(reason)) > 0;
+	if (unresolved)
+	{
+		SqlArg retrying = sql_arg_bool(sql_bool(0, 1));
+
+		SQL_RUN(&scope, give_up_query, sql_arg_bigint(PG_GETARG_INT64(0)), retrying);
+	}
 	sql_close(&scope);
-	if (open)
+	if (unresolved)
 		history_repair(PG_GETARG_INT64(0), "discarded");
-	PG_RETURN_BOOL(open);
+	PG_RETURN_BOOL(unresolved);
 }
 
 /*

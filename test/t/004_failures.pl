@@ -264,8 +264,9 @@ is(sql(q{SELECT count(*) FILTER (WHERE sfsync.retry(id)) FROM sfsync.dead_letter
 in_step('retry');
 is(dead_letter(q{status, resolved_at IS NOT NULL}, '900001'), 'resolved|t', 'a retried dead letter is resolved');
 
-$sim->fault(name => 'rule', record => { object => 'Account', match => { Name => 'Bad' },
+my %rule = (name => 'rule', record => { object => 'Account', match => { Name => 'Bad' },
 		error => { statusCode => 'FIELD_CUSTOM_VALIDATION_EXCEPTION', message => 'Names must be good', fields => ['Name'] } });
+$sim->fault(%rule);
 my $before = sql('SELECT now()');
 my $listener = session($node);
 $listener->query('LISTEN sfsync_dead_letter');
@@ -307,6 +308,61 @@ foreach my $reason ('NULL', q{''}, q{'  '})
 	like($err, qr/reason/, "discard for $reason: a reason is asked for");
 }
 is(dead_letter('status, note', '900003'), 'open|', 'and nothing is discarded');
+
+# A retry is given up as long as it isn't under way.
+sub retries
+{
+	my ($name) = @_;
+
+	is(sql("SELECT sfsync.retry($third)"), 't', "$name: tried again");
+	is(sql("SELECT sfsync.retry($third)"), 'f', "$name: once");
+	return;
+}
+
+sub given_up
+{
+	my ($name) = @_;
+
+	is(sql("SELECT sfsync.discard($third, '$name')"), 't', "$name: discarded");
+	is(sql("SELECT status, note FROM sfsync.dead_letter WHERE id = $third"), "discarded|$name", "$name: its dead letter");
+	is(sql(q{SELECT count(*) FROM sfsync.deferred WHERE key = '900003'}), '0', "$name: nothing waits");
+	return;
+}
+
+sub refused_anew
+{
+	my ($name) = @_;
+
+	sql(q{UPDATE account SET site = coalesce(site, '') || 's' WHERE id = 900003});
+	wait_for_sync($node, "$name: settled");
+	$third = sql(q{SELECT id FROM sfsync.dead_letter WHERE external_id = '900003' AND status = 'open'});
+	return;
+}
+sql(q{SELECT sfsync.pause('account')});
+retries('paused');
+given_up('paused');
+sql(q{SELECT sfsync.resume('account')});
+refused_anew('refused anew');
+$sim->fault(name => 'down', match => { kind => 'collections_upsert' }, action => { status => 503, body => '' });
+retries('at hand');
+poll_until(sub { $sim->hits('down') > 0 }, 'at hand: the server is down');
+poll_until(sub { sql("SELECT sfsync.discard($third, 'at hand')") eq 't' }, 'at hand: it can be discarded between two requests');
+$sim->clear_faults;
+$mark = $sim->mark;
+sql(q{UPDATE account SET phone = '7' WHERE id = 900005});
+wait_for_sync($node, 'at hand: the server is up again');
+poll_query($node, q{SELECT state FROM sfsync.status}, 'at hand: it goes on', expected => 'active');
+is(scalar(grep { ($_->{body} // '') =~ /900003/ } $sim->requests($mark)), 0, 'at hand: nothing of it is sent any more');
+is($sim->record('Account', '900003'), undef, 'at hand: no record is made');
+is(dead_letter('status, note', '900003'), 'discarded|at hand', 'at hand: it stays discarded');
+$sim->fault(%rule);
+refused_anew('refused once more');
+$sim->fault(name => 'slow', match => { kind => 'collections_upsert' }, times => 1, action => { delay => 0.7 });
+retries('in flight');
+poll_query($node, q{SELECT in_flight FROM sfsync.status}, 'in flight: its request is', expected => '1');
+is(sql("SELECT sfsync.discard($third, 'too late')"), 'f', 'in flight: the outcome decides');
+wait_for_sync($node, 'in flight: settled');
+is(sql("SELECT status, note FROM sfsync.dead_letter WHERE id = $third"), 'open|', 'in flight: it was refused again');
 sql(q{UPDATE account SET name = 'Better' WHERE id IN (900003, 900004)});
 sql(q{UPDATE account SET phone = '2' WHERE id = 900002});
 $inserted += 2;

@@ -227,6 +227,48 @@ missing_row();
 is(sql(q{SELECT sfsync.release_deletes('account')}), '1', 'a missing row can be released');
 in_step('a missing row that was released');
 
+# One that was refused before, and is gone when it is tried again: its dead letter ends with the held change.
+sub missing_refused
+{
+	my ($id) = @_;
+
+	sql("INSERT INTO account (id, name) VALUES ($id, repeat('x', 300))");
+	wait_for_sync($node, "row $id is refused");
+	sql("BEGIN; SET LOCAL sfsync.capture = off; DELETE FROM account WHERE id = $id; COMMIT");
+	is(sql("SELECT count(*) FROM sfsync.dead_letter WHERE external_id = '$id' AND sfsync.retry(id)"), '1', "row $id is tried again");
+	held('account', 1, qr/no delete of it was captured/, "row $id, refused and missing");
+	return;
+}
+my $letter = q{SELECT status, note, resolved_at IS NOT NULL FROM sfsync.dead_letter WHERE external_id =};
+missing_refused(151);
+is(sql(q{SELECT sfsync.discard_deletes('account')}), '1', 'refused and missing, it can be discarded');
+is(sql("$letter '151'"), 'discarded|given up with the held delete of the row|t', 'and its dead letter is');
+missing_refused(152);
+is(sql(q{SELECT sfsync.release_deletes('account')}), '1', 'or released');
+wait_for_sync($node, 'refused, missing and released: settled');
+is(sql("$letter '152'"), 'resolved|retried|t', 'and its dead letter is resolved');
+missing_refused(153);
+is(sql(q{SELECT sfsync.discard(id, 'gone') FROM sfsync.dead_letter WHERE external_id = '153'}), 't', 'or its dead letter can be discarded');
+is(sql("$letter '153'"), 'discarded|gone|t', 'with the reason');
+is(sql(q{SELECT held, pending, dead_letters FROM sfsync.status}), '0|0|0', 'and nothing is left of any');
+sql(q{SELECT sfsync.set_delete_policy('account', NULL, delete_guard => 1)});
+sql(q{INSERT INTO account (id, name) VALUES (154, 'good'), (155, 'good')});
+wait_for_sync($node, 'two more rows');
+sql(q{UPDATE account SET name = repeat('x', 300) WHERE id > 153});
+wait_for_sync($node, 'they are refused');
+sql(q{UPDATE sfsync.deferred SET due_at = due_at + interval '1 hour'});
+sql(q{DELETE FROM account WHERE id > 153});
+held('account', 2, qr/delete_guard/, 'their deletes, though they wait for another attempt');
+is(sql(q{SELECT sfsync.discard_deletes('account')}), '2', 'are discarded');
+is(sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status IN ('open', 'retrying')}), '0', 'and the dead letters of the rows, too');
+is($sim->record('Account', '154')->{Name}, 'good', 'their records stay');
+sql(q{INSERT INTO account (id, name) VALUES (154, 'again'), (155, 'again')});
+in_step('they return');
+sql(q{DELETE FROM account WHERE id = 154});
+sql(q{DELETE FROM account WHERE id = 155});
+in_step('they go');
+sql(q{SELECT sfsync.set_delete_policy('account', NULL, delete_guard => 10)});
+
 #
 # TRUNCATE
 #
