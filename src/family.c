@@ -120,6 +120,7 @@ descends_from(const Mapping *mapping, int ancestor, int depth)
 	return false;
 }
 
+/* In requests that read their records, too. */
 static bool
 has_deletes(const List *requests, int mapping)
 {
@@ -129,8 +130,8 @@ has_deletes(const List *requests, int mapping)
 	{
 		const Request *request = lfirst(lc);
 
-		for (int i = 0; request->mapping == mapping && i < request->nparts; i++)
-			if (request->parts[i].kind == UNIT_DELETE)
+		for (int i = 0; request->mapping == mapping && i < request->nunits; i++)
+			if (request->outcomes[i].unit->deleted)
 				return true;
 	}
 	return false;

@@ -179,26 +179,28 @@ sub deleted
 	return @ids;
 }
 
-sql(q{
-ALTER TABLE contact DROP CONSTRAINT contact_account_id_fkey, ADD FOREIGN KEY (account_id) REFERENCES account ON DELETE CASCADE;
-INSERT INTO account SELECT g, 'Parent', NULL FROM generate_series(5001, 5003) g;
-INSERT INTO contact SELECT g, 'Child', 5001 + g % 3 FROM generate_series(5001, 5300) g});
-in_step('families');
-$mark = $sim->mark;
-sql(q{DELETE FROM account WHERE id = 5001});
-in_step('a parent, and its children with it');
-my $order = join '', map { substr($_, 2, 1) } deleted($mark);
-like($order, qr/^3{100}1$/, 'children are deleted before their parent');
-$mark = $sim->mark;
-sql(q{BEGIN; DELETE FROM contact WHERE account_id IN (5002, 5003); COMMIT; DELETE FROM account WHERE id = 5002; DELETE FROM account WHERE id = 5003});
-in_step('children, then their parents');
-$order = join '', map { substr($_, 2, 1) } deleted($mark);
-like($order, qr/^3{200}11$/, 'in this order');
+sql(q{ALTER TABLE contact DROP CONSTRAINT contact_account_id_fkey, ADD FOREIGN KEY (account_id) REFERENCES account ON DELETE CASCADE});
+foreach my $policy (qw(source_wins newest_wins))
+{
+	sql(qq{SELECT sfsync.alter_mapping('account', conflict_policy => '$policy'), sfsync.alter_mapping('contact', conflict_policy => '$policy')});
+	sql(q{INSERT INTO account SELECT g, 'Parent', NULL FROM generate_series(5001, 5003) g;
+		INSERT INTO contact SELECT g, 'Child', 5001 + g % 3 FROM generate_series(5001, 5300) g});
+	in_step("$policy: families");
+	$mark = $sim->mark;
+	sql(q{DELETE FROM account WHERE id = 5001});
+	in_step("$policy: a parent, and its children with it");
+	my $order = join '', map { substr($_, 2, 1) } deleted($mark);
+	like($order, qr/^3{100}1$/, "$policy: children are deleted before their parent");
+	$mark = $sim->mark;
+	sql(q{BEGIN; DELETE FROM contact WHERE account_id IN (5002, 5003); COMMIT; DELETE FROM account WHERE id = 5002; DELETE FROM account WHERE id = 5003});
+	in_step("$policy: children, then their parents");
+	$order = join '', map { substr($_, 2, 1) } deleted($mark);
+	like($order, qr/^3{200}11$/, "$policy: in this order");
+}
 
 #
 # Rows that are read first are written in the order in which they came, too
 #
-sql(q{SELECT sfsync.alter_mapping('account', conflict_policy => 'newest_wins'), sfsync.alter_mapping('contact', conflict_policy => 'newest_wins')});
 $mark = $sim->mark;
 sql(q{INSERT INTO account SELECT g, 'In order', NULL FROM generate_series(6001, 6050) g});
 in_step('rows that are read first');
