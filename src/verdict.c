@@ -222,20 +222,37 @@ scope_of(const RestResult *result)
 	return error_classify(error->code ? 200 : result->http_status, error->code, error->message);
 }
 
-/* Did a record of the part fail for a reason of its own? */
-static bool
-has_culprit(const RestResult *results, int n)
+/* What else happened in the part that a record was in. */
+typedef struct Company
 {
+	bool succeeded; /* one went well */
+	bool failed;    /* one failed for a reason of its own */
+} Company;
+
+static Company
+company_of(const RestResult *results, int n)
+{
+	Company company = {false, false};
+
 	for (int i = 0; i < n; i++)
-		if (!results[i].success && scope_of(&results[i]) != SCOPE_RECORD_COLLATERAL)
-			return true;
-	return false;
+	{
+		company.succeeded |= results[i].success;
+		company.failed |= !results[i].success && scope_of(&results[i]) != SCOPE_RECORD_COLLATERAL;
+	}
+	return company;
 }
 
-/* culprit: the part has a record with which it failed, if for another's sake. */
+/* Other records refer to it, and may be among those that were deleted with it. */
+static bool
+has_children(Delivery *delivery, const Request *request, const RestError *error)
+{
+	return delivery_of(delivery, request->mapping)->has_family && error->code &&
+		   (strcmp(error->code, "DELETE_FAILED") == 0 || strcmp(error->code, "DEPENDENCY_EXISTS") == 0);
+}
+
 static void
 set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, const RestResult *result,
-		   bool culprit, const HttpReply *reply)
+		   const Company *company, const HttpReply *reply)
 {
 	Outcome *outcome = &request->outcomes[i];
 	const RestError *error = &result->error;
@@ -251,7 +268,7 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 			set_gone(request, kind, i, error, reply);
 			break;
 		case SCOPE_RECORD_COLLATERAL:
-			if (culprit)
+			if (company->failed)
 				outcome->kind = OUTCOME_AGAIN;
 			else
 				reply_set_retry(request, i, error, reply);
@@ -287,7 +304,9 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		default:
-			if (metadata_suspected(delivery, request, error))
+			if (kind == UNIT_DELETE && company->succeeded && has_children(delivery, request, error))
+				outcome->kind = OUTCOME_AGAIN; /* each time there are fewer */
+			else if (metadata_suspected(delivery, request, error))
 				set_refused(delivery, request, i, error, reply);
 			else
 				reply_set_dead(request, i, error, reply);
@@ -364,7 +383,7 @@ reply_judge_results(Delivery *delivery, Request *request, const RequestPart *par
 					const HttpReply *reply)
 {
 	MappingDelivery *state = delivery_of(delivery, request->mapping);
-	bool culprit = has_culprit(results, part->n);
+	Company company = company_of(results, part->n);
 
 	if (blames_mapping(&state->refusals, request, part, results))
 	{
@@ -380,7 +399,7 @@ reply_judge_results(Delivery *delivery, Request *request, const RequestPart *par
 		poison_forget(&request->connection->poison, request->mapping, outcome->unit->key);
 		if (!results[i].success)
 		{
-			set_failed(delivery, request, part->kind, part->first + i, &results[i], culprit, reply);
+			set_failed(delivery, request, part->kind, part->first + i, &results[i], &company, reply);
 			continue;
 		}
 		if (part->kind == UNIT_FREE_KEY)

@@ -196,6 +196,14 @@ foreach my $policy (qw(source_wins newest_wins))
 	in_step("$policy: children, then their parents");
 	$order = join '', map { substr($_, 2, 1) } deleted($mark);
 	like($order, qr/^3{200}11$/, "$policy: in this order");
+	$sim->post('schema', { object => 'Account', field => 'ParentId', action => 'modify', definition => { delete => 'restrict' } });
+	sql(q{INSERT INTO account SELECT g, 'Tree', nullif(g - 1, 5100) FROM generate_series(5101, 5105) g});
+	in_step("$policy: a tree");
+	sql(q{DELETE FROM account WHERE id BETWEEN 5101 AND 5105});
+	in_step("$policy: a tree that is deleted from its root");
+	is(sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status = 'open'}), '0', "$policy: the root goes last");
+	is(scalar(grep { $_->{Name} eq 'Tree' } @{ $sim->records('Account') }), 0, "$policy: but goes");
+	$sim->post('schema', { object => 'Account', field => 'ParentId', action => 'modify', definition => { delete => 'setnull' } });
 }
 
 #
