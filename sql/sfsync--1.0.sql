@@ -586,7 +586,7 @@ RETURNS boolean
 AS 'MODULE_PATHNAME', 'sfsync_discard'
 LANGUAGE C;
 COMMENT ON FUNCTION sfsync.discard(bigint, text) IS
-'gives an open dead letter up, for a reason that stays on record; false if it is not open';
+'gives an open dead letter up, or one whose retry is not under way, for a reason that stays on record; false if there is no such';
 
 CREATE FUNCTION sfsync.resolve_conflict(conflict_id bigint, keep text)
 RETURNS boolean
