@@ -341,7 +341,7 @@ sfsync_backfill(PG_FUNCTION_ARGS)
 	if (!mapping->source_name)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("mapping \"%s\" can't be backfilled", mapping->name),
-						errdetail("%s", mapping->broken)));
+						errdetail("%s", mapping->broken), errhint("Mend that first; then call it again.")));
 	if (!text || text[0] == '\0')
 		PG_RETURN_INT64(api_start_backfill(mapping->id, source_row_count(mapping, NULL), NULL, 0));
 	filter = api_expression(mapping, "filter", text, true);

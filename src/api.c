@@ -57,18 +57,9 @@ api_require(FunctionCallInfo fcinfo, int i, const char *argument)
 {
 	if (PG_ARGISNULL(i))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("argument \"%s\" must not be null", argument)));
-}
-
-char *
-api_list(const char *const *values, int n)
-{
-	StringInfoData list;
-
-	initStringInfo(&list);
-	for (int i = 0; i < n; i++)
-		appendStringInfo(&list, "%s%s", i ? ", " : "", values[i]);
-	return list.data;
+						errmsg("argument \"%s\" must not be null", argument),
+						errdetail("There is nothing that NULL could mean here."),
+						errhint("Pass a value; \\df sfsync.* lists the functions with their arguments.")));
 }
 
 void
@@ -82,8 +73,9 @@ api_choice(const char *argument, const char *value, const char *const *accepted,
 	nearest = nearest_match(value, accepted, n);
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					errmsg("invalid value for argument \"%s\": \"%s\"", argument, value),
-					errdetail("Accepted values are: %s.", api_list(accepted, n)),
-					nearest ? errhint("Perhaps you meant \"%s\".", nearest) : 0));
+					errdetail("Accepted values are: %s.", names_list(accepted, n)),
+					nearest ? errhint("Perhaps you meant \"%s\".", nearest)
+							: errhint("For example: %s => '%s'", argument, accepted[0])));
 }
 
 void
@@ -112,7 +104,8 @@ static void
 just_dropped(const char *name)
 {
 	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("mapping \"%s\" does not exist", name),
-					errdetail("Another session has just dropped it.")));
+					errdetail("Another session has just dropped it."),
+					errhint("sfsync.status lists the mappings.")));
 }
 
 Mapping *
@@ -125,7 +118,8 @@ api_mapping(const char *name)
 	if (!has_privs_of_role(GetUserId(), mapping->owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("must be owner of mapping \"%s\"", name),
-				 errdetail("Its owner is role \"%s\".", GetUserNameFromId(mapping->owner, false))));
+				 errdetail("Its owner is role \"%s\".", GetUserNameFromId(mapping->owner, false)),
+				 errhint("Use SET ROLE, or ask a member of that role or a superuser.")));
 	return mapping;
 }
 
@@ -144,8 +138,9 @@ unknown_column(Relation rel, const char *argument, const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("column \"%s\" of table \"%s\" does not exist", name, RelationGetRelationName(rel)),
-			 errdetail("Argument \"%s\" must name columns of the table: %s.", argument, api_list(names, n)),
-			 nearest ? errhint("Perhaps you meant \"%s\".", nearest) : 0));
+			 errdetail("Argument \"%s\" must name columns of the table: %s.", argument, names_list(names, n)),
+			 nearest ? errhint("Perhaps you meant \"%s\".", nearest)
+					 : errhint("Write the name as it is stored, without double quotes.")));
 }
 
 AttrNumber
@@ -165,10 +160,11 @@ api_check_updated_at(Relation rel, const char *name)
 	Oid type = getBaseType(TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid);
 
 	if (type != TIMESTAMPOID && type != TIMESTAMPTZOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("column \"%s\" holds no point in time", name),
-				 errdetail(
-					 "Argument \"updated_at_column\" must name a column of type timestamp or timestamptz.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("column \"%s\" holds no point in time", name),
+			 errdetail("Argument \"updated_at_column\" must name a column of type timestamp or timestamptz."),
+			 errhint("Name another column, or none.")));
 }
 
 /*
@@ -381,12 +377,13 @@ void
 api_require_metadata(const Mapping *mapping)
 {
 	if (mapping->broken)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("mapping \"%s\" is blocked", mapping->name), errdetail("%s", mapping->broken)));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("mapping \"%s\" is blocked", mapping->name), errdetail("%s", mapping->broken),
+						errhint("Mend that, then run sfsync.refresh_schema().")));
 	if (!mapping->meta)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("metadata of object %s are not cached yet", mapping->object),
+						errdetail("Its fields are not known before."),
 						errhint("The worker fetches them once it can log in; sfsync.status and "
 								"sfsync.check_connection tell what is in its way.")));
 }

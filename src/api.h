@@ -23,9 +23,6 @@ extern void api_require(FunctionCallInfo fcinfo, int i, const char *argument);
 /* An error with the accepted values and the nearest match unless value is one of them. */
 extern void api_choice(const char *argument, const char *value, const char *const *accepted, int n);
 
-/* "a, b, c" for messages. */
-extern char *api_list(const char *const *values, int n);
-
 /* Errors unless the value is one that the contract has, and this version supports. */
 extern void api_check_conflict_policy(const char *value);
 extern void api_check_delete_policy(const char *value);

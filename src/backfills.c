@@ -67,7 +67,7 @@ backfill_fail(int64 id)
 
 /* rows_total is what was counted at the start: more may have come, or some gone. */
 static const char advance_query[] =
-	"UPDATE sfsync.backfill_job SET last_key = coalesce($2, last_key), rows_done = rows_done + $3,"
+	"UPDATE sfsync.backfill_job SET last_key = coalesce($2, last_key), rows_done = rows_done + $3, rows_ahead = 0,"
 	" rows_per_second = coalesce(0.7 * rows_per_second, 0) + CASE WHEN rows_per_second IS NULL THEN 1 ELSE 0.3 END"
 	" * $3 / greatest(extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(advanced_at, started_at)), 0.001),"
 	" advanced_at = pg_catalog.clock_timestamp(),"
@@ -100,4 +100,15 @@ backfill_advance(int64 id, const char *last_key, int64 rows, bool done, Backfill
 	}
 	sql_close(&scope);
 	return running;
+}
+
+void
+backfill_note_ahead(int64 id, int64 rows)
+{
+	SqlScope scope;
+
+	sql_open(&scope);
+	SQL_RUN(&scope, "UPDATE sfsync.backfill_job SET rows_ahead = $2 WHERE id = $1 AND state = 'running'",
+			sql_arg_bigint(id), sql_arg_bigint(rows));
+	sql_close(&scope);
 }

@@ -38,6 +38,9 @@ typedef struct BackfillStep
 
 /* False if it isn't running any more. */
 extern bool backfill_advance(int64 id, const char *last_key, int64 rows, bool done, BackfillStep *step);
+
+/* So many rows beyond its last key are settled. */
+extern void backfill_note_ahead(int64 id, int64 rows);
 extern void backfill_fail(int64 id);
 
 #endif /* SFSYNC_BACKFILLS_H */

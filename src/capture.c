@@ -435,6 +435,7 @@ sfsync_capture(PG_FUNCTION_ARGS)
 		!TRIGGER_FIRED_FOR_ROW(data->tg_event))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("function \"sfsync.capture\" must be fired AFTER ROW"),
+						errdetail("It is the function of the triggers of mapped tables."),
 						errhint("sfsync.create_mapping attaches it.")));
 	if (!sfsync_capture_enabled)
 		return PointerGetDatum(NULL);

@@ -235,6 +235,7 @@ sfsync_capture_truncate(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_TRUNCATE(data->tg_event))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("function \"sfsync.capture_truncate\" must be fired by TRUNCATE"),
+						errdetail("It is the function of the triggers of mapped tables."),
 						errhint("sfsync.create_mapping attaches it.")));
 	if (!sfsync_capture_enabled)
 		return PointerGetDatum(NULL);

@@ -566,6 +566,7 @@ unknown_server(const char *name)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" does not exist", name),
+			 errdetail("sfsync.server_status lists the servers of sfsync."),
 			 nearest ? errhint("Perhaps you meant the server \"%s\".", nearest)
 					 : errhint("Use: CREATE SERVER %s FOREIGN DATA WRAPPER sfsync OPTIONS (login_url '...')",
 							   quote_identifier(name))));

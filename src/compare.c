@@ -636,7 +636,8 @@ comparable_mapping(FunctionCallInfo fcinfo)
 	fence = fence_reason(mapping->server);
 	if (fence)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("server \"%s\" is fenced", mapping->server), errdetail("%s", fence)));
+						errmsg("server \"%s\" is fenced", mapping->server), errdetail("%s", fence),
+						errhint("Adopt the server with sfsync.adopt, or correct its environment.")));
 	if (PG_GETARG_BOOL(1))
 		api_keep_mapping(mapping);
 	return mapping;

@@ -71,7 +71,8 @@ open_source(Oid relid)
 
 	if (!rel)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table with OID %u does not exist", relid),
-						errdetail("Argument \"source\" must be a table.")));
+						errdetail("Argument \"source\" must be a table."),
+						errhint("For example: 'public.account'")));
 	kind = rel->rd_rel->relkind;
 	if (kind == RELKIND_VIEW || kind == RELKIND_MATVIEW)
 		refuse_source(rel, "It is a view.");
@@ -168,7 +169,9 @@ given_key(Relation rel, ArrayType *array)
 						 quote_identifier(name))));
 		if (bms_is_member(attnum, attnums))
 			ereport(ERROR, (errcode(ERRCODE_DUPLICATE_COLUMN),
-							errmsg("column \"%s\" appears twice in argument \"key_columns\"", name)));
+							errmsg("column \"%s\" appears twice in argument \"key_columns\"", name),
+							errdetail("The external ID holds each key column once."),
+							errhint("Name each column once.")));
 		names = lappend(names, name);
 		attnums = bms_add_member(attnums, attnum);
 	}
@@ -189,7 +192,6 @@ choose_server(const char *name)
 {
 	int n;
 	const char **names = server_names(&n);
-	const char *nearest;
 
 	if (!name && n == 1)
 		return GetForeignServerByName(names[0], false);
@@ -199,24 +201,13 @@ choose_server(const char *name)
 			(errcode(n == 0 ? ERRCODE_UNDEFINED_OBJECT : ERRCODE_INVALID_PARAMETER_VALUE),
 			 n == 0 ? errmsg("there is no sfsync server")
 					: errmsg("argument \"server\" is needed: there are %d sfsync servers", n),
-			 n == 0 ? 0 : errdetail("Accepted values are: %s.", api_list(names, n)),
+			 n == 0 ? errdetail("A mapping delivers to a server, which is a Salesforce org.")
+					: errdetail("Accepted values are: %s.", names_list(names, n)),
 			 n == 0
 				 ? errhint(
 					   "Use: CREATE SERVER crm FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')")
-				 : 0));
-	for (int i = 0; i < n; i++)
-		if (strcmp(names[i], name) == 0)
-			return GetForeignServerByName(name, false);
-	nearest = nearest_match(name, names, n);
-	ereport(
-		ERROR,
-		(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" is no sfsync server", name),
-		 n == 0 ? errdetail("There is no sfsync server.")
-				: errdetail("Accepted values are: %s.", api_list(names, n)),
-		 nearest
-			 ? errhint("Perhaps you meant \"%s\".", nearest)
-			 : errhint("Use: CREATE SERVER %s FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')",
-					   quote_identifier(name))));
+				 : errhint("For example: server => '%s'", names[0])));
+	return server_by_name(name);
 }
 
 /* Canonical names of object and key field where they are known; and values for its fields. */
@@ -248,6 +239,7 @@ check_object(const char *server, char **object, char **external_id, const char *
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("object \"%s\" does not exist in Salesforce, or the integration user may not see it",
 						*object),
+				 errdetail("Argument \"object\" must name an object that the integration user may see."),
 				 errhint("After a change in Salesforce run sfsync.refresh_schema().")));
 	*object = meta->name;
 	field = describe_field(meta, *external_id);
@@ -258,6 +250,7 @@ check_object(const char *server, char **object, char **external_id, const char *
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("field \"%s\" of object %s is not an External ID", field->name, meta->name),
+			 errdetail("Argument \"external_id\" must name a field by which Salesforce finds records."),
 			 errhint("Mark it as External ID and Unique in Salesforce, then run sfsync.refresh_schema().")));
 	*external_id = field->name;
 	if (delete_values)
@@ -291,6 +284,7 @@ check_duplicate(const NewMapping *new)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("mapping \"%s\" exists already", new->name),
+			 errdetail("Names of mappings are unique; the name of the table is the default."),
 			 errhint(
 				 "Pass another name, change it with sfsync.alter_mapping, or end it with sfsync.drop_mapping.")));
 	sql_open_latest(&scope);
@@ -300,10 +294,12 @@ check_duplicate(const NewMapping *new)
 		other = sql_text(&scope, 0, 1);
 	sql_close(&scope);
 	if (other)
-		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
-						errmsg("table \"%s\" is mapped to object %s already", get_rel_name(new->source),
-							   new->object),
-						errdetail("Mapping \"%s\" does so.", other)));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("table \"%s\" is mapped to object %s already", get_rel_name(new->source), new->object),
+			 errdetail("Mapping \"%s\" does so.", other),
+			 errhint("Change that with sfsync.alter_mapping, or end it with sfsync.drop_mapping.")));
 }
 
 static const char insert_query[] =
@@ -361,7 +357,9 @@ check_new_mapping(FunctionCallInfo fcinfo, NewMapping *new, Relation rel)
 	new->new_columns = PG_ARGISNULL(9) ? pstrdup("auto") : api_text(fcinfo, 9);
 	new->updated_at_column = api_name(fcinfo, 11);
 	if (new->name[0] == '\0')
-		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME), errmsg("argument \"name\" must not be empty")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME), errmsg("argument \"name\" must not be empty"),
+						errdetail("Mappings are addressed by their names."),
+						errhint("Leave it out to use the name of the table.")));
 	api_check_name("object", new->object);
 	api_check_name("external_id", new->external_id);
 	api_check_delete_policy(new->on_delete);

@@ -107,9 +107,8 @@ static void
 raise_fault(const Fault *fault)
 {
 	if (fault->code != 0)
-		ereport(ERROR, (errcode(fault->code), errmsg("%s", fault->message),
-						fault->detail ? errdetail("%s", fault->detail) : 0,
-						fault->hint ? errhint("%s", fault->hint) : 0));
+		ereport(ERROR, (errcode(fault->code), errmsg("%s", fault->message), errdetail("%s", fault->detail),
+						errhint("%s", fault->hint)));
 }
 
 static void
@@ -123,7 +122,8 @@ check_form(const GivenValue *given, Fault *fault)
 		set_fault(
 			fault, ERRCODE_INVALID_PARAMETER_VALUE,
 			psprintf("value of field \"%s\" in argument \"delete_values\" is no single value", given->name),
-			pstrdup("A value must be a string, a number, true, false or null."), NULL);
+			pstrdup("A value must be a string, a number, true, false or null."),
+			pstrdup("For example: {\"Archived__c\": true}"));
 	else if (string && string[0] == '$' && strcmp(string, TOKEN_NOW) != 0 && strcmp(string, TOKEN_KEY) != 0)
 	{
 		nearest = nearest_match(string, tokens, lengthof(tokens));
@@ -131,8 +131,9 @@ check_form(const GivenValue *given, Fault *fault)
 			fault, ERRCODE_INVALID_PARAMETER_VALUE,
 			psprintf("unknown token \"%s\" for field \"%s\" in argument \"delete_values\"", string,
 					 given->name),
-			psprintf("A string that begins with $ must be one of: %s.", api_list(tokens, lengthof(tokens))),
-			nearest ? psprintf("Perhaps you meant \"%s\".", nearest) : NULL);
+			psprintf("A string that begins with $ must be one of: %s.", names_list(tokens, lengthof(tokens))),
+			nearest ? psprintf("Perhaps you meant \"%s\".", nearest)
+					: pstrdup("$now is the time of the delete, $key the key of the row."));
 	}
 }
 
@@ -177,6 +178,7 @@ delete_values_check(const char *on_delete, const char *values)
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("argument \"delete_values\" must be a JSON object with at least one field"),
+			 errdetail("It names the fields that are set in place of a delete, and their values."),
 			 errhint(
 				 "For example: delete_values => '{\"Archived__c\": true, \"Archived_At__c\": \"$now\"}'")));
 	given = given_values(values, &n);
@@ -302,7 +304,8 @@ check_field(const GivenValue *given, const SfObject *meta, const char *external_
 		set_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE,
 				  psprintf("field \"%s\" of object %s can't take its value in delete_values", field->name,
 						   meta->name),
-				  pg_any_to_server(reason, strlen(reason), PG_UTF8), NULL);
+				  pg_any_to_server(reason, strlen(reason), PG_UTF8),
+				  pstrdup("Pass a value that the type of the field takes."));
 }
 
 /* {"Name": 1, "name": 2} is twice the same field to Salesforce. */
@@ -313,7 +316,7 @@ check_repeated(const GivenValue *given, int i, Fault *fault)
 		if (pg_strcasecmp(given[j].name, given[i].name) == 0)
 			set_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE,
 					  psprintf("delete_values names field \"%s\" twice", given[i].name),
-					  pstrdup("Salesforce's names ignore case."), NULL);
+					  pstrdup("Salesforce's names ignore case."), pstrdup("Name it once."));
 }
 
 static void

@@ -131,6 +131,7 @@ typedef struct BackfillChunk
 	int mapping;
 	char *last_key;
 	int rows;
+	int noted; /* how many of them are shown as settled */
 	bool last; /* nothing comes after it */
 } BackfillChunk;
 
@@ -150,7 +151,8 @@ typedef struct Delivery
 	TimestampTz next_retry;    /* of a server or mapping that can't be used now; 0 none */
 	TimestampTz state_written;
 	bool backfills_running;
-	List *chunks;    /* BackfillChunk, in order of key */
+	List *chunks; /* BackfillChunk, in order of key */
+	TimestampTz chunks_noted;
 	List *mappings;  /* MappingDelivery */
 	List *requests;  /* in flight */
 	List *outgoing;  /* to be sent after commit */

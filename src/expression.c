@@ -131,7 +131,9 @@ static void
 not_an_expression(const Argument *argument)
 {
 	ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
-					errmsg("argument \"%s\" is not a single expression", argument->name)));
+					errmsg("argument \"%s\" is not a single expression", argument->name),
+					errdetail("It must be an expression as it can stand after SELECT: %s", argument->text),
+					errhint("For example: price * 1.2")));
 }
 
 static bool
@@ -199,6 +201,17 @@ check_columns(const Argument *argument, Node *node)
 }
 
 static void
+check_boolean(const Argument *argument, Oid type)
+{
+	Oid wanted = BOOLOID;
+
+	if (!can_coerce_type(1, &type, &wanted, COERCION_ASSIGNMENT))
+		refuse(argument, ERRCODE_DATATYPE_MISMATCH,
+			   psprintf("a value of type %s, not boolean, results", format_type_be(type)),
+			   "Write a condition, for example: region = 'AT'");
+}
+
+static void
 check_node(const Argument *argument, const ParseState *pstate, Node *node)
 {
 	Oid type = exprType(node);
@@ -236,7 +249,10 @@ transform(const Argument *argument, char *const *names, bool is_filter)
 	addNSItemToQuery(pstate, item, false, true, true);
 	node = transformExpr(pstate, parse_text(argument), EXPR_KIND_OTHER);
 	if (is_filter && !expression_returns_set(node))
+	{
+		check_boolean(argument, exprType(node));
 		node = coerce_to_boolean(pstate, node, "filter");
+	}
 	else if (exprType(node) == UNKNOWNOID)
 		node = coerce_type(pstate, node, UNKNOWNOID, TEXTOID, -1, COERCION_IMPLICIT, COERCE_IMPLICIT_CAST,
 						   exprLocation(node));

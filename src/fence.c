@@ -211,7 +211,7 @@ sfsync_adopt(PG_FUNCTION_ARGS)
 	const char *server = NameStr(*PG_GETARG_NAME(0));
 	SqlScope scope;
 
-	(void) GetForeignServerByName(server, false);
+	(void) server_by_name(server);
 	fence_bind(server);
 	sql_open(&scope);
 	if (SQL_RUN(&scope,

@@ -28,6 +28,7 @@
 #define IDLE_MAPPING_MAX 500 /* units at hand of a mapping that can't go */
 #define PAGE 1000
 #define CHUNK_ROWS 2000
+#define NOTE_INTERVAL_MS 1000
 
 typedef struct Taking
 {
@@ -459,11 +460,74 @@ advance(const BackfillChunk *chunk)
 						 step.rows_total)));
 }
 
-/* Write how far backfills are whose foremost chunks are settled. */
+static int
+settled_rows(const BackfillChunk *chunk)
+{
+	return chunk->rows - chunk->chunk.pending;
+}
+
+TimestampTz
+fetch_progress_due(const Delivery *delivery)
+{
+	ListCell *lc;
+
+	foreach(lc, delivery->chunks)
+	{
+		const BackfillChunk *chunk = lfirst(lc);
+
+		if (settled_rows(chunk) != chunk->noted)
+			return delivery->chunks_noted + MILLISECONDS(NOTE_INTERVAL_MS);
+	}
+	return 0;
+}
+
+/* What is settled of a job's chunks that are not done; first is the foremost. */
+static void
+note_ahead(Delivery *delivery, const BackfillChunk *first)
+{
+	int64 rows = 0;
+	ListCell *lc;
+
+	if (!lock_mapping(first->mapping, AccessShareLock, false))
+		return;
+	foreach(lc, delivery->chunks)
+	{
+		BackfillChunk *chunk = lfirst(lc);
+
+		if (chunk->job != first->job)
+			continue;
+		chunk->noted = settled_rows(chunk);
+		rows += chunk->noted;
+	}
+	backfill_note_ahead(first->job, rows);
+}
+
+/* Now and then, so that there is something to be seen of a chunk that takes long. */
+static void
+note_progress(Delivery *delivery)
+{
+	List *noted = NIL;
+	ListCell *lc;
+
+	delivery->chunks_noted = GetCurrentTimestamp();
+	foreach(lc, delivery->chunks)
+	{
+		const BackfillChunk *chunk = lfirst(lc);
+
+		if (list_member_int(noted, (int) chunk->job))
+			continue;
+		note_ahead(delivery, chunk);
+		noted = lappend_int(noted, (int) chunk->job);
+	}
+}
+
+/* Write how far backfills are: those whose foremost chunks are settled go on from there. */
 void
 fetch_note_chunks(Delivery *delivery)
 {
 	List *passed = NIL; /* jobs with an open chunk, or that just end: later ones of it must wait */
+	TimestampTz due = fetch_progress_due(delivery);
+	bool advanced = false;
 	ListCell *lc;
 
 	foreach(lc, delivery->chunks)
@@ -477,12 +541,15 @@ fetch_note_chunks(Delivery *delivery)
 			continue;
 		}
 		advance(chunk);
+		advanced = true;
 		delivery->chunks = foreach_delete_current(delivery->chunks, lc);
 		if (chunk->last_key)
 			pfree(chunk->last_key);
 		pfree(chunk);
 		delivery->look = true;
 	}
+	if (advanced || (due != 0 && due <= GetCurrentTimestamp()))
+		note_progress(delivery);
 }
 
 bool

@@ -13,6 +13,9 @@ extern void fetch(Delivery *delivery);
 extern bool fetch_left_behind(const Delivery *delivery);
 extern void fetch_note_chunks(Delivery *delivery);
 
+/* When progress within chunks is to be noted; 0: there is none. */
+extern TimestampTz fetch_progress_due(const Delivery *delivery);
+
 /* Deferred changes of units that got an event go along with it. */
 extern void fetch_join_deferred(Delivery *delivery, List *fresh);
 extern void fetch_merge_deferred(Delivery *delivery, Unit *unit, const DeferredRow *row);

@@ -424,7 +424,9 @@ sfsync_follow_ddl(PG_FUNCTION_ARGS)
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("function \"sfsync.follow_ddl\" must be called as an event trigger")));
+						errmsg("function \"sfsync.follow_ddl\" must be called as an event trigger"),
+						errdetail("CREATE EXTENSION makes the triggers that call it."),
+						errhint("It is not to be called.")));
 	/* a new table is of interest as a partition only */
 	if (IsA(data->parsetree, CreateStmt) && !((CreateStmt *) data->parsetree)->partbound)
 		PG_RETURN_NULL();

@@ -92,7 +92,7 @@ foreground_start(Foreground *session, Oid serverid, Oid owner)
 	session->client = http_create();
 	if (!session->client)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not make a client for HTTP"),
-						errdetail("Out of memory or of file descriptors.")));
+						errdetail("Out of memory or of file descriptors."), errhint("Try again later.")));
 }
 
 void

@@ -333,6 +333,7 @@ mappings_of(Oid source, int *n)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("argument \"source\": table \"%s\" is not mapped", get_rel_name(source)),
+				 errdetail("A history is kept of rows of mapped tables."),
 				 errhint("sfsync.status lists the tables that are; a partition's rows belong to its root.")));
 	return ids;
 }

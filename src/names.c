@@ -214,6 +214,21 @@ fold_for_nearest(const char *name)
 	return fold(name, len, false);
 }
 
+char *
+names_list(const char *const *names, int n)
+{
+	size_t size = 1;
+	char *list;
+	char *end;
+
+	for (int i = 0; i < n; i++)
+		size += strlen(names[i]) + 2;
+	end = list = palloc0(size);
+	for (int i = 0; i < n; i++)
+		end += sprintf(end, "%s%s", i > 0 ? ", " : "", names[i]);
+	return list;
+}
+
 const char *
 nearest_match(const char *name, const char *const *candidates, int n)
 {

@@ -51,6 +51,9 @@ extern bool names_alike(const char *column, const char *field, NameKind *kind);
 /* A name without what says that it refers: account_id, AccountId and Account__c are alike.  palloc'd. */
 extern char *names_fold_reference(const char *name);
 
+/* "a, b, c" for messages; palloc'd. */
+extern char *names_list(const char *const *names, int n);
+
 /* Nearest of the candidates to name by edit distance, NULL if none is near. */
 extern const char *nearest_match(const char *name, const char *const *candidates, int n);
 

@@ -47,36 +47,43 @@ typedef struct Option
 	OptionKind kind;
 	int min; /* integers */
 	int max;
-	const char *hint; /* for bad values; NULL: none */
+	const char *hint; /* for bad values */
 } Option;
+
+#define CLIENT_ID_HINT "It is the consumer key of the connected app or external client app."
+#define CLIENT_SECRET_HINT "It is the consumer secret of the connected app or external client app."
+#define USERNAME_HINT "It is the name that the integration user logs in with, such as sync@acme.com."
 
 static const Option server_option_list[] = {
 	{"login_url", OPTION_URL, 0, 0,
 	 "Use the My Domain URL of the org, such as https://acme.my.salesforce.com."},
-	{"api_version", OPTION_API_VERSION, 0, 0, NULL},
+	{"api_version", OPTION_API_VERSION, 0, 0,
+	 "Setup of the org, Apex Classes, shows its latest version; 66.0 is the default."},
 	{"api_budget", OPTION_INTEGER, 1, 100,
 	 "It is the percentage of the org's daily API calls, whoever used them, at which sfsync stops."},
-	{"max_concurrent_requests", OPTION_INTEGER, 1, 100, NULL},
+	{"max_concurrent_requests", OPTION_INTEGER, 1, 100, "It is the number of requests under way at most."},
 	{"max_batch_size", OPTION_INTEGER, 1, 1000, "It is the number of records in a request at most."},
 	{"bulk_threshold", OPTION_INTEGER, 0, PG_INT32_MAX,
 	 "It is the number of due records from which Bulk API 2.0 may be used; 0 means never."},
 	{"jwt_audience", OPTION_URL, 0, 0,
 	 "It is https://login.salesforce.com, https://test.salesforce.com for sandboxes, or a site's URL."},
-	{"auto_assign", OPTION_BOOLEAN, 0, 0, NULL},
-	{"duplicate_allow_save", OPTION_BOOLEAN, 0, 0, NULL},
-	{"ca_file", OPTION_PATH, 0, 0, NULL},
-	{"environment", OPTION_TEXT, 0, 0, NULL},
+	{"auto_assign", OPTION_BOOLEAN, 0, 0,
+	 "It says whether assignment rules run for records that are written."},
+	{"duplicate_allow_save", OPTION_BOOLEAN, 0, 0, "It says whether alerts of duplicate rules are passed."},
+	{"ca_file", OPTION_PATH, 0, 0, "It is a file of CA certificates; without it the system's are used."},
+	{"environment", OPTION_TEXT, 0, 0,
+	 "It is what the setting sfsync.environment must be; drop it to ask for none."},
 };
 
 static const Option mapping_option_list[] = {
-	{"auth_flow", OPTION_FLOW, 0, 0, NULL},
-	{"client_id", OPTION_TEXT, 0, 0, NULL},
-	{"client_secret", OPTION_SECRET, 0, 0, NULL},
+	{"auth_flow", OPTION_FLOW, 0, 0, "Without it the flow is client_credentials."},
+	{"client_id", OPTION_TEXT, 0, 0, CLIENT_ID_HINT},
+	{"client_secret", OPTION_SECRET, 0, 0, CLIENT_SECRET_HINT},
 	{"client_secret_file", OPTION_SECRET_PATH, 0, 0, "The secret itself goes into option \"client_secret\"."},
-	{"username", OPTION_TEXT, 0, 0, NULL},
-	{"private_key", OPTION_SECRET, 0, 0, NULL},
+	{"username", OPTION_TEXT, 0, 0, USERNAME_HINT},
+	{"private_key", OPTION_SECRET, 0, 0, "It is the RSA key, in PEM, whose certificate the app has."},
 	{"private_key_file", OPTION_SECRET_PATH, 0, 0, "The key itself goes into option \"private_key\"."},
-	{"refresh_token", OPTION_SECRET, 0, 0, NULL},
+	{"refresh_token", OPTION_SECRET, 0, 0, "It is the token of a login with scope refresh_token."},
 	{"refresh_token_file", OPTION_SECRET_PATH, 0, 0, "The token itself goes into option \"refresh_token\"."},
 };
 
@@ -118,10 +125,10 @@ bad_value(const Option *option, const char *value, const char *detail)
 	if (option->kind == OPTION_SECRET || option->kind == OPTION_SECRET_PATH)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("invalid value for option \"%s\"", option->name),
-						errdetail_internal("%s", detail), option->hint ? errhint("%s", option->hint) : 0));
+						errdetail_internal("%s", detail), errhint("%s", option->hint)));
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					errmsg("invalid value for option \"%s\": \"%s\"", option->name, value),
-					errdetail_internal("%s", detail), option->hint ? errhint("%s", option->hint) : 0));
+					errdetail_internal("%s", detail), errhint("%s", option->hint)));
 }
 
 static int
@@ -179,7 +186,8 @@ check_path(const Option *option, const char *value)
 	if (!superuser())
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("permission denied to set option \"%s\"", option->name),
-						errdetail("Only superusers may name files that the server reads.")));
+						errdetail("Only superusers may name files that the server reads."),
+						errhint("Ask a superuser to set it.")));
 	if (!is_absolute_path(value))
 		bad_value(option, value, "Accepted are absolute paths.");
 	if (option->kind == OPTION_SECRET_PATH)
@@ -248,27 +256,22 @@ unknown_option(const Option *list, int n, const char *name, const char *where)
 {
 	const char **names = palloc(sizeof(char *) * Max(n, 1));
 	const char *nearest;
-	StringInfoData accepted;
-	int i;
 
-	initStringInfo(&accepted);
-	for (i = 0; i < n; i++)
-	{
+	for (int i = 0; i < n; i++)
 		names[i] = list[i].name;
-		appendStringInfo(&accepted, "%s%s", i > 0 ? ", " : "", list[i].name);
-	}
 	nearest = n > 0 ? nearest_match(name, names, n) : NULL;
 	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
-					n > 0 ? errdetail("Accepted options of %s: %s.", where, accepted.data)
+					n > 0 ? errdetail("Accepted options of %s: %s.", where, names_list(names, n))
 						  : errdetail("%s has no options.", where),
-					nearest ? errhint("Perhaps you meant the option \"%s\".", nearest) : 0));
+					nearest ? errhint("Perhaps you meant the option \"%s\".", nearest)
+							: errhint("Servers say where an org is, user mappings how to log in.")));
 }
 
 static void
 missing_option(const char *name, const char *detail, const char *hint)
 {
 	ereport(ERROR, (errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND), errmsg("option \"%s\" is required", name),
-					detail ? errdetail_internal("%s", detail) : 0, hint ? errhint("%s", hint) : 0));
+					errdetail_internal("%s", detail), errhint("%s", hint)));
 }
 
 /* One of an inline secret and its file; whether one is there. */
@@ -296,7 +299,7 @@ require_secret(List *options, const char *name, AuthFlow flow)
 			flow == AUTH_CLIENT_CREDENTIALS &&
 					(has_secret(options, "private_key") || has_secret(options, "refresh_token"))
 				? "Set auth_flow to jwt_bearer for a private key, to refresh_token for a refresh token."
-				: NULL);
+				: "Put the secret into a file that only the server's user may read, and name that.");
 }
 
 static AuthFlow
@@ -313,8 +316,7 @@ options_check_user_mapping(List *options)
 	AuthFlow flow = flow_of(options);
 
 	if (option_value(options, "client_id") == NULL)
-		missing_option("client_id", NULL,
-					   "It is the consumer key of the connected app or external client app.");
+		missing_option("client_id", "Every auth_flow needs it.", CLIENT_ID_HINT);
 	(void) has_secret(options, "client_secret");
 	(void) has_secret(options, "private_key");
 	(void) has_secret(options, "refresh_token");
@@ -326,7 +328,7 @@ options_check_user_mapping(List *options)
 		case AUTH_JWT_BEARER:
 			if (option_value(options, "username") == NULL)
 				missing_option("username", "The auth_flow \"jwt_bearer\" needs the integration user's name.",
-							   NULL);
+							   USERNAME_HINT);
 			require_secret(options, "private_key", flow);
 			break;
 		case AUTH_REFRESH_TOKEN:
@@ -364,7 +366,7 @@ sfsync_options_validator(PG_FUNCTION_ARGS)
 	{
 		check_list(options, server_option_list, lengthof(server_option_list), "an sfsync server");
 		if (option_value(options, "login_url") == NULL)
-			missing_option("login_url", NULL, server_option_list[0].hint);
+			missing_option("login_url", "It says where the org is.", server_option_list[0].hint);
 	}
 	else if (catalog == UserMappingRelationId)
 	{
@@ -398,6 +400,27 @@ server_names(int *n)
 	names = sql_column(&scope, 1);
 	sql_close(&scope);
 	return (const char **) names;
+}
+
+ForeignServer *
+server_by_name(const char *name)
+{
+	int n;
+	const char **names = server_names(&n);
+	const char *nearest = nearest_match(name, names, n);
+
+	for (int i = 0; i < n; i++)
+		if (strcmp(names[i], name) == 0)
+			return GetForeignServerByName(name, false);
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" is no sfsync server", name),
+		 n == 0 ? errdetail("There is no sfsync server.")
+				: errdetail("Accepted values are: %s.", names_list(names, n)),
+		 nearest
+			 ? errhint("Perhaps you meant \"%s\".", nearest)
+			 : errhint("Use: CREATE SERVER %s FOREIGN DATA WRAPPER sfsync OPTIONS (login_url 'https://...')",
+					   quote_identifier(name))));
 }
 
 static bool
@@ -470,6 +493,7 @@ server_options(Oid serverid)
 	if (!is_our_wrapper(server->fdwid))
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("server \"%s\" is not an sfsync server", server->servername),
+						errdetail("It belongs to another foreign data wrapper."),
 						errhint("Create it with FOREIGN DATA WRAPPER sfsync.")));
 	login_url = option_value(options, "login_url");
 	if (login_url == NULL)

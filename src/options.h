@@ -36,6 +36,9 @@ extern ServerOptions *server_options(Oid serverid);
 /* Names of the servers of the wrapper, sorted; palloc'd. */
 extern const char **server_names(int *n);
 
+/* One of them, or an error with what else there is. */
+extern struct ForeignServer *server_by_name(const char *name);
+
 /* A flow as the option auth_flow spells it. */
 extern const char *auth_flow_name(AuthFlow flow);
 

@@ -9,7 +9,10 @@
 #include "bitmap.h"
 #include "coerce.h"
 #include "datum.h"
+#include "names.h"
 #include "payload.h"
+
+#define MESSAGES_MAX 500 /* bytes of what is said of a row's values */
 
 static bool
 field_changed(const Mapping *mapping, const MappingField *field, const uint8 *changed, int changed_len)
@@ -106,19 +109,52 @@ field_value(const MappingField *field, const SourceRow *row, bool begins, FieldV
 	return true;
 }
 
-static void
-set_error(RestError *error, const char *code, const char *what, const SfField *field, const char *reason)
+/* Fields whose values can't be sent. */
+typedef struct Problems
 {
-	error->code = pstrdup(code);
-	error->message = psprintf("%s, field %s: %s", datum_key_utf8(what), field->name, reason);
-	error->fields = palloc(sizeof(char *));
-	error->fields[0] = pstrdup(field->name);
-	error->nfields = 1;
+	RestError *error; /* has the code of the first */
+	int nunsaid;      /* fields at the end that its message doesn't tell of yet */
+} Problems;
+
+/* Each is told of in full while that is short. */
+static void
+add_problem(Problems *problems, const char *code, const char *what, const SfField *field, const char *reason)
+{
+	RestError *error = problems->error;
+	char *message = psprintf("%s, field %s: %s", datum_key_utf8(what), field->name, reason);
+
+	if (error->nfields == 0)
+	{
+		error->code = pstrdup(code);
+		error->message = message;
+		error->fields = palloc(sizeof(char *));
+	}
+	else
+	{
+		error->fields = repalloc(error->fields, sizeof(char *) * (error->nfields + 1));
+		if (problems->nunsaid > 0 || strlen(error->message) + strlen(message) > MESSAGES_MAX)
+			problems->nunsaid++;
+		else
+			error->message = psprintf("%s; %s", error->message, message);
+	}
+	error->fields[error->nfields++] = pstrdup(field->name);
+}
+
+/* The others, by name. */
+static void
+name_unsaid(const Problems *problems)
+{
+	RestError *error = problems->error;
+	const char *const *names = (const char *const *) error->fields + (error->nfields - problems->nunsaid);
+
+	if (problems->nunsaid > 0)
+		error->message = psprintf("%s; %d more: %s", error->message, problems->nunsaid,
+								  names_list(names, problems->nunsaid));
 }
 
 /* The key is a value of the external ID field and has to fit it like any other. */
-static bool
-check_key(const Mapping *mapping, const char *external_id, RestError *error)
+static void
+check_key(const Mapping *mapping, const char *external_id, Problems *problems)
 {
 	SourceValue value = {.kind = SRC_TEXT, .text = unconstify(char *, external_id)};
 	CoerceOptions options = {false, false};
@@ -126,10 +162,9 @@ check_key(const Mapping *mapping, const char *external_id, RestError *error)
 	char *reason = NULL;
 
 	if (coerce_value(&value, mapping->key_field, &options, &ignored, &reason) && ignored.kind != FV_NULL)
-		return true;
-	set_error(error, "COERCION_ERROR", psprintf("column \"%s\"", mapping->key_columns[0]), mapping->key_field,
-			  reason ? reason : "the key is empty to Salesforce");
-	return false;
+		return;
+	add_problem(problems, "COERCION_ERROR", psprintf("column \"%s\"", mapping->key_columns[0]),
+				mapping->key_field, reason ? reason : "the key is empty to Salesforce");
 }
 
 /* Why an expression could not be evaluated with the row; NULL if it could, or is none. */
@@ -151,8 +186,10 @@ bool
 payload_build(const Mapping *mapping, const SourceRow *row, const char *external_id, const uint8 *changed,
 			  int changed_len, PayloadUse use, RestRecord *record, RestError *error)
 {
-	bool good = check_key(mapping, external_id, error);
+	Problems problems = {error, 0};
 
+	memset(error, 0, sizeof(*error));
+	check_key(mapping, external_id, &problems);
 	memset(record, 0, sizeof(*record));
 	record->external_id = external_id;
 	record->fields = palloc0(sizeof(RestField) * Max(mapping->nfields, 1));
@@ -170,10 +207,8 @@ payload_build(const Mapping *mapping, const SourceRow *row, const char *external
 		if (!evaluated ||
 			!field_value(map, row, field_begins(mapping, map, changed, changed_len), &out->value, &reason))
 		{
-			if (good)
-				set_error(error, evaluated ? "COERCION_ERROR" : "EXPRESSION_ERROR",
-						  mapping_column_label(&mapping->columns[map->column]), map->field, reason);
-			good = false;
+			add_problem(&problems, evaluated ? "COERCION_ERROR" : "EXPRESSION_ERROR",
+						mapping_column_label(&mapping->columns[map->column]), map->field, reason);
 			continue;
 		}
 		if (out->value.kind == FV_ABSENT)
@@ -181,7 +216,8 @@ payload_build(const Mapping *mapping, const SourceRow *row, const char *external
 		out->name = map->field->name;
 		record->nfields++;
 	}
-	return good;
+	name_unsaid(&problems);
+	return error->nfields == 0;
 }
 
 int64

@@ -17,9 +17,9 @@ typedef enum PayloadUse
 
 /*
  * Make the record of a row.  changed (a bitmap by attribute number - 1) limits
- * it to fields fed by those columns; NULL: all.  False when a value can't be
- * coerced: then error has code, message (column, reason) and field, and record
- * holds the other fields.  palloc'd.
+ * it to fields fed by those columns; NULL: all.  False when values can't be
+ * coerced: then error has the code of the first, a message (columns, reasons)
+ * and all their fields, and record holds the other fields.  palloc'd.
  */
 extern bool payload_build(const Mapping *mapping, const SourceRow *row, const char *external_id,
 						  const uint8 *changed, int changed_len, PayloadUse use, RestRecord *record,

@@ -244,6 +244,7 @@ sfsync_preview(PG_FUNCTION_ARGS)
 	if (!mapping)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("argument \"mapping\" is needed with \"source_key\""),
+						errdetail("Each mapping has a key of its own."),
 						errhint("For example: SELECT * FROM sfsync.preview('account', '{\"id\": 1}')")));
 	api_require_metadata(mapping);
 	unit.key = source_key_from_json(mapping, PG_GETARG_DATUM(1));

@@ -108,6 +108,7 @@ columns_of(const Mapping *mapping, const char *field, int *len)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("field %s of mapping \"%s\" is not fed by a column now", field, mapping->name),
+				 errdetail("There is no value that could be sent."),
 				 errhint("sfsync.field_map shows what feeds which field; accept Salesforce's value with keep"
 						 " => 'salesforce'.")));
 	return changed;

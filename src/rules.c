@@ -21,12 +21,15 @@ check_field(const Mapping *mapping, const SfField *field, const char *name)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("field \"%s\" carries the key of mapping \"%s\"", mapping->external_id,
 							   mapping->name),
+						errdetail("Records are found by it."),
 						errhint("The key columns feed it; no other column can.")));
 	if (field && !field->createable && !field->updateable)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("field \"%s\" of object %s is read-only", field->name, mapping->object),
-				 errdetail("It is a formula or system field, or the integration user may not edit it.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("field \"%s\" of object %s is read-only", field->name, mapping->object),
+			 errdetail("It is a formula or system field, or the integration user may not edit it."),
+			 errhint("Grant the user edit access and run sfsync.refresh_schema(), or map another field.")));
 }
 
 static const char *const null_rules[] = {"clear", "keep"};
@@ -110,7 +113,9 @@ expression_number(const Mapping *mapping, const char *field, const Expression *e
 	sql_close(&scope);
 	if (number > PG_INT16_MAX)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("mapping \"%s\" has too many expressions", mapping->name)));
+						errmsg("mapping \"%s\" has too many expressions", mapping->name),
+						errdetail("Numbers of expressions are used up, those of former rules included."),
+						errhint("Drop the mapping and make it anew.")));
 	return number;
 }
 
@@ -195,6 +200,7 @@ no_rule(const Mapping *mapping, const char *what, const char *name)
 {
 	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 					errmsg("mapping \"%s\" has no explicit rule for %s \"%s\"", mapping->name, what, name),
+					errdetail("Only what sfsync.map_field or sfsync.exclude_column has made can be removed."),
 					errhint("sfsync.field_map shows the rule of every column.")));
 }
 

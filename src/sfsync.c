@@ -61,7 +61,9 @@ extension_owner(void)
 	table_close(rel, AccessShareLock);
 	if (!OidIsValid(owner))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-						errmsg("extension \"%s\" is not installed in this database", SFSYNC_EXTENSION)));
+						errmsg("extension \"%s\" is not installed in this database", SFSYNC_EXTENSION),
+						errdetail("Its tables are not there."),
+						errhint("Use: CREATE EXTENSION %s", SFSYNC_EXTENSION)));
 	return owner;
 }
 

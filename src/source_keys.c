@@ -93,7 +93,9 @@ append_filter(StringInfo sql, const Mapping *mapping, const char *filter)
 
 	relation_close(rel, AccessShareLock);
 	if (!expression)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION), errmsg("filter: %s", reason)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION), errmsg("filter: %s", reason),
+						errdetail("The filter is: %s", filter),
+						errhint("The table or a function may have changed since; give it another filter.")));
 	appendStringInfo(sql, " AND (%s)", expression->text);
 }
 

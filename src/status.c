@@ -194,6 +194,7 @@ sfsync_wait_for_sync(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("sfsync.wait_for_sync can't see changes in a transaction of this isolation level"),
+				 errdetail("Its snapshot stays as it was when it began."),
 				 errhint("Call it in READ COMMITTED.")));
 	until = DatumGetTimestampTz(DirectFunctionCall2(
 		timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0)));
@@ -268,7 +269,7 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
 	uint64 n;
 
 	if (server)
-		(void) GetForeignServerByName(server, false);
+		(void) server_by_name(server);
 	sql_open(&scope);
 	SQL_RUN0(&scope,
 			 "INSERT INTO sfsync.object (server, object) SELECT DISTINCT server, object FROM sfsync.mapping"
@@ -285,6 +286,7 @@ sfsync_refresh_schema(PG_FUNCTION_ARGS)
 	sql_close(&scope);
 	if (object && n == 0)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("no mapping has object \"%s\"", object),
+						errdetail("Metadata are kept of objects that tables are mapped to."),
 						errhint("sfsync.status lists the objects.")));
 	mapping_changed(InvalidOid);
 	shmem_wake_at_commit();
@@ -376,6 +378,7 @@ sfsync_discard(PG_FUNCTION_ARGS)
 	if (!reason || reason[strspn(reason, " \t\n")] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("argument \"reason\" must not be empty"),
+				 errdetail("A change that is given up is never sent."),
 				 errhint("Say why the change is given up; it is kept in the dead letter's note.")));
 	if (!keep_mapping_of(PG_GETARG_INT64(0)))
 		PG_RETURN_BOOL(false);

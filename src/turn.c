@@ -147,13 +147,14 @@ static void
 finish_turn(Delivery *delivery)
 {
 	bool idle = batch_size(delivery->work) == 0;
+	TimestampTz progress = fetch_progress_due(delivery);
 	TimestampTz due;
 
 	if (idle)
 		connections_rest(GetCurrentTimestamp());
 	due = delivery_state_due(delivery);
-	if (!chunks_done(delivery) && !connections_dirty(true) &&
-		(due == 0 || (!idle && due > GetCurrentTimestamp())))
+	if (!chunks_done(delivery) && (progress == 0 || progress > GetCurrentTimestamp()) &&
+		!connections_dirty(true) && (due == 0 || (!idle && due > GetCurrentTimestamp())))
 		return;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -205,6 +206,7 @@ time_to_wait(Delivery *delivery)
 	if (delivery->prepared)
 		delivery_soonest(&next, now + USECS_PER_SEC);
 	delivery_soonest(&next, delivery_state_due(delivery));
+	delivery_soonest(&next, fetch_progress_due(delivery));
 	return next == 0 ? -1 : Max(TimestampDifferenceMilliseconds(now, next), 1);
 }
 

@@ -176,6 +176,37 @@ wait_for_sync($node, 'corrected: settled');
 is($sim->record('Everything__c', '10007')->{Text__c}, 'row 7', 'corrected');
 is(sql(q{SELECT status FROM sfsync.dead_letter WHERE external_id = '10007'}), 'resolved', 'and resolved');
 
+# a row with several bad values names all of them, those that would make it too long by their fields alone
+my @few = (text => q{repeat('x', 51)}, email => q{'nobody'}, number => q{'NaN'});
+my @many = (@few, restricted => q{'Purple'}, multi => q{'Mon;Sun'}, number_2 => q{'NaN'}, small => '10000', int => '2147483647', percent => q{'NaN'},
+	date => q{'infinity'}, datetime => q{'infinity'}, archived_at => q{'infinity'}, archived => q{'maybe'});
+my %fields_of = (text => 'Text__c', email => 'Email__c', number => 'Number__c', restricted => 'Restricted__c', multi => 'Multi__c', number_2 => 'Number_2__c', small => 'Small__c',
+	int => 'Int__c', percent => 'Percent__c', date => 'Date__c', datetime => 'Datetime__c', archived_at => 'Archived_At__c', archived => 'Archived__c');
+
+foreach my $case ([ 20001, @few ], [ 20002, @many ])
+{
+	my ($id, @pairs) = @$case;
+	my %values = @pairs;
+	my @columns = sort keys %values;
+	my $fields = join(',', sort @fields_of{@columns});
+
+	sql("INSERT INTO value (id, phone, " . join(', ', @columns) . ") VALUES ($id, 123, " . join(', ', @values{@columns}) . ')');
+	wait_for_sync($node, "$id: settled");
+	is(sql(qq{SELECT error_code, payload->>'Phone__c', (SELECT string_agg(f, ',' ORDER BY f COLLATE "C") FROM unnest(error_fields) f) FROM sfsync.dead_letter WHERE external_id = '$id'}),
+		"COERCION_ERROR|123|$fields", "$id: its dead letter has all fields that failed, and what could be made");
+	my $message = sql("SELECT error_message FROM sfsync.dead_letter WHERE external_id = '$id'");
+	is(join(',', grep { $message !~ /\b\Q$_\E\b/ } split /,/, $fields), '', "$id: its message names each");
+	cmp_ok(length($message), '<', 1000, "$id: and is not too long");
+	is(sql(qq{SELECT findings FROM sfsync.preview('value', '{"id": $id}')}) =~ s/\\"/"/gr =~ s/^\{"(.*)"\}$/$1/r, "COERCION_ERROR: $message", "$id: preview says the same");
+}
+is(sql(q{SELECT error_message FROM sfsync.dead_letter WHERE external_id = '20001'}) =~ s/field (\w+): [^;]*/$1/gr, 'column "text", Text__c; column "email", Email__c; column "number", Number__c', 'a few are told of in full');
+like(sql(q{SELECT error_message FROM sfsync.dead_letter WHERE external_id = '20002'}), qr/; \d+ more: \w+(, \w+)+$/, 'of many the others by name');
+sql(q{UPDATE value SET email = NULL, number = 1 WHERE id = 20001});
+wait_for_sync($node, 'two of three corrected: settled');
+is(sql(q{SELECT error_fields, attempts, status FROM sfsync.dead_letter WHERE external_id = '20001'}), '{Text__c}|2|open', 'what is corrected is named no more');
+sql(q{DELETE FROM value WHERE id > 20000});
+wait_for_sync($node, 'deleted: settled');
+
 # what the rules of a field say
 sql(q{SELECT sfsync.map_field('value', 'Text__c', 'text', overlong => 'truncate', null_rule => 'keep')});
 goes('text', q{repeat('y', 60)}, 'Text__c', '"' . ('y' x 50) . '"', 'y' x 50);

@@ -51,6 +51,26 @@ wait_for_sync($node, 'settled');
 same_records($node, $sim, 'Account', $accounts, 'records equal the table');
 is(sql(q{SELECT pending, oldest_pending IS NULL, in_flight FROM sfsync.status}), '0|t|0', 'nothing is pending when it is done');
 
+# Not only when a part of it is done.
+sql(q{INSERT INTO account SELECT i, 'a' || i FROM generate_series(504, 1000) i});
+wait_for_sync($node, 'more rows');
+my $id = sql(q{SELECT sfsync.pause('account'); SELECT sfsync.backfill('account')});
+$id =~ s/\s//g;
+$sim->fault(name => 'slow', match => { kind => 'collections_upsert' }, action => { delay => 0.7 });
+sql(q{SELECT sfsync.resume('account')});
+my $progress = "SELECT rows_done, percent, sfsync.cancel_backfill($id) FROM sfsync.backfill_progress WHERE id = $id AND rows_done BETWEEN 1 AND 999";
+my $seen;
+poll_until(sub { $seen = sql($progress) }, 'progress shows before a part is done');
+like($seen, qr/^(\d+)\|(\d+\.\d)\|t$/, 'rows and percent');
+$sim->clear_faults;
+wait_for_sync($node, 'cancelled: settled');
+my ($rows) = split /\|/, $seen;
+is(sql("SELECT state, rows_done >= $rows, rows_done < 1000, percent > 0 FROM sfsync.backfill_progress WHERE id = $id"), 'cancelled|t|t|t', 'it stays when the backfill is cancelled');
+poll_query($node, q{SELECT pending FROM sfsync.status}, 'nothing is pending once what was under way has come back', expected => '0');
+$id = sql(q{SELECT sfsync.backfill('account')});
+wait_for_sync($node, 'another one: settled');
+is(sql("SELECT state, rows_done, percent FROM sfsync.backfill_progress WHERE id = $id"), 'done|1000|100.0', 'one that is done counts each row once');
+
 same_state($node, 'nothing is left on the way');
 unlike(log_since($node), qr/PANIC|TRAP|terminated by signal/, 'no crash');
 $node->stop;
