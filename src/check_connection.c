@@ -328,8 +328,7 @@ check_api_version(Check *check)
 		add_row(check, "api_version", false, "the reply lists no versions",
 				"Look at login_url: it must be the My Domain URL of the org.");
 	else if (!listed)
-		add_row(check, "api_version", false,
-				psprintf("the org has no API version %s; its newest is %s", version, newest),
+		add_row(check, "api_version", false, rest_version_missing(version, newest),
 				psprintf("Set the server's option api_version to a version that the org has, such as %s.",
 						 newest));
 	else

@@ -259,9 +259,11 @@ refresh(Connection *connection)
 	if (connection->fingerprint == seen)
 		return;
 	connection->fingerprint = seen;
+	connection->changes++;
 	connection_drop_token(connection);
 	connection->session_failures = 0;
-	connection->limits_known = false; /* it may be another org now */
+	/* it may be another org now */
+	connection->limits_known = connection->version_known = connection->version_doubted = false;
 	set_text(connection, &connection->blocked, NULL);
 }
 
@@ -296,6 +298,14 @@ connection_suspects(Oid serverid, Oid owner, int mapping, const char *key)
 	Connection *connection = find(serverid, owner);
 
 	return connection && poison_suspected(&connection->poison, mapping, key);
+}
+
+bool
+connection_changed(Oid serverid, Oid owner, int changes)
+{
+	Connection *connection = find(serverid, owner);
+
+	return connection && (connection->stale || connection->changes != changes);
 }
 
 Connection *
@@ -347,6 +357,20 @@ connection_block(Connection *connection, const char *reason, TimestampTz now)
 	set_text(connection, &connection->blocked, reason);
 	connection->blocked_until = now + MILLISECONDS(sfsync_retry_max_delay);
 	changed_state(connection);
+}
+
+void
+connection_block_version(Connection *connection, const char *newest, const char *problem, TimestampTz now)
+{
+	char *missing = rest_version_missing(connection->options->api_version, newest);
+
+	if (problem)
+		missing = psprintf("%s (%s)", missing, problem);
+	connection_block(
+		connection,
+		psprintf("%s: set the server's option api_version to a version that the org has", missing), now);
+	connection->version_known = false;
+	connection->version_doubted = true;
 }
 
 void

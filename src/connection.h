@@ -23,6 +23,7 @@ typedef struct Connection
 	const char *fenced; /* why nothing may be sent; NULL */
 	bool stale;         /* options or user mapping may have changed */
 	uint64 fingerprint; /* of both, as the catalog has them; 0 not read yet */
+	int changes;        /* of it so far */
 	MemoryContext options_context;
 	AuthToken *token;
 	int token_serial; /* counts tokens */
@@ -38,6 +39,9 @@ typedef struct Connection
 	int in_flight;
 	bool limits_known; /* /limits was asked */
 	bool limits_in_flight;
+	bool version_known;   /* the org has the version of the API, as far as it tells */
+	bool version_doubted; /* it was answered as if the org hadn't: the list of versions decides */
+	bool versions_in_flight;
 	char *blocked;             /* an operator has to act; NULL */
 	TimestampTz blocked_until; /* of the next probe */
 	char *trouble;             /* last failure of the server, while it backs off */
@@ -61,6 +65,9 @@ extern void connections_mark_stale(void);
  */
 extern Connection *connection_get(Oid serverid, Oid owner);
 
+/* May its options have changed, since they had changed so often? */
+extern bool connection_changed(Oid serverid, Oid owner, int changes);
+
 /* May it be asked now?  If not, *again is when to look (0: when something changes). */
 extern bool connection_usable(Connection *connection, TimestampTz now, TimestampTz *again);
 
@@ -69,6 +76,14 @@ extern TimestampTz connection_retry_at(const Connection *connection);
 
 /* An operator has to act; it is probed when sfsync.retry_max_delay is over. */
 extern void connection_block(Connection *connection, const char *reason, TimestampTz now);
+
+/*
+ * The org doesn't have the version of the API that the options name; newest: the
+ * last of those that it has, problem: what was said, each NULL if not told.
+ */
+extern void connection_block_version(Connection *connection, const char *newest, const char *problem,
+									 TimestampTz now);
+
 /* The server or the network failed: it backs off.  retry_after in seconds, -1 if not told. */
 extern void connection_failed(Connection *connection, const char *trouble, int retry_after, TimestampTz now);
 

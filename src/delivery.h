@@ -35,7 +35,8 @@ typedef struct MappingDelivery
 	TimestampTz held_until;    /* near the budget: its changes wait for more; 0 no */
 	TimestampTz locked_since;  /* somebody else has its table; 0 no */
 	TimestampTz lock_tried;
-	bool lock_told; /* the views may say so */
+	bool lock_told;   /* the views may say so */
+	int seen_changes; /* of the connection's options; 0 not looked at yet */
 	bool describe_in_flight;
 	bool describe_wanted;           /* before anything else is sent */
 	bool describe_due;              /* beside, and only if they changed */
@@ -67,6 +68,7 @@ typedef enum RequestKind
 	REQUEST_LOGIN,
 	REQUEST_USERINFO,
 	REQUEST_LIMITS,
+	REQUEST_VERSIONS,
 	REQUEST_DESCRIBE,
 	REQUEST_WRITE,
 	REQUEST_GUARDED_UPDATE,

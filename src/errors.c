@@ -264,6 +264,12 @@ error_classify_oauth(int http_status, const char *error, const char *description
 }
 
 bool
+error_is_version(int http_status, const char *code)
+{
+	return http_status == 410 || (code != NULL && strcmp(code, "UNSUPPORTED_API_VERSION") == 0);
+}
+
+bool
 error_is_contention(const char *code)
 {
 	static const char *const codes[] = {

@@ -47,6 +47,9 @@ extern ErrorScope error_classify_oauth(int http_status, const char *error, const
 /* Does the code of an error that may pass say that it was too much at once? */
 extern bool error_is_contention(const char *code);
 
+/* Does it say that the org doesn't have the version of the API that was asked (section 12.3)? */
+extern bool error_is_version(int http_status, const char *code);
+
 /* hints.c: a sentence on what to do about a code, ours included; never NULL. */
 extern const char *error_hint(const char *code);
 

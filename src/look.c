@@ -82,6 +82,15 @@ look_at_metadata(MappingDelivery *state, const Mapping *mapping, Look *look)
 		delivery_soonest(&look->next, stale_at);
 }
 
+/* What wasn't there may be there for other options: in another org, or to another user. */
+static void
+look_at_options(MappingDelivery *state, const Mapping *mapping, const Connection *connection)
+{
+	if (state->seen_changes != 0 && state->seen_changes != connection->changes && mapping->broken)
+		state->describe_wanted = true;
+	state->seen_changes = connection->changes;
+}
+
 /* The token for the creation of a field is asked for like that for metadata. */
 static void
 look_at_creation(MappingDelivery *state, const Mapping *mapping, const Connection *connection, Look *look)
@@ -127,7 +136,8 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		state->deliverable = true; /* what is left of it is thrown away */
 		return;
 	}
-	if (state->blocked && Max(state->blocked_until, state->refused_until) > look->now)
+	if (state->blocked && Max(state->blocked_until, state->refused_until) > look->now &&
+		!connection_changed(mapping->serverid, mapping->owner, state->seen_changes))
 	{
 		delivery_soonest(&look->next, Max(state->blocked_until, state->refused_until));
 		return;
@@ -150,6 +160,7 @@ look_at_mapping(Delivery *delivery, MappingDelivery *state, void *arg)
 		delivery_soonest(&look->next, again);
 		return;
 	}
+	look_at_options(state, mapping, connection);
 	look_at_columns(state, mapping);
 	look_at_metadata(state, mapping, look);
 	if (mapping->broken && !state->needs_metadata)

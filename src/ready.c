@@ -1,7 +1,7 @@
 /*
  * ready.c
  *		What must be there before rows are read or anything is sent: a token, who we
- *		are, usage, metadata.  What is missing is asked for.
+ *		are, usage, the version of the API, metadata.  What is missing is asked for.
  */
 #include "compat.h"
 
@@ -66,6 +66,27 @@ limits_ready(Claim *claim)
 	return false;
 }
 
+/*
+ * Where the version of the API is wrong, nothing is there, neither usage nor any
+ * object.  The list of versions is, and is asked before any object counts as gone.
+ */
+static bool
+version_ready(Claim *claim)
+{
+	Connection *connection = claim->connection;
+	Request *request;
+
+	if (!connection->version_doubted)
+		return true;
+	if (connection->versions_in_flight)
+		return false;
+	request = delivery_request(REQUEST_VERSIONS, connection, claim->mapping);
+	request->call = rest_versions();
+	connection->versions_in_flight = true;
+	delivery_send_later(claim->delivery, request);
+	return false;
+}
+
 static void
 prepare_describe(Claim *claim)
 {
@@ -115,7 +136,7 @@ claim_ready(Claim *claim)
 			prepare_userinfo(claim);
 		return false;
 	}
-	if (!limits_ready(claim))
+	if (!limits_ready(claim) || !version_ready(claim))
 		return false;
 	if (!mapping->has_metadata || mapping->refresh_wanted || state->describe_wanted || state->describe_due ||
 		stale(mapping))

@@ -108,7 +108,7 @@ part_refused(Delivery *delivery, Request *request, const RequestPart *part, int 
 			session_ended(request, text, now);
 			return false;
 		case SCOPE_CONNECTION:
-			connection_block(connection, text, now);
+			trouble_of_connection(connection, status, error->code, text, now);
 			return false;
 		case SCOPE_MAPPING:
 			reply_block_refused(delivery, request, part, text, now);
@@ -408,6 +408,18 @@ error_scope(const HttpReply *reply)
 	return error_classify(reply->status, error.code, error.message);
 }
 
+/* At an address that each version of the API has. */
+static bool
+version_missing(const HttpReply *reply)
+{
+	RestError error;
+
+	if (reply->status == 200)
+		return false;
+	error = rest_parse_error(reply->status, reply->body, reply->body_len);
+	return reply->status == 404 || error_is_version(reply->status, error.code);
+}
+
 /* Who refuses to tell is left alone with it; one that fails is asked again. */
 static void
 userinfo_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
@@ -472,6 +484,8 @@ describe_reply(Delivery *delivery, Request *request, const HttpReply *reply, Tim
 		connection_failed(request->connection, reply->error, -1, now);
 	else if (reply->status == 200)
 		store_describe(delivery, request, reply);
+	else if (reply->status == 404 && !request->connection->version_known)
+		request->connection->version_doubted = true;
 	else if (reply->status == 304 || reply->status == 404)
 	{
 		state->describe_wanted = state->describe_due = false;
@@ -500,6 +514,7 @@ limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 	int64 limit;
 
 	connection->limits_in_flight = false;
+	connection->version_known |= reply->status == 200;
 	connection->limits_known = true; /* or never will be: nothing waits for it again */
 	if (reply->outcome != HTTP_REPLIED)
 	{
@@ -515,8 +530,41 @@ limits_reply(Delivery *delivery, Request *request, const HttpReply *reply, Times
 		return;
 	}
 	poison_passed(&connection->poison, request->mark, false);
+	if (!connection->version_known && version_missing(reply))
+		connection->version_doubted = true;
 	if (reply->status == 200 && rest_parse_limits(reply->body, reply->body_len, &used, &limit))
 		connection_note_usage(connection, used, limit, now);
+}
+
+/* Who doesn't list any versions is taken to have the one that was asked for. */
+static void
+versions_reply(Delivery *delivery, Request *request, const HttpReply *reply, TimestampTz now)
+{
+	Connection *connection = request->connection;
+	char *newest = NULL;
+	ErrorScope scope;
+
+	connection->versions_in_flight = false;
+	if (reply->outcome != HTTP_REPLIED)
+	{
+		reply_failed(delivery, request, reply->error, now);
+		return;
+	}
+	if (reply->status == 200 &&
+		!rest_parse_versions(reply->body, reply->body_len, connection->options->api_version, &newest) &&
+		newest)
+	{
+		connection_block_version(connection, newest, NULL, now);
+		return;
+	}
+	scope = reply->status == 200 ? SCOPE_RECORD_PERMANENT : error_scope(reply);
+	if (scope >= SCOPE_SERVER && scope < SCOPE_SESSION)
+	{
+		reply_refused(delivery, request, reply, now);
+		return;
+	}
+	connection->version_doubted = false;
+	connection->version_known = true;
 }
 
 static void
@@ -550,6 +598,9 @@ dispatch(Delivery *delivery, Request *request, const HttpReply *reply, Timestamp
 			break;
 		case REQUEST_LIMITS:
 			limits_reply(delivery, request, reply, now);
+			break;
+		case REQUEST_VERSIONS:
+			versions_reply(delivery, request, reply, now);
 			break;
 		case REQUEST_DESCRIBE:
 			describe_reply(delivery, request, reply, now);

@@ -160,6 +160,9 @@ extern bool rest_parse_limits(const char *body, size_t len, int64 *used, int64 *
 /* Is the version (like "66.0") among those listed (section 2.1)? *newest is palloc'd. */
 extern bool rest_parse_versions(const char *body, size_t len, const char *version, char **newest);
 
+/* What to say of one that isn't; newest may be NULL. */
+extern char *rest_version_missing(const char *version, const char *newest);
+
 /* ------------------------------------------------------------------------
  * Reading
  * ------------------------------------------------------------------------

@@ -389,3 +389,11 @@ rest_parse_versions(const char *body, size_t len, const char *version, char **ne
 	*newest = highest < 0 ? NULL : psprintf("%d.%d", (int) (highest / 1000), (int) (highest % 1000));
 	return listed;
 }
+
+char *
+rest_version_missing(const char *version, const char *newest)
+{
+	if (newest == NULL)
+		return psprintf("the org has no API version %s", version);
+	return psprintf("the org has no API version %s; its newest is %s", version, newest);
+}

@@ -26,6 +26,15 @@ trouble_of_server(Connection *connection, ErrorScope scope, const char *text, in
 		connection_failed(connection, text, retry_after, now);
 }
 
+void
+trouble_of_connection(Connection *connection, int status, const char *code, const char *text, TimestampTz now)
+{
+	if (error_is_version(status, code))
+		connection_block_version(connection, NULL, text, now);
+	else
+		connection_block(connection, text, now);
+}
+
 bool
 trouble_is_server(const RestResult *result, ErrorScope *scope)
 {

@@ -22,6 +22,10 @@ extern void trouble_no_reply(Request *request, const RequestPart *part, const ch
 extern void trouble_of_server(Connection *connection, ErrorScope scope, const char *text, int retry_after,
 							  TimestampTz now);
 
+/* Someone has to act. */
+extern void trouble_of_connection(Connection *connection, int status, const char *code, const char *text,
+								  TimestampTz now);
+
 /* Does the error of a record speak of the server, and not of the record? */
 extern bool trouble_is_server(const RestResult *result, ErrorScope *scope);
 

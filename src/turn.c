@@ -272,6 +272,8 @@ turn_recover(Delivery *delivery)
 			request->connection->user_in_flight = false;
 		if (request->kind == REQUEST_LIMITS)
 			request->connection->limits_in_flight = false;
+		if (request->kind == REQUEST_VERSIONS)
+			request->connection->versions_in_flight = false;
 		if (request->kind == REQUEST_DESCRIBE)
 			delivery_of(delivery, request->mapping)->describe_in_flight = false;
 		if (request->kind == REQUEST_BULK)

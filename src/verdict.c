@@ -300,7 +300,8 @@ set_failed(Delivery *delivery, const Request *request, UnitKind kind, int i, con
 			break;
 		case SCOPE_CONNECTION:
 			connection_note_failed_write(request->connection);
-			connection_block(request->connection, rest_error_text(error), GetCurrentTimestamp());
+			trouble_of_connection(request->connection, result->http_status, error->code,
+								  rest_error_text(error), GetCurrentTimestamp());
 			outcome->kind = OUTCOME_AGAIN;
 			break;
 		default:

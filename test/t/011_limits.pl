@@ -250,6 +250,123 @@ foreach my $case ([ 'the daily limit', 0, 'TotalRequests Limit exceeded.' ], [ '
 setting(retry_max_delay => '300ms');
 
 #
+# A version of the API that the org doesn't have
+#
+setting(retry_max_delay => '10min');
+my $blocked_version = q{SELECT state || ': ' || detail FROM sfsync.server_status};
+my $row = 5000;
+foreach my $case (
+	[ 'an unknown version', '99.0', undef, qr/^blocked: the org has no API version 99\.0; its newest is 68\.0: set the server's option api_version to/ ],
+	[ 'a retired version',
+		'66.0',
+		{ match => { path => '/services/data/v66.0/' }, action => { status => 410, body => '[{"errorCode": "UNSUPPORTED_API_VERSION", "message": "retired"}]' } },
+		qr/^blocked: the org has no API version 66\.0 \(HTTP status 410: UNSUPPORTED_API_VERSION: retired\): set the server's option api_version to/ ],
+	[ 'a retired version, without a body',
+		'66.0',
+		{ match => { path => '/services/data/v66.0/' }, action => { status => 410, body => '' } },
+		qr/^blocked: the org has no API version 66\.0 \(HTTP status 410/ ])
+{
+	my ($name, $version, $fault, $detail) = @$case;
+
+	# with metadata at hand, and without
+	foreach my $table ('account', 'lead')
+	{
+		sql(qq{ALTER SERVER crm OPTIONS (ADD api_version '$version')});
+		$sim->fault(name => 'version', %$fault) if $fault;
+		$mark = $sim->mark;
+		rows($row, $row, $name);
+		sql(qq{CREATE TABLE lead (id integer PRIMARY KEY, last_name text, company text);
+			INSERT INTO lead VALUES ($row, '$name', 'x');
+			SELECT sfsync.create_mapping('lead', 'Lead', 'PG_Key__c', 'delete')}) if $table eq 'lead';
+		$row++;
+		state_is('blocked', "$name, $table: the server is blocked");
+		like(sql($blocked_version), $detail, "$name, $table: with the reason and what to do");
+		is(sql(q{SELECT count(*) FROM sfsync.status WHERE state <> 'blocked' OR detail !~ 'no API version'}), '0', "$name, $table: status says so, too");
+		is(scalar(grep { ($_->{status} // 0) == 200 && $_->{kind} !~ /^(?:token|versions)$/ } $sim->requests($mark)), 0, "$name, $table: nothing goes through");
+		like(sql(q{SELECT detail FROM sfsync.check_connection('crm') WHERE check_name = 'api_version' AND NOT ok}), qr/the org has no API version 99\.0; its newest is 68\.0/,
+			"$name, $table: check_connection says the same") unless $fault;
+		$mark = $sim->mark;
+		rows($row, $row, $name);
+		$row++;
+		is(sql(q{SELECT sfsync.wait_for_sync('300 ms')}), 'f', "$name, $table: changes wait");
+		is(scalar($sim->requests($mark)), 0, "$name, $table: without a call");
+		sql(q{ALTER SERVER crm OPTIONS (SET api_version '67.0')});
+		in_step("$name, $table: another version goes on at once");
+		is(sql(q{SELECT count(*) FROM sfsync.status WHERE state <> 'active'}), '0', "$name, $table: active");
+		$sim->clear_faults;
+		sql(q{ALTER SERVER crm OPTIONS (DROP api_version)});
+		in_step("$name, $table: back");
+		sql(q{SELECT sfsync.drop_mapping('lead'); DROP TABLE lead}) if $table eq 'lead';
+	}
+}
+
+# What only looks like it: no limits for us, or none at all, and an org that doesn't list versions.
+setting(retry_max_delay => '300ms');
+foreach my $case (
+	[ 'no limits', [ 'limits', 404 ] ],
+	[ 'limits are gone', [ 'limits', 410 ] ],
+	[ 'no limits, no versions', [ 'limits', 404 ], [ 'versions', 404 ] ],
+	[ 'no limits, no versions for us', [ 'limits', 404 ], [ 'versions', 403 ] ],
+	[ 'no limits, versions after a while', [ 'limits', 404 ], [ 'versions', 503, 2 ] ])
+{
+	my ($name, @faults) = @$case;
+
+	$sim->fault(name => $_->[0], match => { kind => $_->[0] }, times => $_->[2] // 100, action => { status => $_->[1], body => '' }) foreach @faults;
+	sql(q{ALTER SERVER crm OPTIONS (ADD auto_assign 'false')});
+	$mark = $sim->mark;
+	rows($row, $row, $name);
+	$row++;
+	in_step($name);
+	is(scalar($sim->requests($mark, 'limits')), 1, "$name: limits are asked for once");
+	is(scalar($sim->requests($mark, 'versions')), 1 + (@faults > 1 ? $faults[1]->[2] // 0 : 0), "$name: and versions until there is an answer");
+	state_is('active', "$name: active");
+	$sim->clear_faults;
+	sql(q{ALTER SERVER crm OPTIONS (DROP auto_assign)});
+}
+
+# Nothing tells that it is the version: then objects count as gone, but other options have them looked at again.
+setting(retry_max_delay => '10min');
+$sim->fault(name => 'version', match => { path => '/services/data/v66.0/' }, action => { status => 404, body => '' });
+$sim->fault(name => 'list', match => { kind => 'versions' }, action => { status => 404, body => '' });
+sql(qq{CREATE TABLE lead (id integer PRIMARY KEY, last_name text, company text); INSERT INTO lead VALUES ($row, 'x', 'x');
+	CREATE TABLE contact (id integer PRIMARY KEY, last_name text); INSERT INTO contact VALUES (1, 'x');
+	ALTER SERVER crm OPTIONS (ADD auto_assign 'false');
+	SELECT sfsync.create_mapping('lead', 'Lead', 'PG_Key__c', 'delete'), sfsync.create_mapping('contact', 'Contact', 'PG_Key__c', 'delete')});
+poll_query($node, q{SELECT string_agg(mapping || ' ' || state || ' ' || detail, ', ' ORDER BY mapping) FROM sfsync.status WHERE mapping <> 'account'},
+	'an org that lists no versions', expected => join(', ',
+		map { lc($_) . " blocked object $_ does not exist in Salesforce, or the integration user may not see it" } 'Contact', 'Lead'));
+sql(q{ALTER SERVER crm OPTIONS (ADD api_version '67.0')});
+in_step('the right version');
+is(sql(q{SELECT count(*) FROM sfsync.status WHERE state <> 'active'}), '0', 'active');
+$sim->clear_faults;
+sql(q{SELECT sfsync.drop_mapping('lead'), sfsync.drop_mapping('contact'); DROP TABLE lead, contact});
+sql(q{ALTER SERVER crm OPTIONS (DROP api_version, DROP auto_assign)});
+in_step('the usual version');
+setting(retry_max_delay => '300ms');
+
+# An object that isn't there still is the mapping's matter; the probe of a blocked server asks for the versions alone.
+$sim->fault(name => 'limits', match => { kind => 'limits' }, action => { status => 403, body => '' });
+sql(q{CREATE TABLE lead (id integer PRIMARY KEY, last_name text, company text); INSERT INTO lead VALUES (1, 'x', 'x');
+	SELECT sfsync.create_mapping('lead', 'Leed', 'PG_Key__c', 'delete')});
+poll_query($node, q{SELECT state || ' ' || detail FROM sfsync.status WHERE mapping = 'lead'}, 'an unknown object blocks its mapping',
+	expected => 'blocked object Leed does not exist in Salesforce, or the integration user may not see it');
+is(sql(q{SELECT state FROM sfsync.server_status}), 'active', 'and not the server');
+sql(q{SELECT sfsync.drop_mapping('lead', discard_pending => true); DROP TABLE lead});
+$sim->clear_faults;
+$sim->fault(name => 'version', match => { path => '/services/data/v66.0/' }, action => { status => 404, body => '' });
+$sim->fault(name => 'list', match => { kind => 'versions' }, action => { status => 200, body => '[{"version": "65.0"}]' });
+sql(q{ALTER SERVER crm OPTIONS (ADD auto_assign 'false')});
+rows($row, $row, 'probe');
+state_is('blocked', 'an org that is behind');
+$mark = $sim->mark;
+poll_until(sub { $sim->requests($mark) >= 3 }, 'is looked at again');
+is(join(' ', sort { $a cmp $b } keys %{ { map { $_->{kind} => 1 } $sim->requests($mark) } }), 'versions', 'by calls that do not count');
+$sim->clear_faults;
+in_step('an org that has caught up');
+state_is('active', 'active again');
+sql(q{ALTER SERVER crm OPTIONS (DROP auto_assign)});
+
+#
 # Locks
 #
 my $lock = { statusCode => 'UNABLE_TO_LOCK_ROW', message => 'unable to obtain exclusive access to this record', fields => [] };

@@ -204,6 +204,16 @@ classifies_oauth(void **state)
 }
 
 static void
+versions(void **state)
+{
+	(void) state;
+	assert_true(error_is_version(410, NULL));
+	assert_true(error_is_version(404, "UNSUPPORTED_API_VERSION"));
+	assert_false(error_is_version(404, "NOT_FOUND"));
+	assert_false(error_is_version(404, NULL));
+}
+
+static void
 contention(void **state)
 {
 	(void) state;
@@ -246,7 +256,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(classifies), cmocka_unit_test(permanent_codes), cmocka_unit_test(classifies_oauth),
-		cmocka_unit_test(contention), cmocka_unit_test(hints),
+		cmocka_unit_test(versions),   cmocka_unit_test(contention),      cmocka_unit_test(hints),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1078,6 +1078,9 @@ versions(void **state)
 	assert_false(rest_parse_versions(body, strlen(body), "nonsense", &newest));
 	assert_string_equal(newest, "68.0");
 	assert_false(rest_parse_versions("{}", 2, "66.0", &newest));
+	assert_string_equal(rest_version_missing("99.0", "68.0"),
+						"the org has no API version 99.0; its newest is 68.0");
+	assert_string_equal(rest_version_missing("99.0", NULL), "the org has no API version 99.0");
 	assert_null(newest);
 }
 
