@@ -102,18 +102,18 @@ is(left_behind(), '', 'nothing is left behind');
 # Rows in another order
 #
 sql(q{TRUNCATE account; SELECT sfsync.create_mapping('account', 'Account', 'PG_Key__c', 'delete')});
-sql(q{INSERT INTO account SELECT i, repeat('x', 300) FROM generate_series(11, 12) i});
+sql(q{INSERT INTO account SELECT i, repeat('x', 300) FROM generate_series(5011, 5012) i});
 wait_for_sync($node, 'two dead letters');
 my %letters = map { split /\|/ } split /\n/, sql(q{SELECT external_id, id FROM sfsync.dead_letter WHERE status = 'open' AND mapping = 'account'});
-is(join(',', sort keys %letters), '11,12', 'one for each row');
-$session->query(qq{BEGIN; SELECT sfsync.retry($letters{12})});
+is(join(',', sort keys %letters), '5011,5012', 'one for each row');
+$session->query(qq{BEGIN; SELECT sfsync.retry($letters{5012})});
 sql(q{UPDATE account SET name = 'good'});
 poll_query($node, q{SELECT wait_event_type FROM pg_stat_activity WHERE backend_type = 'sfsync worker'}, 'the worker has the one and waits for the other', expected => 'Lock');
-is($session->query(qq{SELECT sfsync.retry($letters{11}); COMMIT}), 't', 'the session waits for that one, and gets it');
+is($session->query(qq{SELECT sfsync.retry($letters{5011}); COMMIT}), 't', 'the session waits for that one, and gets it');
 is($session->errors, '', 'without an error');
 wait_for_sync($node, 'settled by both');
-is(join(',', map { $sim->record('Account', $_)->{Name} } 11, 12), 'good,good', 'both rows have arrived');
-is(sql(q{SELECT string_agg(status, ',') FROM sfsync.dead_letter WHERE mapping = 'account' AND external_id IN ('11', '12')}), 'resolved,resolved', 'their dead letters are resolved');
+is(join(',', map { $sim->record('Account', $_)->{Name} } 5011, 5012), 'good,good', 'both rows have arrived');
+is(sql(q{SELECT string_agg(status, ',') FROM sfsync.dead_letter WHERE mapping = 'account' AND external_id IN ('5011', '5012')}), 'resolved,resolved', 'their dead letters are resolved');
 is(sql(q{SELECT count(*) FROM sfsync.deferred}), '0', 'and nothing waits');
 unlike(log_since($node), qr/deadlock|ERROR:/, 'no deadlock, no error');
 
