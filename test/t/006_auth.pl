@@ -366,6 +366,8 @@ is(join(' ', map { $_->{AssigneeId} } @{ $sim->get('records?object=PermissionSet
 
 # The session of a user, which logs in by itself, learns it too: what our user left different is repaired.
 $sim->post('edit', { object => 'Lead', match => { PG_Key__c => '1' }, fields => { Company => 'tool' }, user => 'integration' });
+my $edited = int(time());
+poll_until(sub { int(time()) > $edited }); # within one second Salesforce's value would stay
 my ($compared, $differences, $notice) = $node->psql('nameless', q{SELECT kind, field, salesforce_value FROM sfsync.compare('lead', repair => true)});
 is($differences, 'different|Company|"tool"', 'compare');
 like($notice, qr/repair: 1 rows are queued/, 'repairs what our user changed');
