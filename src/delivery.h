@@ -32,6 +32,7 @@ typedef struct MappingDelivery
 	TimestampTz refused_until; /* Salesforce refused it with new metadata, too */
 	int failures;              /* errors in a row */
 	int refusals;              /* records refused in a row for what concerns all */
+	TimestampTz accepted_at;   /* when one was accepted last; 0 never */
 	TimestampTz held_until;    /* near the budget: its changes wait for more; 0 no */
 	TimestampTz locked_since;  /* somebody else has its table; 0 no */
 	TimestampTz lock_tried;

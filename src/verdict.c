@@ -325,10 +325,12 @@ answered_at(const Request *request, const HttpReply *reply)
 
 /*
  * Is the mapping to blame?  Records count that are refused with the newest
- * metadata, each once: one that is tried again and again proves nothing.
+ * metadata.  One that is tried again and again proves nothing once others were
+ * accepted since its change.
  */
 static bool
-blames_mapping(int *in_a_row, const Request *request, const RequestPart *part, const RestResult *results)
+blames_mapping(MappingDelivery *state, const Request *request, const RequestPart *part,
+			   const RestResult *results)
 {
 	int records = part->n;
 	int refused = 0;
@@ -339,12 +341,13 @@ blames_mapping(int *in_a_row, const Request *request, const RequestPart *part, c
 
 		if (results[i].success || scope_of(&results[i]) != SCOPE_MAPPING)
 			continue;
-		if (unit->refused_once && unit->attempts == 0)
-			refused++;
-		else
+		if (!refused_before(unit) ||
+			(unit->attempts > 0 && state->accepted_at != 0 && state->accepted_at >= unit->event_at))
 			records--;
+		else
+			refused++;
 	}
-	return poison_blames_mapping(in_a_row, refused, records);
+	return poison_blames_mapping(&state->refusals, refused, records);
 }
 
 /*
@@ -386,7 +389,9 @@ reply_judge_results(Delivery *delivery, Request *request, const RequestPart *par
 	MappingDelivery *state = delivery_of(delivery, request->mapping);
 	Company company = company_of(results, part->n);
 
-	if (blames_mapping(&state->refusals, request, part, results))
+	if (company.succeeded)
+		state->accepted_at = GetCurrentTimestamp();
+	if (blames_mapping(state, request, part, results))
 	{
 		reply_set_again(request, part);
 		reply_block_refused(delivery, request, part, rest_error_text(&results[0].error),

@@ -92,6 +92,13 @@ foreach my $code (qw(INVALID_FIELD_FOR_INSERT_UPDATE INVALID_FIELD INVALID_TYPE)
 	sql(q{UPDATE account SET phone = 'mended' WHERE id = 7});
 	wait_for_sync($node, "$code of one record: mended");
 }
+$sim->fault(name => 'all', record => { object => 'Account',
+		error => { statusCode => 'INVALID_FIELD_FOR_INSERT_UPDATE', message => 'Unable to create/update fields: Phone', fields => ['Phone'] } });
+sql(q{UPDATE account SET phone = 'of two' WHERE id <= 2});
+poll_query($node, q{SELECT state FROM sfsync.status WHERE mapping = 'account'}, 'what all records share blocks the mapping, though they are few', expected => 'blocked');
+is(sql(q{SELECT count(*) FROM sfsync.dead_letter WHERE status = 'open'}), '0', 'and makes no dead letters');
+$sim->clear_faults;
+wait_for_sync($node, 'few records: settled');
 foreach my $code (qw(STORAGE_LIMIT_EXCEEDED EXCEEDED_QUOTA))
 {
 	$sim->fault(name => 'full', record => { object => 'Account', match => { Name => $code }, error => { statusCode => $code, message => 'storage limit exceeded', fields => [] } });
