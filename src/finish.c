@@ -6,9 +6,11 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/wait_event.h"
 
 #include "delivery.h"
 #include "fetch.h"
@@ -16,6 +18,9 @@
 #include "mapping.h"
 #include "reply.h"
 #include "settle.h"
+
+/* How long others have to take what was given up for them. */
+#define GIVE_WAY_MS 50
 
 void
 reply_begin(int mapping)
@@ -272,7 +277,11 @@ reply_finish(Delivery *delivery, int mapping_id, Outcome *outcomes, int n, Reque
 	MemoryContextSwitchTo(caller);
 	if (anything_to_write(outcomes, n, intent))
 		while (!write_or_give_way(delivery, state, outcomes, n, intent))
+		{
+			/* who waited is to be first */
+			(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, GIVE_WAY_MS, PG_WAIT_EXTENSION);
 			CHECK_FOR_INTERRUPTS();
+		}
 	MemoryContextSwitchTo(delivery->context);
 	if (request)
 		request->finished = true;

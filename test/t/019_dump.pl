@@ -145,6 +145,7 @@ foreach my $jobs (1, 3)
 	my $database = "restored$jobs";
 
 	sql("CREATE DATABASE $database");
+	local $ENV{PGOPTIONS} = $jobs > 1 ? '-c sfsync.capture=off' : ''; # else partitions may be loaded when their triggers are there
 	is(run_ok("$name: pg_restore", 'pg_restore', '--exit-on-error', '-j', $jobs, '-d', $node->connstr($database), $dump), '', "$name: no complaint");
 	same_contents($name, \%before, $node, $database);
 	is(sql($sequences, $database), $numbers, "$name: sequences");

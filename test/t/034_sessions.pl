@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 my $sim = simulator();
-my $node = new_node('sessions', conf => "deadlock_timeout = '4s'\n");
+my $node = new_node('sessions', conf => "deadlock_timeout = '4s'\nlog_lock_waits = off\n");
 
 sub sql
 {
